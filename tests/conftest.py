@@ -1,0 +1,42 @@
+"What all tests share: a free port, sample or full count, a data folder, a clock that can be turned."
+import os, socket
+
+import pytest
+
+from smartcloudops.core.runtime import FakeClock, use_clock
+
+
+def soak(sample: int, full: int) -> int:
+    "How often a long campaign runs: `sample` in `make test`, `full` in `make soak`."
+    return full if os.environ.get('SOAK') else sample
+
+
+def free_port() -> int:
+    "A port on loopback that nothing listens on right now."
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        return s.getsockname()[1]
+
+
+def pytest_collection_modifyitems(config, items):
+    for item in items:
+        if 'aws_live' in item.keywords and os.environ.get('AWS_LIVE') != '1':
+            item.add_marker(pytest.mark.skip(reason='needs a real AWS account: AWS_LIVE=1'))
+        if 'soak' in item.keywords and not os.environ.get('SOAK'):
+            item.add_marker(pytest.mark.skip(reason='full count: make soak'))
+
+
+@pytest.fixture(autouse=True)
+def own_environment(monkeypatch):
+    "No setting or credential of the machine reaches a test."
+    for name in list(os.environ):
+        if name.startswith(('SMARTCLOUDOPS_', 'AWS_')) and name != 'AWS_LIVE' and os.environ.get('AWS_LIVE') != '1': monkeypatch.delenv(name)
+    monkeypatch.setenv('AWS_EC2_METADATA_DISABLED', 'true')
+    if os.environ.get('AWS_LIVE') != '1':
+        monkeypatch.setenv('AWS_CONFIG_FILE', os.devnull)
+        monkeypatch.setenv('AWS_SHARED_CREDENTIALS_FILE', os.devnull)
+
+
+@pytest.fixture
+def fake_clock():
+    with use_clock(FakeClock()) as clock: yield clock
