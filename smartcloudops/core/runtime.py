@@ -6,7 +6,7 @@
 __all__ = ['SmartCloudOpsError', 'ConfigError', 'DataError', 'SourceError', 'HistoryError', 'StateError', 'PolicyError',
            'RemediationError', 'AwsError', 'UsageError', 'MissingExtraError', 'need', 'nearest', 'did_you_mean',
            'SystemClock', 'FakeClock', 'clock', 'now', 'use_clock', 'write_atomically', 'read_text', 'mask_secrets',
-           'configure_logging', 'front_door', 'shipped']
+           'configure_logging', 'front_door', 'shipped', 'patch_to']
 
 # %% ../../nbs/core/04_runtime.ipynb #f2637894
 import difflib, importlib, json, logging, os, re, sys, tempfile, threading, time
@@ -224,3 +224,12 @@ def shipped(relative: str,           # 'config/policies.yaml', 'reports/e2e_loca
     for path in (package/'_shipped'/relative, checkout):
         if path.exists(): return path.resolve()
     raise ConfigError(f"{relative}: not part of this installation; reinstall smartcloudops")
+
+# %% ../../nbs/core/04_runtime.ipynb #53d40f2f
+def patch_to(cls: type):            # the class that gets the method
+    "Decorator: the function below becomes a method of `cls`."
+    def add(f):
+        f.__qualname__ = f'{cls.__name__}.{f.__name__}'
+        setattr(cls, f.__name__, f)
+        return f
+    return add

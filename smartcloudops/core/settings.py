@@ -36,6 +36,7 @@ class SyntheticSettings(Section):
     hosts: int = Field(3, ge=1, le=1000)
     seed: int = 0
     every: Seconds = 60                    # seconds between samples
+    history_hours: float = Field(0, ge=0)  # rows before the first read, so that a detector can warm up
     faults: list[dict] = []                # ordered faults, see ingestion.sources.Fault
 
 class ReplaySettings(Section):
@@ -103,8 +104,8 @@ class DashboardSettings(Section):
     secret_key: SecretStr | None = None        # default: data_dir/secret.key
     proxy: int = Field(0, ge=0)                # proxies in front that set X-Forwarded-*
     prefix: str = ''                           # path under which a proxy serves us
-    threads: int = Field(48, ge=4)
-    streams: int = Field(40, ge=1)             # open event streams, fewer than threads
+    threads: int = Field(128, ge=4)
+    streams: int = Field(112, ge=1)            # open event streams, fewer than threads
     secure_cookies: bool = False
 
 class AwsSettings(Section):
@@ -190,7 +191,8 @@ def _explain(error: ValidationError, path, text: str, content: dict) -> str:
 def _explain_one(e: dict, path, text: str, content: dict) -> str:
     loc = [str(part) for part in e['loc']]
     field = '.'.join(loc)
-    where = f'{path}{_line(text, loc)}' if _stands(content, loc) else f"environment or option {'SMARTCLOUDOPS_' + '__'.join(loc).upper()}"
+    variable = 'SMARTCLOUDOPS_' + '__'.join(loc).upper()
+    where = f'environment {variable}' if variable in os.environ else f'{path}{_line(text, loc)}' if _stands(content, loc) else 'option'
     if e['type'] == 'extra_forbidden': return f"{where}: unknown setting '{field}'; {did_you_mean(loc[-1], _fields_at(loc[:-1]))}"
     given = '' if any(s in loc[-1] for s in ('urls', 'token', 'secret', 'users')) else f", got {mask_secrets(repr(e.get('input')))}"
     return f"{where}: {field}: {e['msg']}{given}"
