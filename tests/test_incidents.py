@@ -1,0 +1,177 @@
+"Incidents: open once, gather, close, survive; budget, flaps, feedback, other people's alerts."
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from smartcloudops.core.runtime import DataError, StateError
+from smartcloudops.core.settings import IncidentSettings
+from smartcloudops.core.state import open_state
+from smartcloudops.detection.anomalies import Anomaly, from_json, to_json
+from smartcloudops.detection.incidents import IncidentTracker, get_incident, give_feedback, ingest_alerts, list_incidents, open_incidents
+from smartcloudops.detection.rules import RuleEngine
+
+pytestmark = pytest.mark.phase3
+T0 = pd.Timestamp('2026-01-01 12:00', tz='UTC')
+
+
+def after(seconds): return T0 + pd.Timedelta(seconds=seconds)
+
+def rule(host='web-1', metric='cpu_utilization_percent', start=0, **change):
+    return replace(Anomaly(f'{metric}{{host="{host}"}}', host, after(start), observed=97., upper=90., origin='rule:cpu', last=after(start)), **change)
+
+def learned(host='web-1', metric='load1', start=0, lasts=600, **change):
+    return replace(rule(host, metric, start), origin='stream', kind='level shift', last=after(start + lasts), rows=50, **change)
+
+@pytest.fixture
+def engine(tmp_path): return open_state(tmp_path / 'smartcloudops.db')
+
+
+def test_opens_once_updates_and_closes(engine):
+    told = [IncidentTracker(engine).update(after(t), [rule()] if t <= 300 else []) for t in range(0, 420, 5)]
+    assert [len(c.opened) for c in told] == [1] + [0] * 83
+    assert sum(len(c.closed) for c in told) == 1
+    [i] = list_incidents(engine)
+    assert (i.state, i.kind, i.host, i.severity, i.id) == ('closed', 'cpu', 'web-1', 'page', '1') and i.closed == after(360)
+    assert open_incidents(engine) == [] and get_incident(engine, 1) == get_incident(engine, '1') and get_incident(engine, 'x') is None
+
+
+def test_load_on_this_machine_tick_by_tick(engine):
+    "One busy process a core for 90 s at 5 s ticks: open within 60 s, closed within 120 s after the end, though the load average stays."
+    rules, opened, closed = RuleEngine(), None, None
+    for n in range(-24, 60):
+        t = n * 5
+        row = pd.DataFrame({'cpu_utilization_percent{host="web-1"}': [99. if 0 <= t < 90 else 8.]}, index=[after(t)])
+        tail = [learned(start=20, lasts=t - 20)] if t > 20 else []
+        changes = IncidentTracker(engine).update(after(t), rules.update(row, after(t)) + tail)
+        if changes.opened: opened = t; assert 'cpu' in changes.opened[0].title and changes.opened[0].host == 'web-1'
+        if changes.closed: closed = t
+    assert 0 <= opened <= 60 and 90 <= closed <= 210
+    assert len(list_incidents(engine)) == 1
+
+
+def test_single_learned_anomalies_open_nothing(engine):
+    tracker = IncidentTracker(engine)
+    for n in range(120):
+        short = [learned(metric=f'm{n % 9}_bytes', start=5 * n, lasts=10)]
+        assert not tracker.update(after(5 * n + 10), short).opened
+    assert not tracker.update(after(900), [learned(confidence=.1)]).opened
+    assert len(tracker.update(after(900), [learned()]).opened) == 1
+
+
+def test_tail_of_a_closed_incident_opens_no_second(engine):
+    tracker = IncidentTracker(engine)
+    tracker.update(after(0), [rule()])
+    for t in range(5, 1200, 5): changes = tracker.update(after(t), [learned(metric='load15', start=30, lasts=t), learned(metric='x_bytes', start=90, lasts=t)])
+    assert [i.state for i in list_incidents(engine)] == ['closed']
+
+
+def test_flaps_are_one_incident_and_take_longer_to_close(engine):
+    tracker, opened = IncidentTracker(engine), 0
+    for cycle in range(6):
+        for t in range(0, 400, 5): opened += len(tracker.update(after(cycle * 400 + t), [rule(start=cycle * 400)] if t < 60 else []).opened)
+    [i] = list_incidents(engine)
+    assert opened == 1 and i.flaps >= 2 and i.episode == 1
+    tracker.update(after(9000), []), tracker.update(after(20000), [rule(start=20000)])
+    assert list_incidents(engine)[0].episode == 2
+
+
+def test_fleet_event_is_one_incident(engine):
+    tracker, graph = IncidentTracker(engine), {f'web-{n}': ['db-1'] for n in range(99)}
+    struck = [learned(f'web-{n % 99}', f'metric_{n}', start=20 + n % 40) for n in range(495)] + [learned('db-1', f'disk_{n}', start=0) for n in range(5)]
+    changes = tracker.update(after(700), struck, graph=graph)
+    assert len(changes.opened) == 1
+    assert changes.opened[0].host == 'db-1' and changes.opened[0].hosts[0] == 'db-1' and len(changes.opened[0].hosts) == 100
+    assert len(tracker.update(after(705), struck).opened) == 0
+
+
+def test_unrelated_hosts_are_two_incidents(engine):
+    tracker = IncidentTracker(engine)
+    assert len(tracker.update(after(0), [rule('a'), rule('b', 'disk_used_percent')]).opened) == 2
+    assert len(tracker.update(after(600), [rule('a'), rule('b', 'disk_used_percent'), rule('c', start=600)]).opened) == 1
+
+
+def test_budget_holds(engine):
+    tracker, opened = IncidentTracker(engine), []
+    for n in range(200):                                                     # a learned anomaly on another host every half hour, four days long
+        t = n * 1800
+        opened += tracker.update(after(t + 700), [learned(f'h{n}', start=t)]).opened
+        tracker.update(after(t + 900), [])
+    assert 1 <= len(opened) <= 7
+    pages = [i for n in range(20) for i in tracker.update(after(500000 + 900 * n), [rule(f'r{n}', start=500000 + 900 * n)]).opened]
+    assert len(pages) == 20 and sum(i.severity == 'page' for i in pages) <= 7
+
+
+def test_learned_becomes_a_page_when_it_lasts(engine):
+    tracker = IncidentTracker(engine)
+    [i] = tracker.update(after(700), [learned()]).opened
+    assert i.severity == 'warn'
+    [i] = tracker.update(after(4000), [learned(lasts=4000)]).updated
+    assert i.severity == 'page'
+
+
+def test_normal_is_remembered_per_series_and_pattern(engine):
+    tracker = IncidentTracker(engine)
+    [i] = tracker.update(after(700), [learned(observed=12., lower=0., upper=4., expected=2.)]).opened
+    assert give_feedback(engine, i.id, 'normal', after(710)).feedback == 'normal'
+    tracker.update(after(720), []), tracker.update(after(800), [])
+    day = 86400
+    assert not tracker.update(after(day + 700), [learned(start=day, observed=11., lower=0., upper=4., expected=2.)]).opened
+    assert tracker.update(after(2 * day + 700), [learned(start=2 * day, observed=40., lower=0., upper=4., expected=2.)]).opened      # beyond what was called normal
+    with pytest.raises(StateError, match='no incident 99'): give_feedback(engine, 99, 'normal', T0)
+    with pytest.raises(StateError, match='maybe'): give_feedback(engine, i.id, 'maybe', T0)
+
+
+def test_feedback_survives_the_next_update(engine):
+    tracker = IncidentTracker(engine)
+    [i] = tracker.update(after(0), [rule()]).opened
+    give_feedback(engine, i.id, 'real', after(1))
+    tracker.update(after(5), [rule()])
+    assert get_incident(engine, i.id).feedback == 'real'
+
+
+def test_survives_the_end_of_the_process(tmp_path):
+    first = open_state(tmp_path / 'smartcloudops.db')
+    [i] = IncidentTracker(first).update(after(0), [rule()]).opened
+    first.dispose()
+    again = open_state(tmp_path / 'smartcloudops.db')
+    assert open_incidents(again) == [get_incident(again, i.id)]
+    assert repr(get_incident(again, i.id).anomalies) == repr(i.anomalies)
+    assert not IncidentTracker(again).update(after(5), [rule()]).opened
+    assert [len(IncidentTracker(again).update(after(t), []).closed) for t in (10, 70)] == [0, 1]
+
+
+def test_anomaly_json_keeps_everything():
+    for a in (rule(), learned(lower=np.nan, labels={'kinds': ['spike']}), rule(end=after(9), ongoing=False)): assert repr(from_json(to_json(a))) == repr(a)
+
+
+def alert(status='firing', fingerprint='abc', host='web-7:9100', **labels):
+    return dict(status=status, fingerprint=fingerprint, labels=dict(alertname='DiskFull', instance=host) | labels, annotations=dict(summary='disk is full'),
+                startsAt='2026-01-01T11:58:00.123Z', endsAt='0001-01-01T00:00:00Z')
+
+
+def test_alerts_open_once_beside_our_own_and_resolve(engine):
+    tracker = IncidentTracker(engine)
+    tracker.update(after(0), [rule('web-7')])
+    [theirs] = ingest_alerts(engine, {'alerts': [alert()]}, after(5)).opened
+    assert theirs.external and theirs.host == 'web-7' and theirs.kind == 'external' and 'disk is full' in theirs.title
+    assert not ingest_alerts(engine, {'alerts': [alert(), alert()]}, after(10)).opened
+    assert len(open_incidents(engine)) == 2
+    assert not tracker.update(after(15), [rule('web-7')]).closed
+    assert len(ingest_alerts(engine, {'alerts': [alert('resolved')]}, after(20)).closed) == 1
+    assert ingest_alerts(engine, {'alerts': [alert('resolved')]}, after(25)).closed == ()
+    assert ingest_alerts(engine, {'alerts': [alert()]}, after(30)).opened[0].episode == 2
+
+
+def test_a_silent_alertmanager_leaves_nothing_open(engine):
+    ingest_alerts(engine, {'alerts': [alert()]}, after(0))
+    assert not IncidentTracker(engine).update(after(3600), []).closed
+    assert len(IncidentTracker(engine).update(after(90000), []).closed) == 1
+
+
+@pytest.mark.parametrize('payload', [None, [], {}, {'alerts': {}}, {'alerts': ['x']}, {'alerts': [{'status': 'maybe'}]},
+                                     {'alerts': [alert() | {'startsAt': 'soon'}]}, {'alerts': [alert(), {'status': 'firing', 'labels': 3}]}])
+def test_broken_payloads_store_nothing(engine, payload):
+    with pytest.raises(DataError): ingest_alerts(engine, payload, T0)
+    assert list_incidents(engine) == []

@@ -1,0 +1,155 @@
+"Rules: the plain front door, thresholds that wait, trends, silence."
+import json, math
+
+import boto3
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings, strategies as st
+from moto import mock_aws
+
+from smartcloudops.core.runtime import AwsError, ConfigError, DataError
+from smartcloudops.core.settings import DetectionSettings
+from smartcloudops.detection import detect_anomaly, log_anomaly_to_s3
+from smartcloudops.detection.rules import Rule, RuleEngine, default_rules, parse_rules, trend
+
+pytestmark = pytest.mark.phase3
+CPU = 'cpu_utilization_percent{host="web-1"}'
+
+
+def frame(values, every='5s', name=CPU, start='2026-01-01'):
+    index = pd.date_range(start, periods=len(values), freq=every, tz='UTC', name='time')
+    return pd.DataFrame({name: np.asarray(values, float)}, index=index)
+
+
+def run(rule, data, now=None):
+    return RuleEngine([rule]).update(data, now or data.index[-1])
+
+
+@pytest.mark.parametrize('metrics,expected', [
+    ({'cpu': 90, 'memory': 90}, False), ({'cpu': 90.0001, 'memory': 0}, True), ({'cpu': 0, 'memory': 91}, True),
+    ({'cpu': np.float32(95), 'memory': np.int64(1)}, True), ({'cpu': 1, 'memory': 2, 'disk': 'whatever'}, False)])
+def test_threshold_is_strict(metrics, expected): assert detect_anomaly(metrics) is expected
+
+
+@pytest.mark.parametrize('bad', [None, True, np.True_, '97', float('nan'), float('inf'), [97], object(), 97j])
+@pytest.mark.parametrize('key', ['cpu', 'memory'])
+def test_a_reading_that_is_none_names_its_key(key, bad):
+    with pytest.raises(DataError, match=key): detect_anomaly({'cpu': 99, 'memory': 99} | {key: bad})
+
+
+def test_missing_key_and_no_mapping():
+    with pytest.raises(DataError, match="'memory'"): detect_anomaly({'cpu': 99})
+    with pytest.raises(DataError, match='mapping'): detect_anomaly([99, 99])
+
+
+def test_thresholds_come_from_settings(monkeypatch):
+    monkeypatch.setenv('SMARTCLOUDOPS_DETECTION__CPU_THRESHOLD', '50')
+    assert detect_anomaly({'cpu': 60, 'memory': 0}) and not detect_anomaly({'cpu': 60, 'memory': 0}, cpu=70)
+
+
+def test_anomaly_is_kept_in_s3(monkeypatch):
+    for name in ('AWS_ACCESS_KEY_ID', 'AWS_SECRET_ACCESS_KEY'): monkeypatch.setenv(name, 'test')
+    with mock_aws():
+        s3 = boto3.client('s3', region_name='us-east-1')
+        with pytest.raises(AwsError, match='nowhere'): log_anomaly_to_s3({'cpu': 1}, 'nowhere', s3)
+        s3.create_bucket(Bucket='kept')
+        keys = {log_anomaly_to_s3({'cpu': 97, 'wo': 'Köln', 'n': n}, 'kept', s3) for n in range(3)}
+        assert len(keys) == 3 and all(k.startswith('anomalies/') and k.endswith('.json') for k in keys)
+        assert json.loads(s3.get_object(Bucket='kept', Key=sorted(keys)[0])['Body'].read())['wo'] == 'Köln'
+
+
+@pytest.mark.parametrize('entry,message', [
+    ({'name': 'a'}, 'exactly one'), ({'name': 'a', 'metric': 'm', 'above': 1, 'below': 2}, 'above and below'),
+    ({'name': 'a', 'above': 1}, 'needs a metric'), ({'name': 'a', 'metric': 'm', 'above': 1, 'clear': 2}, 'clear'),
+    ({'name': 'a', 'metric': 'm', 'below': 2, 'clear': 1}, 'clear'), ({'name': 'a', 'metric': 'm', 'above': 'x'}, 'above'),
+    ({'name': 'a', 'metric': 'm', 'above': 1, 'for': -1}, 'for'), ({'name': 'a', 'metric': 'm', 'abov': 1}, 'abov'),
+    ({'metric': 'm', 'above': 1}, 'name'), ('text', r'\[0\]')])
+def test_wrong_rules_name_entry_and_field(entry, message):
+    with pytest.raises(ConfigError, match=message): parse_rules([entry])
+
+
+def test_own_rules_replace_and_disable_defaults():
+    own = DetectionSettings(cpu_threshold=70, rules=[{'name': 'memory', 'metric': 'memory_used_percent', 'above': 50}, {'name': 'silent', 'absent': 9, 'enabled': False}])
+    rules = {r.name: r for r in default_rules(type('S', (), {'detection': own}))}
+    assert rules['cpu'].above == 70 and rules['memory'].above == 50 and 'silent' not in rules
+
+
+def test_for_and_hysteresis():
+    rule = Rule(name='cpu', metric='cpu_utilization_percent', above=90, clear=80, seconds=30)
+    assert run(rule, frame([95] * 5)) == []                                   # 25 s
+    [a] = run(rule, frame([95] * 6)); assert a.ongoing and a.origin == 'rule:cpu' and a.host == 'web-1' and 'cpu' in a.reason
+    [a] = run(rule, frame([95] * 6 + [85] * 9)); assert a.ongoing             # under the limit, not yet clear
+    [a] = run(rule, frame([95] * 6 + [79])); assert not a.ongoing and a.rows == 6
+    assert run(rule, frame([95, 95, 70] * 5)) == []
+    [a] = run(Rule(name='low', metric='cpu_utilization_percent', below=5), frame([1])); assert a.lower == 5 and a.kind == 'threshold'
+
+
+def test_one_average_over_five_minutes_covers_thirty_seconds():
+    rule = Rule(name='cpu', metric='cpu_utilization_percent', above=90, seconds=30)
+    assert len(run(rule, frame([20, 20, 97], '5min'))) == 1
+
+
+def test_a_hole_starts_the_waiting_again():
+    rule = Rule(name='cpu', metric='cpu_utilization_percent', above=90, seconds=30)
+    data = pd.concat([frame([20, 20, 95]), frame([95], start='2026-01-01 06:00')])
+    assert run(rule, data) == []
+
+
+def test_labels_and_missing_samples():
+    rule = Rule(name='disk', metric='disk_used_percent', labels={'mount': '/var'}, above=95)
+    data = pd.concat([frame([99, math.nan], name='disk_used_percent{host="a",mount="/"}'), frame([99, math.nan], name='disk_used_percent{host="a",mount="/var"}')], axis=1)
+    [a] = run(rule, data); assert a.series.endswith('mount="/var"}') and a.ongoing
+
+
+def test_late_and_repeated_rows_change_nothing():
+    engine = RuleEngine([Rule(name='cpu', metric='cpu_utilization_percent', above=90, seconds=30)])
+    data = frame([95] * 6)
+    first = engine.update(data, data.index[-1])
+    assert repr(engine.update(data, data.index[-1])) == repr(first)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.sampled_from([20., 84., 89., 91., 97., math.nan]), min_size=1, max_size=60), st.integers(0, 60))
+def test_cut_anywhere_with_json_between_says_the_same(values, cut):
+    rules = [Rule(name='cpu', metric='cpu_utilization_percent', above=90, clear=85, seconds=15), Rule(name='silent', absent=20)]
+    data = frame(values)
+    now = data.index[-1]
+    whole = RuleEngine(rules).update(data, now)
+    first = RuleEngine(rules)
+    early = [a for a in first.update(data[:cut], now) if not a.ongoing]
+    rest = RuleEngine(rules, json.loads(json.dumps(first.state))).update(data[cut:], now)
+    assert repr([a for a in early + rest if a.origin != 'absent']) == repr([a for a in whole if a.origin != 'absent'])
+
+
+def test_rate_of_change_and_filling():
+    t = np.arange(72)
+    rising = frame(50 + .1 * t, '5min')                                        # 1.2 an hour
+    assert len(run(Rule(name='r', metric='cpu_utilization_percent', rate_above=1, over=21600), rising)) == 1
+    assert run(Rule(name='r', metric='cpu_utilization_percent', rate_above=2, over=21600), rising) == []
+    assert len(run(Rule(name='r', metric='cpu_utilization_percent', rate_below=-1, over=21600), frame(50 - .1 * t, '5min'))) == 1
+    [a] = run(Rule(name='f', metric='cpu_utilization_percent', full_in_hours=48, over=21600), rising)
+    assert a.kind == 'filling' and 'full in about' in a.reason
+    assert run(Rule(name='f', metric='cpu_utilization_percent', full_in_hours=10, over=21600), rising) == []
+
+
+def test_noise_rarely_has_a_trend():
+    rng = np.random.default_rng(0)
+    hours = np.arange(72) / 12
+    spoke = sum((lambda t: t[1] > 0 or t[2] < 0)(trend(hours, rng.normal(0, 1, 72))) for _ in range(200))
+    assert spoke <= 12                                                         # 2 % are expected
+
+
+def test_silence_returns_forgets_and_knows_late_sources():
+    engine = RuleEngine([Rule(name='silent', absent=120)])
+    data, at = frame([10] * 10), lambda s: pd.Timestamp('2026-01-01', tz='UTC') + pd.Timedelta(seconds=s)
+    for n in range(10): engine.update(data[n:n + 1], data.index[n])
+    none = data[:0]
+    assert engine.update(none, at(100)) == []
+    [a] = engine.update(none, at(200)); assert a.origin == 'absent' and a.host == 'web-1' and a.start == data.index[-1]
+    assert engine.update(frame([10], start='2026-01-01 00:04'), at(240)) == []
+    assert len(engine.update(none, at(600))) == 1
+    assert engine.update(none, at(2 * 86400)) == []                            # gone for good
+    late = RuleEngine([Rule(name='silent', absent=120)])
+    for n in range(10): late.update(data[n:n + 1], data.index[n] + pd.Timedelta('5min'))
+    assert late.update(none, data.index[-1] + pd.Timedelta('6min')) == []
