@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['Seconds', 'Percent', 'DEFAULT_FILE', 'Section', 'LogSettings', 'SyntheticSettings', 'ReplaySettings',
            'HistorySettings', 'DetectionSettings', 'IncidentSettings', 'RemediationSettings', 'NotifySettings',
-           'DashboardSettings', 'AwsSettings', 'PrometheusSettings', 'Settings', 'settings_file', 'load_settings',
-           'show_settings']
+           'DashboardSettings', 'AwsSettings', 'ReportsSettings', 'PrometheusSettings', 'Settings', 'settings_file',
+           'load_settings', 'show_settings']
 
 # %% ../../nbs/core/02_settings.ipynb #ab636a31
 import os, re, tomllib
@@ -115,6 +115,15 @@ class AwsSettings(Section):
     endpoint_url: str | None = None
     bucket: str | None = None                  # where logs, audit segments and reports are copied
 
+class ReportsSettings(Section):
+    "Reports that run by themselves, by cron expressions."
+    schedule: dict[str, str] = {}              # report → cron expression, e.g. daily = "15 6 * * *"
+    parameters: dict[str, dict] = {}           # report → its parameters
+    timezone: str = 'UTC'                      # in which the expressions are meant
+    keep_days: float = Field(90, gt=0)
+    timeout_seconds: Seconds = 1800
+    out: str = ''                              # a folder or s3://bucket/prefix; '' = reports_dir
+
 class PrometheusSettings(Section):
     "Source `prometheus`, and what is written for a Prometheus server."
     model_config = ConfigDict(extra='allow')
@@ -142,6 +151,7 @@ class Settings(BaseSettings):
     dashboard: DashboardSettings = DashboardSettings()
     aws: AwsSettings = AwsSettings()
     prometheus: PrometheusSettings = PrometheusSettings()
+    reports: ReportsSettings = ReportsSettings()
 
     @classmethod
     def settings_customise_sources(cls, settings_cls, init_settings, env_settings, **_):
