@@ -45,6 +45,7 @@ class Operation:
     local: ClassVar[bool] = False           # there only with allow_own_host
     aws: ClassVar[bool] = False             # the target has to be an EC2 instance; its tags are read live
     can_undo: ClassVar[bool] = False
+    undo_when_failed: ClassVar[bool] = False    # taken back by itself when it did not help
 
     class Parameters(Strict):
         "The fields that a step gives under `with`."
@@ -324,7 +325,7 @@ class Ec2StopStart(Ec2):
 # %% ../../nbs/remediation/03_operations.ipynb #7250c878
 class AsgSetDesired(Ec2):
     "Set the size of an Auto Scaling group, within its own minimum and maximum."
-    name, can_undo = 'asg_set_desired', True
+    name, can_undo, undo_when_failed = 'asg_set_desired', True, True
 
     class Parameters(Strict):
         "Which group, and how many."
