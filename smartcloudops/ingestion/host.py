@@ -200,7 +200,7 @@ class HostSource:
                  collectors=COLLECTORS):
         name = host or own_host()
         self.interval, self.host, self.collectors = float(interval), (aliases or {}).get(name, name), collectors
-        self._before, self._made, self._names = self._cpu_times(), _time.monotonic(), {}
+        self._before, self._looked, self._share, self._names = self._cpu_times(), _time.monotonic(), None, {}
 
     def read(self, now: pd.Timestamp) -> pd.DataFrame:
         "One row, at `now`; what cannot be read is not in it."
@@ -228,14 +228,16 @@ class HostSource:
         except (OSError, psutil.Error) as e: _once('cpu times', e)
 
     def _busy(self) -> float | None:
-        "Busy share of the cpu time that passed since the last read, in percent."
-        if self._before is not None and _time.monotonic() - self._made < .1: _time.sleep(.1)
-        return self._share(self._cpu_times())
+        "Busy share of the cpu time since the last read, in percent; the kernel counts in hundredths, so a repeat within 0.1 s gets the last answer."
+        passed = _time.monotonic() - self._looked
+        if passed < .1 and self._share is not None: return self._share
+        if passed < .1: _time.sleep(.1 - passed)
+        before, self._before, self._looked = self._before, self._cpu_times(), _time.monotonic()
+        self._share = _busy_share(before, self._before)
+        return self._share
 
-    def _share(self, now: dict[str, float] | None) -> float | None:
-        before, self._before = self._before, now
-        if before is None or now is None: return None
-        passed = {m: max(0., now[m] - before[m]) for m in now}
-        total = sum(passed.values())
-        idle = passed.get('idle', 0) + passed.get('iowait', 0)
-        return 100 * (1 - idle / total) if total > 0 else None
+def _busy_share(before: dict[str, float] | None, now: dict[str, float] | None) -> float | None:
+    if before is None or now is None: return None
+    passed = {m: max(0., now[m] - before[m]) for m in now}
+    total = sum(passed.values())
+    return 100 * (1 - (passed.get('idle', 0) + passed.get('iowait', 0)) / total) if total > 0 else None

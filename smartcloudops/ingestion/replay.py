@@ -7,7 +7,7 @@ __all__ = ['Layout', 'layout_of', 'parse_times', 'ReadResult', 'read_csv', 'read
 
 # %% ../../nbs/ingestion/04_replay.ipynb #c139f034
 import csv, io, re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np, pandas as pd, pyarrow as pa, pyarrow.compute as pc, pyarrow.csv, pyarrow.parquet
@@ -115,7 +115,7 @@ def _frame_of(table: pa.Table, layout: Layout, times: pd.DatetimeIndex, notes: l
         notes = [*notes, f"{infinite} infinite value{'s' * (infinite > 1)}: read as missing"]
     if layout.kind == 'long': frame, more = _from_long(table, layout, times, values[layout.values[0]], path)
     else:
-        frame, more = normalise(pd.DataFrame({_column_series(c, path.stem): np.asarray(v, dtype=float) for c, v in values.items()}, index=times))
+        frame, more = normalise(pd.DataFrame({_column_series('value' if layout.kind == 'value' else c, path.stem): np.asarray(v, dtype=float) for c, v in values.items()}, index=times))
     return ReadResult(validate(frame, str(path)), layout.kind, notes + more, times, values=values[layout.values[0]] if layout.kind == 'value' else None)
 
 def _from_long(table, layout, times, values, path) -> tuple[pd.DataFrame, list[str]]:
@@ -139,9 +139,9 @@ def read_csv(path: str | Path,      # comma, semicolon or tab between the column
     if not table.num_rows: raise DataError(f"{path}: only a header, no rows; is the export complete?")
     if table[layout.time].null_count: raise _culprit(path, layout, header, delimiter, 'a row without a time')
     try: times, notes = parse_times(table[layout.time], str(path))
-    except (ValueError, pa.ArrowInvalid) as e: raise _culprit(path, layout, header, delimiter, e) from None
+    except (ValueError, DataError, pa.ArrowInvalid) as e: raise _culprit(path, layout, header, delimiter, e) from None
     result = _frame_of(table, layout, times, notes, path)
-    return ReadResult(result.frame, result.layout, result.notes, times, table[layout.time].to_pandas())
+    return replace(result, stamps=table[layout.time].to_pandas())
 
 # %% ../../nbs/ingestion/04_replay.ipynb #7648a285
 def _header(path: Path) -> tuple[list[str], str]:
@@ -172,7 +172,7 @@ def _culprit(path: Path, layout: Layout, header: list[str], delimiter: str, reas
             for row in reader:
                 if row and (problem := _problem(row, layout, header)): return DataError(f"{path}, line {reader.line_num}: {problem}")
         except (DataError, csv.Error) as e: return e if isinstance(e, DataError) else DataError(f"{path}, line {reader.line_num}: {e}")
-    return DataError(f"{path}: cannot be read as {layout.kind} CSV: {reason}")
+    return reason if isinstance(reason, DataError) else DataError(f"{path}: cannot be read as {layout.kind} CSV: {reason}")
 
 def _decoded(lines, path: Path):
     for n, line in enumerate(lines, 1):
