@@ -1,0 +1,18 @@
+"""What people and Prometheus see"""
+
+from smartcloudops.core.runtime import front_door
+
+__getattr__, __dir__, __all__ = front_door(__name__, {'create_app': 'web', 'serve_command': 'web', 'hash_password': 'access'})
+
+_handed_on = __getattr__
+
+
+def __getattr__(name):
+    "`app` is made when it is first asked for, so that importing the package needs no configuration."
+    if name != 'app': return _handed_on(name)
+    from smartcloudops.dashboard.web import create_app
+    app = globals()['app'] = create_app()
+    return app
+
+
+__all__ = [*__all__, 'app']
