@@ -2,9 +2,13 @@
 from smartcloudops.core.runtime import front_door
 
 __getattr__, __dir__, __all__ = front_door(__name__, {
-    'Policies': 'policy', 'Policy': 'policy', 'load_policies': 'policy', 'read_policies': 'policy', 'explain_policy': 'policy', 'policy_schema': 'policy',
-    'Plan': 'gates', 'Refusal': 'gates', 'State': 'gates', 'decide': 'gates',
-    'Action': 'ledger', 'Ledger': 'ledger', 'log_remediation_to_s3': 'ledger', 'copy_segments': 'ledger',
-    'Operation': 'operations', 'Report': 'operations', 'register': 'operations', 'remediate_action': 'operations',
-    'Remediator': 'engine', 'Outcome': 'engine', 'Notifier': 'notify',
+    'remediate_action': 'operations', 'log_remediation_to_s3': 'ledger',
+    **{name: 'policy' for name in ('Policies', 'Policy', 'load_policies', 'read_policies', 'explain_policy', 'policy_schema')},
+    **{name: 'gates' for name in ('Plan', 'Refusal', 'State', 'decide')},
+    **{name: 'ledger' for name in ('Action', 'Ledger', 'Verification', 'copy_segments', 'verify_lines')},
+    **{name: 'operations' for name in ('Operation', 'Report', 'make_operation', 'register')},
+    **{name: 'engine' for name in ('Remediator', 'Outcome', 'read_switch')},
+    'Notifier': 'notify', 'run_backtest': 'backtest', 'Backtest': 'backtest', 'run_drill': 'drill',
+    **{name: 'operators' for name in ('list_actions', 'get_action', 'tell_action', 'approve', 'deny', 'cancel', 'switch_on', 'switch_off', 'switch_status',
+                                      'add_silence', 'list_silences', 'end_silence', 'ledger_verify', 'ledger_export', 'figures', 'proposals', 'grant_mode', 'close_breaker')},
 })

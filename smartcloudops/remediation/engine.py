@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['log', 'QUIET', 'PATIENT', 'switch_path', 'read_switch', 'turn_switch', 'readings', 'fleet_of', 'fleet_limits', 'Tags',
-           'opt_in_tag', 'make_operation_for_tags', 'operation_context', 'snapshot', 'band_of', 'judge',
-           'untouched_peers', 'peers_sentence', 'verdict_sentence', 'Outcome', 'Remediator']
+           'opt_in_tag', 'operation_context', 'snapshot', 'band_of', 'judge', 'untouched_peers', 'peers_sentence',
+           'verdict_sentence', 'Outcome', 'Remediator']
 
 # %% ../../nbs/remediation/04_engine.ipynb #38ff2ea3
 import logging, os, re, socket, threading, uuid
@@ -22,7 +22,7 @@ from ..core.series import Series, describe, format_duration, format_range, forma
 from ..core.state import recall, remember, to_us
 from .gates import SECOND, Lease, Past, Plan, Reading, Refusal, State, Switch, decide, effective_mode, matching
 from .ledger import WAITING, Action, Ledger, Superseded
-from .operations import Context, Operation, Report, make_operation, operations
+from .operations import Context, Ec2Reboot, Operation, Report, make_operation, operations
 from .policy import Limits, Policies, Policy, Verify, load_policies, lowest
 
 log = logging.getLogger('smartcloudops.remediation')
@@ -84,7 +84,7 @@ class Tags:
         tags = dict(self._labels().get(host, {})) | ({name: value} if host in policies.opt_in else {})
         if tags.get(name) == value or not re.fullmatch(r'i-[0-9a-f]{8,17}', host): return tags
         at, known = self._aws.get(host, (-1e9, None))
-        if clock().monotonic() - at > self.keep: self._aws[host] = (clock().monotonic(), known := make_operation_for_tags(host, self.settings).tags())
+        if clock().monotonic() - at > self.keep: self._aws[host] = (clock().monotonic(), known := Ec2Reboot({}, host, operation_context(self.settings)).tags())
         return None if known is None else tags | known
 
     def _labels(self) -> dict[str, dict[str, str]]:
@@ -100,14 +100,17 @@ def opt_in_tag(settings) -> tuple[str, str]:
     name, _, value = settings.remediation.opt_in_tag.partition('=')
     return name, value
 
-def make_operation_for_tags(host: str, settings) -> Operation:
-    "Something that reads an instance's tags."
-    from smartcloudops.remediation.operations import Ec2Reboot
-    return Ec2Reboot({}, host, operation_context(settings))
-
 def operation_context(settings, key: str = '', extra: dict | None = None) -> Context:
     "What operations may use, from the settings."
-    return Context(own_host(), tuple(settings.remediation.commands), settings.aws.endpoint_url, next(iter(settings.aws.regions), None), key, extra or {})
+    return Context(own_host(), tuple(settings.remediation.commands), lambda: _aws(settings), key, extra or {})
+
+_clients: dict[tuple, object] = {}
+
+def _aws(settings):
+    "The AWS clients of these settings, made once."
+    from smartcloudops.core.aws import aws_clients
+    where = (settings.aws.endpoint_url, tuple(settings.aws.regions))
+    return _clients.setdefault(where, aws_clients(settings)) if where not in _clients else _clients[where]
 
 # %% ../../nbs/remediation/04_engine.ipynb #153f4f03
 def snapshot(ledger: Ledger, settings, policies: Policies, now, incidents: list, freshness: pd.DataFrame | None,
@@ -266,7 +269,7 @@ class _Deciding(_Base):
         sentence = make_operation(plan.rung, plan.target).sentence()
         action = self.ledger.record(plan, sentence, policy, at=now, report={'peers': untouched_peers(incidents, plan, {p.target for p in state.book.open})})
         if action is None: return []
-        if plan.mode == 'observe': return [_outcome(action, f'{sentence} would be proposed.')]
+        if plan.mode == 'observe': return [_outcome(action, f'Would propose: {sentence[:1].lower() + sentence[1:]}.')]
         if plan.mode == 'approve': return [_outcome(self.ledger.change(action.id, 'awaiting_approval', f'Waits for one operator until {action.expires:%H:%M:%S} UTC.', at=now), f'{sentence}? Waits for you until {action.expires:%H:%M} UTC.')]
         action = self.ledger.change(action.id, 'approved', f'Approved by policy {policy.name}, mode auto.', 'policy', now)
         return self._send(action, incident, policy, state, now)

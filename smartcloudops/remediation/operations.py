@@ -9,6 +9,7 @@ __all__ = ['OUTPUT_LIMIT', 'Report', 'Context', 'Operation', 'Webhook', 'sign', 
 
 # %% ../../nbs/remediation/03_operations.ipynb #66bd4ed9
 import hashlib, hmac, json, os, re, shutil, signal, subprocess, threading, time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.metadata import entry_points
@@ -17,7 +18,8 @@ from typing import Any, ClassVar, NamedTuple
 import httpx
 from pydantic import Field, ValidationError, field_validator
 
-from ..core.runtime import RemediationError, did_you_mean, mask_secrets
+from ..core.aws import aws_clients
+from ..core.runtime import AwsError, MissingExtraError, RemediationError, did_you_mean, mask_secrets
 from .policy import Seconds, Step, Strict
 
 # %% ../../nbs/remediation/03_operations.ipynb #9455a6b8
@@ -32,8 +34,7 @@ class Context:
     "What an operation may use beside its parameters."
     own_host: str = ''
     commands: tuple[str, ...] = ()       # programs that `command` may run, by full path
-    endpoint_url: str | None = None      # of AWS
-    region: str | None = None
+    clients: Callable | None = None      # gives the AwsClients to use, when first needed
     key: str = ''                        # the idempotency key of this action
     extra: dict = field(default_factory=dict)    # what an earlier report's detail said
 
@@ -170,7 +171,7 @@ class Command(Operation):
         return [part.replace('{target}', self.target) for part in self.parameters.run]
 
     def sentence(self) -> str:
-        return f'Run {mask_secrets(" ".join(self.argv()))} for {self.target}'
+        return f'Run {mask_secrets(" ".join(self.argv()))}' + ('' if any('{target}' in part for part in self.parameters.run) else f' for {self.target}')
 
     def check(self) -> Report:
         program = self.parameters.run[0]
@@ -216,14 +217,14 @@ class ServiceRestart(Operation):
 # %% ../../nbs/remediation/03_operations.ipynb #813d9cd3
 def aws_client(service: str, context: Context, write: bool = False):
     "A boto3 client: reads retry, a write is sent at most once."
-    from smartcloudops.core.aws import read_client, write_client
-    make = write_client if write else read_client
-    return make(service, region=context.region, endpoint_url=context.endpoint_url)
+    clients = context.clients() if context.clients else aws_clients()
+    return (clients.write if write else clients.read)(service)
 
 _THROTTLES = ('Throttling', 'ThrottlingException', 'RequestLimitExceeded', 'TooManyRequestsException')
 
 def explain_aws(error: Exception, call: str) -> Report:
     "What a failed AWS call means: did it happen, and what is missing."
+    if isinstance(error, (AwsError, MissingExtraError)): return Report(False, str(error))      # no credentials, no region, no boto3
     import botocore.exceptions as b
     if isinstance(error, b.ClientError):
         code, status = error.response['Error'].get('Code', ''), error.response.get('ResponseMetadata', {}).get('HTTPStatusCode', 0)
