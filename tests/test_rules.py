@@ -11,7 +11,7 @@ from moto import mock_aws
 from smartcloudops.core.runtime import AwsError, ConfigError, DataError
 from smartcloudops.core.settings import DetectionSettings
 from smartcloudops.detection import detect_anomaly, log_anomaly_to_s3
-from smartcloudops.detection.rules import Rule, RuleEngine, default_rules, parse_rules, trend
+from smartcloudops.detection.rules import Rule, RuleEngine, rules_from_settings, parse_rules, trend
 
 pytestmark = pytest.mark.phase3
 CPU = 'cpu_utilization_percent{host="web-1"}'
@@ -71,7 +71,7 @@ def test_wrong_rules_name_entry_and_field(entry, message):
 
 def test_own_rules_replace_and_disable_defaults():
     own = DetectionSettings(cpu_threshold=70, rules=[{'name': 'memory', 'metric': 'memory_used_percent', 'above': 50}, {'name': 'silent', 'absent': 9, 'enabled': False}])
-    rules = {r.name: r for r in default_rules(type('S', (), {'detection': own}))}
+    rules = {r.name: r for r in rules_from_settings(type('S', (), {'detection': own}))}
     assert rules['cpu'].above == 70 and rules['memory'].above == 50 and 'silent' not in rules
 
 

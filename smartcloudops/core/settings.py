@@ -36,7 +36,7 @@ class SyntheticSettings(Section):
     hosts: int = Field(3, ge=1, le=1000)
     seed: int = 0
     every: Seconds = 60                    # seconds between samples
-    history_hours: float = Field(0, ge=0)  # rows before the first read, so that a detector can warm up
+    history_hours: float = Field(24, ge=0) # rows before the first read, so that a detector can warm up
     faults: list[dict] = []                # ordered faults, see ingestion.sources.Fault
 
 class ReplaySettings(Section):

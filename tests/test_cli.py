@@ -1,0 +1,202 @@
+"The commands: what they print, their exit codes, and what they say when something is wrong."
+import json, os, re, subprocess, sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from smartcloudops import __version__
+from smartcloudops.cli import main
+
+pytestmark = pytest.mark.phase7
+
+
+@pytest.fixture
+def cli(tmp_path, monkeypatch):
+    "Runs a command in an empty folder."
+    monkeypatch.chdir(tmp_path)
+    return lambda *args: CliRunner().invoke(main, [str(a) for a in args])
+
+
+def series(n=400, start='2026-01-01', every='5min', seed=0):
+    times = pd.date_range(start, periods=n, freq=every, tz='UTC')
+    values = 30 + np.random.default_rng(seed).normal(0, 2, n)
+    values[n - 50:n - 40] = 95
+    return times, values
+
+
+def commands(group=main, path=()):
+    for name, command in group.commands.items():
+        yield (*path, name), command
+        if hasattr(command, 'commands'): yield from commands(command, (*path, name))
+
+
+@pytest.mark.parametrize('path', [p for p, _ in commands()], ids=' '.join)
+def test_every_command_has_help_with_an_example(path):
+    shown = CliRunner().invoke(main, [*path, '--help'])
+    assert shown.exit_code == 0
+    if not hasattr(dict(commands())[path], 'commands'): assert 'Example' in shown.output, shown.output
+
+
+def test_version_and_unknown_words(cli):
+    assert cli('--version').output.strip() == f'smartcloudops, version {__version__}'
+    wrong = cli('detct')
+    assert wrong.exit_code == 2 and "did you mean 'detect'" in wrong.output
+    assert cli('run', '--port', '0').exit_code == 2
+    assert cli('run', '--colour').exit_code == 2
+
+
+def test_an_unknown_source_names_the_nearest(cli):
+    wrong = cli('run', '--once', '--source', 'synthetc')
+    assert wrong.exit_code == 1 and "did you mean 'synthetic'" in wrong.output and 'Traceback' not in wrong.output
+
+
+@pytest.mark.parametrize('options', [('--source', 'synthetic'), ('--source', 'host')])
+def test_once_prints_a_summary(cli, options):
+    shown = cli('run', '--once', *options, '--json')
+    summary = json.loads(shown.stdout)
+    assert shown.exit_code == 0 and summary['rows'] >= 1 and summary['series'] > 5
+
+
+def write_plain(path):
+    times, values = series()
+    pd.DataFrame({'timestamp': times.strftime('%Y-%m-%d %H:%M:%S'), 'value': values}).to_csv(path, index=False)
+
+def write_wide(path):
+    times, values = series()
+    pd.DataFrame({'time': times, 'cpu_utilization_percent{host="a"}': values, 'memory_used_percent{host="a"}': 50.}).to_csv(path, index=False)
+
+def write_long(path):
+    times, values = series()
+    pd.DataFrame({'time': times, 'host': 'a', 'metric': 'cpu_utilization_percent', 'value': values}).to_csv(path, index=False)
+
+def write_parquet(path):
+    times, values = series()
+    pd.DataFrame({'cpu_utilization_percent{host="a"}': values}, index=times.rename('time')).to_parquet(path)
+
+LAYOUTS = dict(plain=('x.csv', write_plain), wide=('x.csv', write_wide), long=('x.csv', write_long), parquet=('x.parquet', write_parquet))
+
+
+@pytest.mark.parametrize('layout', LAYOUTS)
+def test_detect_reads_each_layout(cli, tmp_path, layout):
+    name, write = LAYOUTS[layout]
+    write(tmp_path/name)
+    done = cli('detect', name, '-o', 'out.csv', '--plot', 'out.png')
+    assert done.exit_code == 0, done.output
+    out = pd.read_csv('out.csv')
+    if layout == 'plain':
+        assert list(out) == ['timestamp', 'value', 'anomaly_score', 'expected', 'lower', 'upper', 'anomaly']
+        original = pd.read_csv(name)
+        assert out['timestamp'].tolist() == original['timestamp'].tolist() and out['value'].tolist() == original['value'].tolist()
+    flagged = out[out['anomaly'] == 1]
+    assert len(flagged), 'the burst was not seen'
+    assert out['anomaly_score'].between(0, 1).all()
+    assert Path('out.png').read_bytes().startswith(b'\x89PNG')
+
+
+def test_replay_runs_through_the_whole_loop(cli, tmp_path):
+    write_long(tmp_path/'x.csv')
+    done = cli('run', '--once', '--source', 'replay:x.csv', '--json')
+    assert done.exit_code == 0, done.output
+    summary = json.loads(done.stdout)
+    assert summary['rows'] == 400 and any('cpu' in title for title in summary['opened'])
+
+
+def test_one_row_out_for_each_row_in_whatever_the_order(cli, tmp_path):
+    write_plain(tmp_path/'x.csv')
+    lines = (tmp_path/'x.csv').read_text().splitlines()
+    messy = [lines[0], *reversed(lines[1:]), lines[5].split(',')[0] + ',44.5']
+    (tmp_path/'messy.csv').write_text('\n'.join(messy) + '\n')
+    done = cli('detect', 'messy.csv', '-o', 'out.csv')
+    assert done.exit_code == 0 and 'sorted' in done.stderr and 'last' in done.stderr
+    out = pd.read_csv('out.csv')
+    assert out['timestamp'].tolist() == [l.split(',')[0] for l in messy[1:]]
+    assert out['value'].iloc[-1] == 44.5
+
+
+BROKEN = {
+    'missing': (None, 'no such'), 'empty': (b'', 'empty'), 'only a header': (b'timestamp,value\n', 'no rows|no data|only a header'),
+    'text as value': (b'timestamp,value\n2026-01-01 00:00:00,1\n2026-01-01 00:05:00,high\n', r'line 3'),
+    'not utf-8': (b'timestamp,value\n2026-01-01 00:00:00,\xff\xfe1\n', 'UTF-8'),
+    'truncated': (b'timestamp,value\n2026-01-01 00:00:00,1\n2026-01-01 00:0', 'line 3'),
+    'no time': (b'a,b\n1,2\n', 'time'), 'bad time': (b'timestamp,value\nyesterday,1\n', 'line 2'),
+}
+
+@pytest.mark.parametrize('what', BROKEN)
+@pytest.mark.parametrize('command', [('detect', 'x.csv', '-o', 'out.csv'), ('run', '--once', '--source', 'replay:x.csv')], ids=['detect', 'run'])
+def test_a_broken_file_is_a_clear_error(cli, tmp_path, what, command):
+    content, says = BROKEN[what]
+    if content is not None: (tmp_path/'x.csv').write_bytes(content)
+    done = cli(*command)
+    assert done.exit_code == 1, done.output
+    assert 'x.csv' in done.output and re.search(says, done.output), done.output
+    assert 'Traceback' not in done.output and not (tmp_path/'out.csv').exists()
+
+
+def test_mixed_time_zones_become_utc(cli, tmp_path):
+    (tmp_path/'x.csv').write_text('timestamp,value\n2026-01-01T12:00:00+01:00,1\n2026-01-01T11:05:00Z,2\n2026-01-01T06:10:00-05:00,3\n')
+    assert cli('detect', 'x.csv', '-o', 'out.csv').exit_code == 0
+    assert len(pd.read_csv('out.csv')) == 3
+
+
+@pytest.mark.parametrize('file, content, says', [
+    ('config/smartcloudops.toml', '[dashboard]\nport = 99999', 'smartcloudops.toml, line 2: dashboard.port'),
+    ('config/policies.yaml', 'policies:\n  - name: [x\n', 'policies.yaml'),
+    ('config/aws_targets.json', '{"app": [', 'aws_targets.json'),
+])
+def test_a_broken_configuration_is_named(cli, tmp_path, file, content, says):
+    (tmp_path/'config').mkdir()
+    (tmp_path/file).write_text(content)
+    done = cli('doctor')
+    assert done.exit_code == 1 and says in done.output and 'Traceback' not in done.output
+
+
+def test_a_history_of_another_program_is_left_alone(cli, tmp_path):
+    import sqlite3
+    (tmp_path/'data').mkdir()
+    with sqlite3.connect(tmp_path/'data'/'history.db') as db: db.execute('create table bookmarks(x)')
+    before = (tmp_path/'data'/'history.db').read_bytes()
+    for command in (('run', '--once', '--source', 'synthetic'), ('history', 'info')):
+        done = cli(*command)
+        assert done.exit_code == 1 and 'history.db' in done.output and 'another program' in done.output, done.output
+    assert (tmp_path/'data'/'history.db').read_bytes() == before
+
+
+def test_targets_are_written_once(cli, tmp_path):
+    (tmp_path/'config').mkdir()
+    (tmp_path/'config'/'aws_targets.json').write_text('{"app": ["10.0.0.1:5000"], "node_exporter": ["10.0.0.1:9100"]}')
+    assert cli('targets', 'check').exit_code == 1
+    first = json.loads(cli('targets', 'write', '--json').stdout)
+    assert any('app-and-node.json' in row['file'] for row in first) and all(row['changed'] for row in first)
+    assert not any(row['changed'] for row in json.loads(cli('targets', 'write', '--json').stdout))
+    assert cli('targets', 'check').exit_code == 0
+    groups = json.loads((tmp_path/'infra/prometheus/file_sd/app-and-node.json').read_text())
+    assert [g['labels']['job'] for g in groups] == ['app', 'node']
+
+
+def test_config_show_and_history_info(cli, monkeypatch):
+    monkeypatch.setenv('SMARTCLOUDOPS_NOTIFY__URLS', '["json://bob:hunter2@example.com"]')
+    shown = cli('config', 'show')
+    assert shown.exit_code == 0 and 'hunter2' not in shown.output and 'cpu_threshold' in shown.output
+    assert cli('run', '--once', '--source', 'synthetic').exit_code == 0
+    info = json.loads(cli('history', 'info', '--json').stdout)
+    assert info['samples'] > 0 and info['series'] > 0
+
+
+def test_doctor_is_well_on_an_empty_folder(cli):
+    done = cli('doctor', '--json')
+    assert done.exit_code == 0, done.output
+    assert {r['check'] for r in json.loads(done.stdout)} >= {'settings', 'data folder', 'source', 'policies', 'aws'}
+
+
+def test_logs_are_json_when_asked(tmp_path):
+    done = subprocess.run([sys.executable, '-m', 'smartcloudops.cli', '--log-format', 'json', '-v', 'run', '--once', '--source', 'synthetic'], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for line in done.stderr.splitlines(): assert json.loads(line)['level']
+
+
+def test_a_reader_that_leaves_early_is_no_error(tmp_path):
+    done = subprocess.run(f'{sys.executable} -m smartcloudops.cli config show | head -1', shell=True, cwd=tmp_path, capture_output=True, text=True)
+    assert 'Traceback' not in done.stderr and 'BrokenPipe' not in done.stderr

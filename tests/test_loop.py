@@ -1,0 +1,302 @@
+"The loop end to end: real processes, killed, starved and shared."
+import json, os, signal, sqlite3, subprocess, sys, threading, time, urllib.request
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+
+from smartcloudops.core.frames import empty_frame
+from smartcloudops.core.inventory import own_host
+from smartcloudops.core.runtime import ConfigError, FakeClock, SourceError, clock, use_clock
+from smartcloudops.core.settings import load_settings
+from smartcloudops.core.state import last_beat, open_state
+from smartcloudops.main import Learned, Loop, OnlyLoop, Page, check_port, run_pipeline
+from smartcloudops.monitoring.history import History
+from tests.conftest import free_port, soak
+
+pytestmark = pytest.mark.phase7
+PROGRAM = [sys.executable, '-m', 'smartcloudops.cli']
+
+
+def settings(tmp_path, **more):
+    return load_settings('/dev/null', data_dir=tmp_path/'data', **{'source': 'synthetic', **more})
+
+
+def wait_for(probe, seconds: float = 30, every: float = .2):
+    "The first true answer of `probe`; the test fails when it does not come in time."
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if answer := probe(): return answer
+        time.sleep(every)
+    pytest.fail(f'{probe} did not come true within {seconds} s')
+
+
+def get(port: int, path: str, accept: str = 'application/json'):
+    with urllib.request.urlopen(urllib.request.Request(f'http://127.0.0.1:{port}{path}', headers={'Accept': accept}), timeout=5) as r: return r.read().decode()
+
+
+def answers(port: int, path: str = '/health'):
+    def probe():
+        try: return get(port, path)
+        except OSError: return None
+    return probe
+
+
+@pytest.fixture
+def program(tmp_path):
+    "Starts `smartcloudops run …` in a folder of its own and stops it at the end."
+    children = []
+    def start(*options, **env):
+        child = subprocess.Popen([*PROGRAM, 'run', '--data-dir', str(tmp_path/'data'), *options], cwd=tmp_path, env={**os.environ, **env},
+                                 stdout=subprocess.DEVNULL, stderr=(tmp_path/'log').open('a'))
+        children.append(child)
+        return child
+    yield start
+    for child in children:
+        if child.poll() is None: child.send_signal(signal.SIGTERM)
+        try: child.wait(20)
+        except subprocess.TimeoutExpired: child.kill()
+
+
+def test_this_host_is_on_the_page_within_five_seconds_of_its_start(program, tmp_path):
+    port = free_port()
+    program('--port', str(port), '--interval', '1')
+    wait_for(answers(port))
+    began = time.monotonic()
+    state = wait_for(lambda: (s := json.loads(get(port, '/'))) if json.loads(get(port, '/'))['metrics'] else None, 5)
+    assert time.monotonic() - began < 5
+    with History(tmp_path/'data'/'history.db', readonly=True) as history: latest = history.latest().set_index('series')['value']
+    host = own_host()
+    assert abs(latest[f'memory_used_percent{{host="{host}"}}'] - psutil.virtual_memory().percent) < 10
+    assert abs(latest[f'disk_used_percent{{host="{host}",mount="/"}}'] - psutil.disk_usage('/').percent) < 5
+    assert 0 <= latest[f'cpu_utilization_percent{{host="{host}"}}'] <= 100
+    assert any(name.startswith('network_receive_bytes_total') for name in latest.index)
+    assert {'metrics', 'anomaly'} <= set(state)
+
+
+def test_a_child_that_dies_comes_back_and_a_stop_is_clean(program, tmp_path):
+    port = free_port()
+    loop = program('--port', str(port), '--interval', '1')
+    wait_for(answers(port))
+    for child in psutil.Process(loop.pid).children(): child.kill()
+    wait_for(answers(port), 30)
+    loop.send_signal(signal.SIGTERM)
+    assert loop.wait(20) == 0
+    assert answers(port)() is None
+    assert list((tmp_path/'data'/'learned').glob('stream-host-*.npz'))
+
+
+def test_loop_and_page_stay_small(program):
+    port = free_port()
+    loop = program('--port', str(port), '--interval', '1')
+    wait_for(answers(port))
+    time.sleep(5)
+    family = [psutil.Process(loop.pid), *psutil.Process(loop.pid).children(recursive=True)]
+    megabytes = sum(p.memory_full_info().pss for p in family) / 1e6
+    assert megabytes <= 400, f'{megabytes:.0f} MB in {len(family)} processes'
+
+
+def test_kill_9_at_any_moment_loses_nothing_stored(program, tmp_path):
+    data, rows = tmp_path/'data', 0
+    rng = np.random.default_rng(7)
+    for n in range(soak(5, 20)):
+        loop = program('--no-dashboard', '--interval', '0.2')
+        count = lambda: _count(data) if (data/'history.db').exists() else 0
+        wait_for(lambda: count() > rows, 40)
+        time.sleep(float(rng.uniform(0, .6)))
+        before = count()
+        loop.kill(); loop.wait()
+        after = count()
+        assert after >= before, 'acknowledged samples are gone'
+        with sqlite3.connect(data/'history.db') as db: assert db.execute('pragma integrity_check').fetchone() == ('ok',)
+        rows = after
+    detector, watermark = Learned(data, 'host').load()
+    assert watermark is not None, 'the learned state did not survive'
+
+
+def _count(data) -> int:
+    with History(data/'history.db', readonly=True) as history: return int(history.info()['samples'])
+
+
+def test_what_was_learned_goes_on_after_a_kill(tmp_path):
+    "A run cut by a kill gives the same scores as one that was never cut."
+    def scores(cut):
+        folder = tmp_path/str(cut)
+        with use_clock(FakeClock('2026-01-05 00:00')):
+            loop = Loop(settings(folder))
+            for n in range(60):
+                if n == cut:                        # killed: nothing is saved or closed
+                    loop.history.close(); loop.engine.dispose()
+                    loop = Loop(settings(folder))
+                loop.tick(); clock().advance(60)
+            loop.close()
+        with History(folder/'data'/'history.db', readonly=True) as history:
+            name = sorted(history.series())[0]
+            return history.read_scores(name)
+    whole, cut = scores(None), scores(30)
+    common = whole.index.intersection(cut.index)
+    assert len(common) >= 59
+    pd.testing.assert_frame_equal(whole.loc[common, ['score', 'expected']], cut.loc[common, ['score', 'expected']])
+
+
+def test_a_second_process_reads_while_the_loop_writes(program, tmp_path):
+    program('--no-dashboard', '--interval', '0.2')
+    wait_for((tmp_path/'data'/'history.db').exists)
+    wait_for(lambda: _count(tmp_path/'data') > 0)
+    code = f"""
+import time
+from smartcloudops.monitoring.history import History
+seen = []
+for _ in range(15):
+    with History({str(tmp_path/'data'/'history.db')!r}, readonly=True) as h: seen.append(len(h.read(metric='cpu_utilization_percent')))
+    time.sleep(.2)
+assert seen == sorted(seen) and seen[-1] > seen[0], seen
+"""
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_two_loops_on_one_folder_are_refused(tmp_path):
+    with OnlyLoop(tmp_path):
+        with pytest.raises(ConfigError, match=f'another loop is running.*{os.getpid()}'): OnlyLoop(tmp_path).__enter__()
+    with OnlyLoop(tmp_path): pass
+
+
+def test_a_port_in_use_is_said_before_anything_starts(tmp_path):
+    import socket
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0)); s.listen()
+        port = s.getsockname()[1]
+        with pytest.raises(ConfigError, match=f'port {port}.*--port'): check_port('127.0.0.1', port)
+        done = subprocess.run([*PROGRAM, 'run', '--port', str(port)], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1 and f'port {port}' in done.stderr and 'Traceback' not in done.stderr
+
+
+class Flaky:
+    "A source that fails in the middle."
+    name, interval, done, calls = 'synthetic', 60, False, 0
+    def read(self, now):
+        self.calls += 1
+        if 3 <= self.calls <= 5: raise SourceError('10.0.0.9 does not answer')
+        return pd.DataFrame({'cpu_utilization_percent{host="a"}': [10. + self.calls]}, index=pd.DatetimeIndex([now], name='time'))
+    def close(self): pass
+
+
+def test_a_source_that_fails_is_said_once_and_survived(tmp_path, caplog):
+    import logging
+    logging.getLogger('smartcloudops').propagate = True
+    with use_clock(FakeClock('2026-01-05 00:00')):
+        loop = Loop(settings(tmp_path), Flaky())
+        for _ in range(8): tick = loop.tick(); clock().advance(60)
+        assert last_beat(loop.engine, 'loop').detail['problem'] == ''
+        rows = len(loop.history.read())
+        loop.close()
+    assert rows == 5
+    assert sum('does not answer' in r.message for r in caplog.records) == 1
+    assert sum('answers again' in r.message for r in caplog.records) == 1
+
+
+def test_late_rows_are_stored_and_not_scored_again(tmp_path):
+    class Late(Flaky):
+        def read(self, now):
+            self.calls += 1
+            at = now if self.calls != 5 else now - pd.Timedelta('150s')
+            return pd.DataFrame({'cpu_utilization_percent{host="a"}': [10. + self.calls]}, index=pd.DatetimeIndex([at], name='time'))
+    with use_clock(FakeClock('2026-01-05 00:00')):
+        loop = Loop(settings(tmp_path), Late())
+        ticks = []
+        for _ in range(6): ticks.append(loop.tick()); clock().advance(60)
+        assert [t.rewritten for t in ticks] == [0, 0, 0, 0, 1, 0]
+        assert len(loop.history.read()) == 6
+        assert len(loop.history.read_scores('cpu_utilization_percent{host="a"}')) == 5
+        loop.close()
+
+
+def test_a_long_sleep_is_caught_up_in_one_tick(tmp_path):
+    "The machine slept for an hour inside a wait: the missed ticks are skipped, not made up."
+    class Sleepy(FakeClock):
+        waits = 0
+        def wait(self, seconds, stop=None):
+            self.waits += 1
+            return super().wait(seconds + (3600 if self.waits == 3 else 0), stop)
+    with use_clock(Sleepy('2026-01-05 00:00')) as sleepy:
+        source = Flaky(); source.read = lambda now: empty_frame()
+        loop = Loop(settings(tmp_path), source)
+        assert loop.run(ticks=10) == 10
+        assert sleepy.monotonic() < 3600 + 11 * 60
+        loop.close()
+
+
+def test_a_tick_that_fails_does_not_end_the_loop(tmp_path, monkeypatch):
+    with use_clock(FakeClock('2026-01-05 00:00')):
+        loop = Loop(settings(tmp_path))
+        calls = []
+        def full_disk(frame):
+            calls.append(1)
+            if len(calls) == 2: raise OSError(28, 'No space left on device')
+            return 0
+        monkeypatch.setattr(loop.history, 'append', full_disk)
+        assert loop.run(ticks=4) == 4
+        loop.close()
+    assert len(calls) == 4
+
+
+def test_a_whole_month_replayed_opens_and_closes_in_its_own_time(tmp_path):
+    times = pd.date_range('2026-03-01', periods=2000, freq='5min', tz='UTC')
+    rng = np.random.default_rng(0)
+    values = 30 + rng.normal(0, 2, 2000); values[1200:1230] = 98
+    path = tmp_path/'cpu.csv'
+    pd.DataFrame({'time': times, 'host': 'web-1', 'metric': 'cpu_utilization_percent', 'value': values}).to_csv(path, index=False)
+    loop = Loop(settings(tmp_path, source=f'replay:{path}'))
+    tick = loop.tick()
+    loop.close()
+    opened = [i for i in tick.opened if 'cpu' in i.title]
+    assert opened and abs((opened[0].opened - times[1200]).total_seconds()) < 1800
+    assert any(i.id == opened[0].id and i.closed < times[1300] for i in tick.closed)
+
+
+def test_the_page_is_restarted(tmp_path):
+    with Page([sys.executable, '-c', 'import time; time.sleep(60)']) as page:
+        first = page.process.pid
+        page.process.kill()
+        wait_for(lambda: page.process.pid != first and page.process.poll() is None, 10)
+
+
+def test_the_pipeline_in_one_call(tmp_path):
+    result = run_pipeline(tmp_path/'metrics.json')
+    assert list(result) == ['written_metrics', 'latest_metrics', 'anomaly', 'remediation_action', 'remediation_s3_key']
+    assert result['written_metrics'] == result['latest_metrics'] == json.loads((tmp_path/'metrics.json').read_text())
+    assert (result['anomaly'], result['remediation_action'], result['remediation_s3_key']) == (False, None, None)
+    done = subprocess.run([sys.executable, '-m', 'smartcloudops.main'], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0 and json.loads(done.stdout)['anomaly'] is False
+
+
+def test_the_pipeline_answers_an_anomaly(tmp_path, monkeypatch):
+    import smartcloudops.ingestion.sources as sources
+    snapshot = sources._snapshot
+    monkeypatch.setattr(sources, '_snapshot', lambda *a, **k: {**snapshot(*a, **k), 'cpu': 97.})
+    class Bucket:
+        put = []
+        def put_object(self, **what): self.put.append(what)
+    result = run_pipeline(tmp_path/'metrics.json', Bucket(), 'audit')
+    assert result['anomaly'] and result['remediation_action'].startswith('Action taken for high cpu')
+    assert [w['Key'].split('/')[0] for w in Bucket.put] == ['anomalies', 'remediations']
+    assert result['remediation_s3_key'] == Bucket.put[1]['Key']
+
+
+@pytest.mark.skipif(not os.environ.get('SOAK'), reason='four minutes of real load and ten of idleness: make soak')
+def test_a_busy_process_a_core_is_an_incident_that_closes_again(program, tmp_path):
+    from smartcloudops.detection.incidents import list_incidents
+    program('--no-dashboard')
+    wait_for(lambda: (tmp_path/'data'/'history.db').exists() and _count(tmp_path/'data') > 0)
+    engine = open_state(tmp_path/'data'/'smartcloudops.db')
+    time.sleep(600)
+    assert list_incidents(engine) == [], 'an incident on an idle machine'
+    hogs = [subprocess.Popen([sys.executable, '-c', 'while True: pass']) for _ in range(os.cpu_count())]
+    try: found = wait_for(lambda: [i for i in list_incidents(engine, state='open') if 'cpu' in i.title and own_host() in i.title], 60)
+    finally:
+        for hog in hogs: hog.kill(); hog.wait()
+    assert found
+    wait_for(lambda: not list_incidents(engine, state='open'), 120)
