@@ -90,14 +90,12 @@ def sentence(
 
 # %% ../../nbs/detection/00_anomalies.ipynb #50b301e7
 def _kinds(scores, row: int, column: int) -> list[str]:
-    "Names of the kinds of evidence that spoke, strongest first where the detector says so."
+    "Name of the kind of evidence that spoke, as a list; empty where the detector names none."
     evidence = getattr(scores, 'evidence', None)
     if evidence is None: return []
-    from smartcloudops.detection import stream
-    code, names = int(np.atleast_2d(evidence)[row, column]), getattr(stream, 'KINDS', ())
-    decode = getattr(stream, 'kinds', None)
-    if decode: return list(decode(code))
-    return [names[b] for b in range(len(names)) if code >> b & 1]
+    from smartcloudops.detection.stream import KINDS
+    code = int(np.atleast_2d(evidence)[row, column])
+    return [KINDS[code]] if 0 < code < len(KINDS) else []
 
 # %% ../../nbs/detection/00_anomalies.ipynb #d36e898d
 def stream_reason(

@@ -128,10 +128,11 @@ def openers(
     now: pd.Timestamp,
     cfg: IncidentSettings,
 ) -> list[Anomaly]:
-    "Those of the ongoing anomalies that may open an incident by themselves."
+    "Those that may open an incident by themselves: learned ones while they last, ordered ones also when they just ended."
+    anomalies = list(anomalies)
     ongoing = [a for a in anomalies if a.ongoing]
     company = pd.Series([a.host for a in ongoing if not _ordered(a) and a.rows >= 3], dtype=object).value_counts()
-    return [a for a in ongoing if _ordered(a) or _earned(a, now, cfg, company.get(a.host, 0))]
+    return [a for a in anomalies if _ordered(a) or _earned(a, now, cfg, company.get(a.host, 0))]
 
 # %% ../../nbs/detection/03_incidents.ipynb #b85beeda
 def _near(a: Anomaly, b: Anomaly, graph: Mapping | None) -> bool:
@@ -402,6 +403,26 @@ def _open(tick: _Tick, group: list[Anomaly], recent: list[Incident]) -> tuple[In
     return _write(tick.engine, blamed(new, tick.frame, tick.graph), tick.now, learned or level == 'page'), True
 
 # %% ../../nbs/detection/03_incidents.ipynb #850514d8
+def _sorted_out(tick: _Tick, anomalies: list[Anomaly], known: list[Incident]) -> tuple[dict[str, list[Anomaly]], list[Anomaly]]:
+    "Which anomaly belongs to which open incident, and those that belong to none."
+    mine, free = {i.id: [] for i in known}, []
+    keys = {i.id: {(a.series, a.origin) for a in i.anomalies} for i in known}
+    for a in anomalies:
+        home = next((i for i in known if _joins(a, i, keys[i.id], tick.cfg, tick.graph)), None)
+        (mine[home.id] if home else free).append(a)
+    return mine, free
+
+def _open_groups(tick: _Tick, free: list[Anomaly]) -> list[tuple[Incident, bool]]:
+    "Open an incident for each group that holds an opener; the group's other ongoing anomalies come along."
+    able = openers(free, tick.now, tick.cfg)
+    if not able: return []
+    recent = _recently(tick.engine, tick.now - 6 * pd.Timedelta(seconds=tick.cfg.flap_seconds))
+    able = {(a.series, a.origin) for a in able if not _aftermath(tick, a, recent)}
+    groups = _grouped([a for a in free if a.ongoing or (a.series, a.origin) in able], tick.cfg, tick.graph)
+    made = [_open(tick, g, recent) for g in groups if any((a.series, a.origin) in able for a in g)]
+    return [(i, new) for i, new in made if i is not None]
+
+# %% ../../nbs/detection/03_incidents.ipynb #d450b490
 class IncidentTracker:
     "Turns each tick's anomalies into incidents that open once, update and close; all it knows is in the state database."
     def __init__(self,
@@ -422,30 +443,11 @@ class IncidentTracker:
         fleet = freshness['host'].nunique() if freshness is not None and 'host' in freshness else None
         tick, patterns = _Tick(self.engine, self.cfg, now, fleet, frame, graph), normal_patterns(self.engine)
         known = [i for i in open_incidents(self.engine) if not i.external]
-        mine, free = self._sort([a for a in anomalies if not is_normal(a, patterns)], known, graph)
+        mine, free = _sorted_out(tick, [a for a in anomalies if not is_normal(a, patterns)], known)
         after = [_refresh(tick, i, mine[i.id]) for i in known]
-        made = self._open(tick, free)
+        made = _open_groups(tick, free)
         return Changes(tuple(i for i, new in made if new), tuple([i for i, news in after if news and i.state == 'open'] + [i for i, new in made if not new]),
                        tuple(i for i, _ in after if i.state == 'closed') + _forget_external(self.engine, now))
-
-    def _sort(self, anomalies: list[Anomaly], known: list[Incident], graph) -> tuple[dict[str, list[Anomaly]], list[Anomaly]]:
-        "Which anomaly belongs to which open incident, and those that belong to none."
-        mine, free = {i.id: [] for i in known}, []
-        keys = {i.id: {(a.series, a.origin) for a in i.anomalies} for i in known}
-        for a in anomalies:
-            home = next((i for i in known if _joins(a, i, keys[i.id], self.cfg, graph)), None)
-            (mine[home.id] if home else free).append(a)
-        return mine, free
-
-    def _open(self, tick: _Tick, free: list[Anomaly]) -> list[tuple[Incident, bool]]:
-        "Open an incident for each group that holds an opener; the group's other ongoing anomalies come along."
-        able = openers(free, tick.now, self.cfg)
-        if not able: return []
-        recent = _recently(self.engine, tick.now - 6 * pd.Timedelta(seconds=self.cfg.flap_seconds))
-        able = {(a.series, a.origin) for a in able if not _aftermath(tick, a, recent)}
-        groups = _grouped([a for a in free if a.ongoing], self.cfg, tick.graph)
-        made = [_open(tick, g, recent) for g in groups if any((a.series, a.origin) in able for a in g)]
-        return [(i, new) for i, new in made if i is not None]
 
 # %% ../../nbs/detection/03_incidents.ipynb #055a6547
 external_alerts = sa.Table('external_alerts', metadata,

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['log', 'CONDITIONS', 'BINS', 'BELIEF', 'KIND', 'FORGET', 'STALE', 'detect_anomaly', 'log_anomaly_to_s3', 'Rule',
-           'parse_rules', 'default_rules', 'trend', 'RuleEngine']
+           'parse_rules', 'rules_from_settings', 'trend', 'RuleEngine']
 
 # %% ../../nbs/detection/00_rules.ipynb #0fa73b3f
 import hashlib, json, logging, math
@@ -124,7 +124,7 @@ def parse_rules(
     return rules
 
 # %% ../../nbs/detection/00_rules.ipynb #97426f7b
-def default_rules(
+def rules_from_settings(
     settings=None,               # thresholds from its detection section
 ) -> list[Rule]:
     "The rules that ship, then those in settings; the same name replaces."
@@ -316,7 +316,7 @@ class RuleEngine:
     def __init__(self,
                  rules: list[Rule] | None = None,     # None: the ones that ship
                  state: dict | None = None):          # what an earlier engine left
-        self.rules = default_rules() if rules is None else parse_rules(rules)
+        self.rules = rules_from_settings() if rules is None else parse_rules(rules)
         self.state = state if state is not None else {}
         self._columns: dict[str, list[Rule]] = {}
 
