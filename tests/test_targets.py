@@ -1,0 +1,113 @@
+"aws_targets.json becomes what Prometheus reads: by library and by the bare script, the same bytes, checked by promtool and amtool."
+import json, os, shutil, subprocess, sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings as hypothesis_settings, strategies as st
+
+from smartcloudops.core.runtime import ConfigError
+from smartcloudops.core.settings import load_settings
+from smartcloudops.monitoring import prometheus_config as config
+from smartcloudops.monitoring.targets import check_targets, write_targets
+
+pytestmark = pytest.mark.phase6
+ROOT = Path(__file__).parent.parent
+SCRIPT = ROOT/'infra/scripts/prometheus_config.py'
+FLEET = {'app': ['web-1:5000', '10.0.0.5:80', {'target': 'web-2:5000', 'labels': {'tier': 'shop', 'host': 'web-2'}}],
+         'node_exporter': ['[2001:db8::1]:9100', 'web-1.example.com:9100']}
+
+
+def targets_file(folder: Path, data=FLEET) -> Path:
+    path = folder/'aws_targets.json'
+    path.write_text(data if isinstance(data, str) else json.dumps(data, indent=2), encoding='utf-8')
+    return path
+
+
+def script(*args, python=sys.executable, cwd=None):
+    return subprocess.run([python, '-I', str(SCRIPT), *map(str, args)], capture_output=True, text=True, cwd=cwd)
+
+
+def test_file_sd_has_one_group_a_job_then_the_labelled_ones(tmp_path):
+    write_targets(load_settings(targets_file=targets_file(tmp_path)), tmp_path/'infra')
+    groups = json.loads((tmp_path/'infra/prometheus/file_sd/app-and-node.json').read_text())
+    assert groups == [{'targets': ['web-1:5000', '10.0.0.5:80'], 'labels': {'job': 'app'}},
+                      {'targets': ['[2001:db8::1]:9100', 'web-1.example.com:9100'], 'labels': {'job': 'node'}},
+                      {'targets': ['web-2:5000'], 'labels': {'job': 'app', 'host': 'web-2', 'tier': 'shop'}}]
+
+
+def test_the_script_writes_the_same_bytes_with_the_standard_library_alone(tmp_path):
+    path = targets_file(tmp_path)
+    write_targets(load_settings(targets_file=path), tmp_path/'library')
+    done = script('--targets', path, '--out', tmp_path/'script')
+    assert done.returncode == 0, done.stderr
+    written = {p.relative_to(tmp_path/'script'): p.read_bytes() for p in (tmp_path/'script').rglob('*') if p.is_file()}
+    assert len(written) == 4
+    assert written == {p: (tmp_path/'library'/p).read_bytes() for p in written}
+    assert script('--targets', path, '--out', tmp_path/'script').stdout == ''
+    assert script('--targets', path, '--out', tmp_path/'library', '--check').returncode == 0
+
+
+def test_the_script_is_the_module(tmp_path):
+    module = (ROOT/'smartcloudops/monitoring/prometheus_config.py').read_text()
+    assert [l for l in SCRIPT.read_text().splitlines() if not l.startswith('# %%')] == [l for l in module.splitlines() if not l.startswith('# %%')]
+
+
+def test_what_is_committed_is_what_would_be_written():
+    done = script('--check', cwd=ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_unchanged_files_keep_their_date_and_check_shows_the_difference(tmp_path):
+    path = targets_file(tmp_path)
+    settings = load_settings(targets_file=path)
+    assert all(write_targets(settings, tmp_path/'infra').values())
+    file = tmp_path/'infra/prometheus/file_sd/app-and-node.json'
+    os.utime(file, (1, 1))
+    assert not any(write_targets(settings, tmp_path/'infra').values()) and file.stat().st_mtime == 1
+    assert check_targets(settings, tmp_path/'infra') == {}
+    targets_file(tmp_path, {'app': ['web-9:5000']})
+    differing = check_targets(settings, tmp_path/'infra')
+    assert list(differing) == [str(file)] and '+      "web-9:5000"' in differing[str(file)]
+
+
+@pytest.mark.parametrize('data, said', [
+    ('{"app": ["web-1:80",]}', 'line 1, column'), ('[]', 'expected an object'), ('{"apps": []}', "unknown key 'apps'"),
+    ({'app': 'web-1:80'}, 'has to be a list'), ({'app': ['web-1']}, 'is not an address'), ({'app': ['web-1:0']}, 'outside 1–65535'),
+    ({'app': ['10.0.0.256:80']}, 'neither an IP address nor a DNS name'), ({'app': ['[::g]:80']}, 'neither an IP'), ({'app': ['-x:80']}, 'neither an IP'),
+    ({'app': [{'target': 'a:1', 'label': {}}]}, "unknown key 'label'"), ({'app': [{'target': 'a:1', 'labels': {'0x': 'y'}}]}, 'is not a label name'),
+    ({'app': [{'target': 'a:1', 'labels': {'x': 1}}]}, 'has to be text'), ({'app': ['a:1', 'a:1']}, 'stands there twice'), ({'app': [5]}, 'is not an address'),
+])
+def test_wrong_targets_are_refused_by_both_with_file_and_entry(tmp_path, data, said):
+    path = targets_file(tmp_path, data)
+    with pytest.raises(ConfigError, match='aws_targets.json') as library: write_targets(load_settings(targets_file=path), tmp_path/'infra')
+    alone = script('--targets', path, '--out', tmp_path/'infra')
+    assert said in str(library.value) and said in alone.stderr and alone.returncode == 1
+    assert 'Traceback' not in alone.stderr and not (tmp_path/'infra').exists()
+
+
+def test_missing_and_non_utf8_targets(tmp_path):
+    (tmp_path/'latin.json').write_bytes(b'{"app": ["\xe9:80"]}')
+    for path in (tmp_path/'nowhere.json', tmp_path/'latin.json'):
+        done = script('--targets', path, '--out', tmp_path/'infra')
+        assert done.returncode == 1 and path.name in done.stderr and 'Traceback' not in done.stderr
+        with pytest.raises(ConfigError, match=path.name): write_targets(load_settings(targets_file=path), tmp_path/'infra')
+
+
+names = st.from_regex(r'[a-z][a-z0-9]{0,10}(\.[a-z]{2,5})?', fullmatch=True)
+addresses = st.builds('{}:{}'.format, st.one_of(names, st.ip_addresses(v=4).map(str), st.ip_addresses(v=6).map('[{}]'.format)), st.integers(1, 65535))
+
+
+@hypothesis_settings(max_examples=50, deadline=None)
+@given(st.lists(addresses, unique=True), st.lists(addresses, unique=True))
+def test_every_plain_address_is_found_again_in_order(app, node):
+    groups = json.loads(config.file_sd(config.parse_targets(json.dumps({'app': app, 'node_exporter': node}))))
+    assert {g['labels']['job']: g['targets'] for g in groups} == {job: t for job, t in (('app', app), ('node', node)) if t}
+
+
+@pytest.mark.skipif(not shutil.which('promtool'), reason='Debian package prometheus')
+def test_promtool_and_amtool_accept_all_of_it(tmp_path):
+    settings = load_settings(targets_file=targets_file(tmp_path), prometheus=dict(remote_write='http://127.0.0.1:8428/api/v1/write', scrape_interval='5s'))
+    write_targets(settings, tmp_path)
+    for command in (['promtool', 'check', 'config', 'prometheus.yml'], ['promtool', 'check', 'rules', 'rules/smartcloudops.yml'], ['amtool', 'check-config', 'alertmanager.yml']):
+        done = subprocess.run(command, cwd=tmp_path/'prometheus', capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
