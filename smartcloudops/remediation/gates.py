@@ -252,6 +252,7 @@ class Refusal:
 # %% ../../nbs/remediation/01_gates.ipynb #c086fec1
 def ladder_position(tries: tuple[Past, ...],     # earlier actions for this incident and policy
                     policy: Policy, target: str,
+                    watching: bool = False,      # in mode observe, what was observed once is not observed again
                    ) -> tuple[int | None, int, Past | None]:    # step (None = a person is needed), attempt, the last try
     "Which step comes now, and which attempt at it that is."
     mine = [p for p in tries if p.target == target]
@@ -259,7 +260,7 @@ def ladder_position(tries: tuple[Past, ...],     # earlier actions for this inci
     step = 0 if last is None else last.step
     if last is not None and last.state in FAILED: step = policy.after(min(last.step, len(policy.ladder) - 1))
     if step is not None and step >= len(policy.ladder): step = None
-    attempt = 1 + sum(p.step == step and p.state != 'observed' for p in mine)
+    attempt = 1 + max((p.attempt for p in mine if p.step == step and not (watching and p.state == 'observed')), default=0)
     return step, attempt, last
 
 # %% ../../nbs/remediation/01_gates.ipynb #c434364d
@@ -484,7 +485,7 @@ def decide(incident,                     # an Incident of detection
     lasted = (now - to_us(anomaly.start)) / SECOND
     if lasted < policy.match.lasting: return _refuse(incident, policy, _no('match', lambda: f'has lasted {format_duration(lasted)}, {format_duration(policy.match.lasting)} needed.', int(now + (policy.match.lasting - lasted) * SECOND)), anomaly.host)
     if retry is not None: step, attempt, last = retry.step, retry.attempt, None
-    else: step, attempt, last = ladder_position(state.book.by_incident.get((incident.fingerprint, incident.episode, policy.name), ()), policy, anomaly.host)
+    else: step, attempt, last = ladder_position(state.book.by_incident.get((incident.fingerprint, incident.episode, policy.name), ()), policy, anomaly.host, effective_mode(state, policy, 0) == 'observe')
     if step is None or step >= len(policy.ladder):
         return _refuse(incident, policy, _no('ladder', lambda: f'All steps for {anomaly.host} were taken, the last is {last.state if last else "gone"}; a person is needed.'), anomaly.host, last.step if last else 0, effective_mode(state, policy, 0), (), anomaly.series)
     return _ask(_draft(incident, anomaly, state, policy, now, step, attempt), incident, state, now)

@@ -250,13 +250,12 @@ class _Text(yaml.SafeLoader):
     yaml_implicit_resolvers = {k: [(tag, rx) for tag, rx in v if not tag.endswith(('timestamp', 'bool', 'int', 'merge'))]
                                for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
 _Text.add_implicit_resolver('tag:yaml.org,2002:bool', re.compile('^(?:true|false)$'), 'tf')
-_Text.add_implicit_resolver('tag:yaml.org,2002:int', re.compile('^[-+]?[0-9]+$'), '-+0123456789')     # 22:00 is no sexagesimal number
+_Text.add_implicit_resolver('tag:yaml.org,2002:int', re.compile('^[-+]?(?:0|[1-9][0-9]*)$'), '-+0123456789')     # 22:00 is no sexagesimal number
 
-def _plain(node: yaml.Node, loader, lines: dict, path: tuple = (), depth: int = 0) -> Any:
+def _plain(node: yaml.Node, loader, lines: dict, path: tuple = ()) -> Any:
     "A node as plain values; `lines[path]` = the line on which each one stands."
-    if depth > 20: raise PolicyError(f'line {node.start_mark.line + 1}: nested too deeply')
     lines.setdefault(path, node.start_mark.line + 1)
-    if isinstance(node, yaml.SequenceNode): return [_plain(n, loader, lines, (*path, i), depth + 1) for i, n in enumerate(node.value)]
+    if isinstance(node, yaml.SequenceNode): return [_plain(n, loader, lines, (*path, i)) for i, n in enumerate(node.value)]
     if isinstance(node, yaml.ScalarNode): return loader.construct_object(node)
     out = {}
     for key, value in node.value:
@@ -264,16 +263,20 @@ def _plain(node: yaml.Node, loader, lines: dict, path: tuple = (), depth: int = 
         name = str(key.value)
         if name in out: raise PolicyError(f"line {key.start_mark.line + 1}: field '{name}' stands there twice (first on line {lines[(*path, name)]})")
         lines[(*path, name)] = key.start_mark.line + 1
-        out[name] = _plain(value, loader, lines, (*path, name), depth + 1)
+        out[name] = _plain(value, loader, lines, (*path, name))
     return out
 
 # %% ../../nbs/remediation/00_policy.ipynb #4f32fce5
 def parse_yaml(text: str) -> tuple[Any, dict[tuple, int]]:
     "The values of a YAML text and the line of each path; `PolicyError` with the line when it is broken or a bomb."
     if len(text) > 1_000_000: raise PolicyError('the file is over 1 MB: a policy file is a few pages')
-    loader = _Text(text)
+    loader = None
     try:
+        loader = _Text(text)
+        depth = 0
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > 20: raise PolicyError(f'line {event.start_mark.line + 1}: nested too deeply')
             if getattr(event, 'anchor', None): raise PolicyError(f'line {event.start_mark.line + 1}: anchors and aliases (& and *) are not allowed here; write the value out')
         node, lines = loader.get_single_node(), {}
         return ({} if node is None else _plain(node, loader, lines)), lines
@@ -281,7 +284,8 @@ def parse_yaml(text: str) -> tuple[Any, dict[tuple, int]]:
         mark = e.problem_mark or e.context_mark
         raise PolicyError(f'line {mark.line + 1 if mark else 1}: not valid YAML ({e.problem or e.context})') from None
     except (yaml.YAMLError, RecursionError, ValueError) as e: raise PolicyError(f'not valid YAML ({str(e).splitlines()[0]})') from None
-    finally: loader.dispose()
+    finally:
+        if loader: loader.dispose()
 
 # %% ../../nbs/remediation/00_policy.ipynb #58648a7a
 def _fields_at(path: tuple) -> list[str]:
