@@ -1,15 +1,15 @@
 "A small fleet for the tests of remediation: incidents, samples, policies and an executor, all on a clock that can be turned."
-import numpy as np
+import os
+
 import pandas as pd
 
-from smartcloudops.core.inventory import own_host
-from smartcloudops.core.series import Series
 from smartcloudops.core.settings import Settings
 from smartcloudops.core.state import open_state, to_us
 from smartcloudops.detection.anomalies import Anomaly
 from smartcloudops.detection.incidents import Incident
 from smartcloudops.remediation.engine import Remediator, switch_path, turn_switch
 from smartcloudops.remediation.gates import SECOND, Lease, Reading, State, Switch
+from smartcloudops.remediation.operations import Operation, Report, register
 from smartcloudops.remediation.policy import read_policies
 
 START = pd.Timestamp('2026-03-02 10:00', tz='UTC')
@@ -77,3 +77,24 @@ def executor(folder, text=POLICY, switch=True, name=None, **remediation):
 
 
 def states(ledger): return [a.state for a in reversed(ledger.actions())]
+
+
+@register
+class Effect(Operation):
+    "The harmless effect of the tests: one line with the key, appended to a file."
+    name = 'test_effect'
+    path = None                # where to
+    answer = Report(True, 'done')
+    before = staticmethod(lambda key: None)
+    seen = Report(None, 'only samples can tell')
+
+    def send(self):
+        type(self).before(self.context.key)
+        fd = os.open(type(self).path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.write(fd, f'{self.context.key} {self.target}\n'.encode()); os.close(fd)
+        return type(self).answer
+
+    def observe(self): return type(self).seen
+
+
+def effects(path): return path.read_text().splitlines() if path.exists() else []

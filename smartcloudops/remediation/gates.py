@@ -258,7 +258,8 @@ def ladder_position(tries: tuple[Past, ...],     # earlier actions for this inci
     mine = [p for p in tries if p.target == target]
     last = next((p for p in reversed(mine) if p.state != 'observed'), None)
     step = 0 if last is None else last.step
-    if last is not None and last.state in FAILED: step = policy.after(min(last.step, len(policy.ladder) - 1))
+    if last is not None and last.state == 'escalated': step = None      # a person was called; nothing more by itself
+    elif last is not None and last.state in FAILED: step = policy.after(min(last.step, len(policy.ladder) - 1))
     if step is not None and step >= len(policy.ladder): step = None
     attempt = 1 + max((p.attempt for p in mine if p.step == step and not (watching and p.state == 'observed')), default=0)
     return step, attempt, last

@@ -1,0 +1,435 @@
+"The engine: at most one send a key whatever is killed, paused or doubled; verdicts on fresh samples only; everything rechecked at the send."
+import os, random, signal, sys, threading, time
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import sqlalchemy as sa
+from hypothesis import given, settings, strategies as st
+
+from smartcloudops.core.runtime import FakeClock, SystemClock, use_clock
+from smartcloudops.core.state import open_state
+from smartcloudops.remediation.engine import Remediator, judge, switch_path, turn_switch
+from smartcloudops.remediation.ledger import ENDED, Ledger
+from smartcloudops.remediation.operations import Report
+from smartcloudops.remediation.operators import figures, ledger_verify, proposals
+from smartcloudops.remediation.policy import read_policies
+from tests.conftest import soak
+from tests.remediation_fleet import POLICY, START, Always, Effect, Table, cpu, effects, executor, freshness, incident, anomaly, settings_in, states
+
+pytestmark = pytest.mark.phase4
+HOSTS = ['web-1', 'web-2', 'web-3', 'web-4', 'web-5', 'db-1', 'db-2']
+APPROVE, OBSERVE = POLICY.replace('mode: auto', 'mode: approve'), POLICY.replace('mode: auto', 'mode: observe')
+
+
+@pytest.fixture(autouse=True)
+def effect(tmp_path, monkeypatch):
+    monkeypatch.setattr(Effect, 'path', tmp_path/'effects')
+    return tmp_path/'effects'
+
+
+@pytest.fixture
+def clock():
+    with use_clock(FakeClock(START)) as c: yield c
+
+
+def tick(r, clock, incidents=None, history=None, hosts=HOSTS, **more):
+    now = clock.now()
+    return r.step(now, [incident(now=now)] if incidents is None else incidents, freshness(hosts, now, **more), history or Always(97))
+
+
+def test_observe_says_once_what_it_would_do_and_sends_nothing(tmp_path, clock, effect):
+    r = executor(tmp_path, OBSERVE, switch=False)
+    first = tick(r, clock)
+    assert [(o.state, o.mode) for o in first] == [('observed', 'observe')] and first[0].sentence.startswith('Would propose: ')
+    for _ in range(5): clock.advance(15); assert tick(r, clock) == []
+    again = executor(tmp_path, OBSERVE, switch=False)
+    clock.advance(60); assert tick(again, clock) == []                               # nor after a restart
+    clock.advance(60); assert [o.state for o in tick(again, clock, [incident(episode=2)])] == ['observed']
+    assert effects(effect) == [] and states(r.ledger) == ['observed', 'observed']
+
+
+def test_auto_from_plan_to_recovered(tmp_path, clock, effect):
+    r = executor(tmp_path)
+    assert [o.state for o in tick(r, clock)] == ['sent', 'verifying']
+    seen = []
+    for _ in range(8): clock.advance(15); seen += [o.state for o in tick(r, clock, [], Always(31))]
+    assert seen == ['recovered'] and len(effects(effect)) == 1
+    assert '31\u202f%' in r.ledger.action(1).verdict and r.ledger.verify().ok
+    table = figures(r.ledger.engine)
+    assert table.loc[0, 'recovered'] == 1 and table.loc[0, 'success'] == 1
+
+
+def test_approve_waits_and_sends_only_what_was_approved(tmp_path, clock, effect):
+    r = executor(tmp_path, APPROVE)
+    assert [o.state for o in tick(r, clock)] == ['awaiting_approval']
+    clock.advance(15); assert tick(r, clock) == [] and effects(effect) == []
+    r.ledger.approve(1, 'oncall')
+    clock.advance(15); assert [o.state for o in tick(r, clock)] == ['sent', 'verifying'] and len(effects(effect)) == 1
+
+
+def test_denied_is_not_asked_again_in_this_episode(tmp_path, clock):
+    r = executor(tmp_path, APPROVE)
+    tick(r, clock); r.ledger.deny(1, 'oncall', 'month-end run')
+    for _ in range(4): clock.advance(600); assert tick(r, clock) == []
+    assert states(r.ledger) == ['cancelled']
+
+
+def test_the_ladder_climbs_on_not_recovered_then_a_person(tmp_path, clock, effect):
+    r = executor(tmp_path, POLICY.replace('mode: auto', 'mode: auto\n    limits: {attempts: 9, failures: 9}'), attempts=9, breaker_failures=9, cooldown_seconds=60)
+    seen = []
+    for _ in range(110):
+        seen += [(o.state, o.gate) for o in tick(r, clock)]
+        waiting = r.ledger.actions(['awaiting_approval'])
+        if waiting: r.ledger.approve(waiting[0].id, 'oncall')                        # the failure has lowered auto to approve
+        clock.advance(45)
+    verdicts = [s for s, _ in seen if s in ('recovered', 'not_recovered', 'awaiting_approval')]
+    assert verdicts == ['not_recovered', 'awaiting_approval', 'not_recovered'] and ('refused', 'ladder') in seen
+    assert [a.step for a in reversed(r.ledger.actions()) if a.sent] == [0, 1] and len(effects(effect)) == 2
+
+
+def test_trust_is_lost_at_once_and_proposed_back_only_on_a_record(tmp_path, clock):
+    r = executor(tmp_path)
+    tick(r, clock); clock.advance(301); tick(r, clock)
+    assert r.ledger.action(1).state == 'not_recovered' and r.ledger.modes(r.policies.policies) == {'web-cpu': 'approve'}
+    assert proposals(r.ledger.engine, r.policies) == []
+
+
+def test_failed_sends_open_the_breaker_until_a_person_closes_it(tmp_path, clock, monkeypatch):
+    monkeypatch.setattr(Effect, 'answer', Report(False, 'refused'))
+    r = executor(tmp_path, attempts=9, per_hour=9, cooldown_seconds=1)
+    for n in range(6):
+        tick(r, clock, [incident(f'web-{n % 5 + 1}', id=n, episode=n, anomalies=(anomaly(f'web-{n % 5 + 1}'),))])
+        for a in r.ledger.actions(['awaiting_approval']): r.ledger.approve(a.id, 'x')
+        clock.advance(10); tick(r, clock, [incident(f'web-{n % 5 + 1}', id=n, episode=n, anomalies=(anomaly(f'web-{n % 5 + 1}'),))]); clock.advance(4000)
+    assert len(r.ledger.actions(['failed'])) == 3 and any(a.plan.get('gate') == 'breaker' for a in r.ledger.actions(['refused']))
+    r.ledger.reset_breaker('web-cpu', 'oncall')
+    assert [o.state for o in tick(r, clock, [incident('web-3', id=99, episode=99)])] == ['awaiting_approval']
+
+
+@pytest.mark.parametrize('happens, gate', [
+    (lambda r, c: switch_path(r.settings).unlink(), 'switch'), (lambda r, c: turn_switch(r.ledger, switch_path(r.settings), False, 'x'), 'switch'),
+    (lambda r, c: (switch_path(r.settings).unlink(), switch_path(r.settings).mkdir()), 'switch'), (lambda r, c: switch_path(r.settings).write_bytes(b'\xff\xfe'), 'switch'),
+    (lambda r, c: switch_path(r.settings).write_text('on?'), 'switch'), (lambda r, c: r.ledger.turn_switch(False, 'x'), 'switch'),
+    (lambda r, c: r.ledger.add_silence('web-*', '', c.now(), c.now() + pd.Timedelta('1h'), 'x', ''), 'silence'),
+    (lambda r, c: setattr(r, 'policies', read_policies(APPROVE.replace('back_for: 60 s', 'back_for: 61 s'))), 'approval'),
+    (lambda r, c: setattr(r, 'policies', read_policies(APPROVE.replace('web-1, ', ''))), 'opt-in'),
+    (lambda r, c: r.ledger.set_mode(r.policies.policies[0], 'observe', 'x'), 'approval'),
+])
+def test_invariants_10_and_12_everything_is_asked_again_at_the_send(tmp_path, clock, effect, happens, gate):
+    "Approved, and then the world changes before the send: nothing is sent, and the gate is named."
+    r = executor(tmp_path, APPROVE)
+    tick(r, clock); r.ledger.approve(1, 'oncall'); happens(r, clock)
+    clock.advance(15); out = tick(r, clock)
+    assert effects(effect) == [] and [(o.state, o.gate) for o in out][:1] == [('refused', gate)], [(o.state, o.sentence) for o in out]
+
+
+def test_invariant_10_stale_samples_at_the_send(tmp_path, clock, effect):
+    r = executor(tmp_path, APPROVE)
+    tick(r, clock); r.ledger.approve(1, 'oncall')
+    clock.advance(15); out = tick(r, clock, late=['web-1'])
+    assert effects(effect) == [] and out[0].gate == 'fresh data'
+
+
+def test_invariant_10_a_plan_older_than_its_time_dies(tmp_path, clock, effect):
+    r = executor(tmp_path, APPROVE)
+    tick(r, clock); r.ledger.approve(1, 'oncall'); clock.advance(901)
+    assert tick(r, clock)[0].state == 'expired' and effects(effect) == []
+
+
+def test_a_plan_whose_incident_ended_dies(tmp_path, clock, effect):
+    r = executor(tmp_path, APPROVE)
+    tick(r, clock); r.ledger.approve(1, 'oncall'); clock.advance(15)
+    out = tick(r, clock, [])
+    assert (out[0].state, 'ended by itself' in out[0].sentence) == ('expired', True) and effects(effect) == []
+
+
+def test_invariant_12_the_loop_never_switches_on_by_itself(tmp_path, clock, effect):
+    r = executor(tmp_path, switch=False)
+    for _ in range(5): tick(r, clock); clock.advance(60)
+    turn_switch(r.ledger, switch_path(r.settings), True, 'x'); turn_switch(r.ledger, switch_path(r.settings), False, 'x')
+    for n in range(5): tick(r, clock, [incident(episode=n + 2)]); clock.advance(60)
+    assert effects(effect) == [] and switch_path(r.settings).read_text() == 'off\n'
+
+
+def test_invariant_9_limits_survive_restart_and_jumps_of_the_clock(tmp_path, clock, effect):
+    r = executor(tmp_path, attempts=9)
+    for jump in (0, 30, -3600, -7200, 0):
+        if jump: clock.set(clock.now() + pd.Timedelta(seconds=jump))
+        r.stop(); r = executor(tmp_path, attempts=9, name=f'after {jump}')                 # each time another process
+        clock.advance(31)
+        tick(r, clock, [incident(episode=abs(jump) + 2, anomalies=(anomaly(start=START - pd.Timedelta('1 D')),))], Always(31))
+    assert len(effects(effect)) == 1                                                 # cooldown 15 min, whatever the clock says
+
+
+def test_invariant_9_after_a_jump_ahead_limits_cannot_be_judged(tmp_path, clock, effect):
+    r = executor(tmp_path)
+    tick(r, clock, [incident('db-9')])
+    clock.set(START + pd.Timedelta('5 h'))
+    out = tick(r, clock)
+    assert out[0].gate == 'clock' and effects(effect) == []
+    clock.advance(3601)
+    assert [o.state for o in tick(r, clock, [incident(episode=2)])] == ['sent', 'verifying']
+
+
+def test_replayed_samples_are_never_acted_on(tmp_path, effect):
+    r = executor(tmp_path)
+    with use_clock(SystemClock()):
+        out = r.step(START, [incident()], freshness(HOSTS, START), Always(97))
+    assert out[0].gate == 'clock' and effects(effect) == []
+
+
+@settings(max_examples=soak(60, 2000), deadline=None)
+@given(st.lists(st.tuples(st.integers(-600, 900), st.one_of(st.just(float('nan')), st.floats(0, 100))), max_size=60), st.integers(0, 900))
+def test_invariant_13_recovered_only_on_fresh_samples_after_the_action(samples, at):
+    "Whatever arrives in whatever order: recovered needs two or more samples inside the band, all after the start, over the whole time, without a gap."
+    series = pd.Series({START + pd.Timedelta(seconds=s): v for s, v in samples}, dtype=float).sort_index()
+    if not len(series): series.index = pd.DatetimeIndex([], tz='UTC')
+    now, begin = START + pd.Timedelta(seconds=at), START + pd.Timedelta('30 s')
+    state, _ = judge(series, (20, 45), begin, START + pd.Timedelta('600 s'), now, 60, 15)
+    if state == 'recovered':
+        good = series[(series.index >= begin) & (series.index <= now)].dropna()
+        tail = good[good.index >= good.index[-1] - pd.Timedelta('60 s')]
+        assert tail.between(20, 45).all() and (now - good.index[-1]).total_seconds() <= 45 and (good.index[-1] - begin).total_seconds() >= 60
+        assert (good.index[good.index >= good.index[-1] - pd.Timedelta('60 s')].to_series().diff().dt.total_seconds().dropna() <= 45).all()
+    if state is None: assert at < 600
+
+
+def test_invariant_13_samples_from_before_or_none_at_all(tmp_path, clock):
+    r = executor(tmp_path)
+    tick(r, clock)
+    old = pd.DataFrame({cpu('web-1'): 31.}, pd.date_range(START - pd.Timedelta('1 h'), START, freq='15s'))
+    for _ in range(25): clock.advance(15); tick(r, clock, [], Table(old))
+    assert r.ledger.action(1).state == 'not_recovered' and 'No fresh sample' in r.ledger.action(1).verdict
+
+
+def test_untouched_peers_that_come_back_too_are_said(tmp_path, clock):
+    r = executor(tmp_path)
+    ill = [incident(), incident('db-1', id=2, anomalies=(anomaly('db-1'),))]
+    tick(r, clock, ill)
+    for _ in range(8): clock.advance(15); tick(r, clock, [], Always(31))
+    assert 'it may have recovered anyway' in r.ledger.action(1).verdict
+
+
+def test_invariant_17_the_first_failure_stops_the_rest(tmp_path, clock, effect, monkeypatch):
+    "One incident on three hosts, acted on one after the other: after the first that fails, the others are left alone, and each has its own row."
+    monkeypatch.setattr(Effect, 'before', staticmethod(lambda key: None))
+    answers = iter([Report(True, 'done'), Report(False, 'no')])
+    monkeypatch.setattr(Effect, 'send', lambda self: (open(Effect.path, 'a').write(self.target + '\n'), next(answers))[1])
+    wide = POLICY.replace('mode: auto', 'mode: auto\n    limits: {in_flight: 3, share_of_fleet: 100 %, per_hour: 9, unhealthy: 100 %}')
+    r = executor(tmp_path, wide, in_flight=3, per_hour=9)
+    many = incident(hosts=('web-1', 'web-2', 'web-3'))
+    out = tick(r, clock, [many])
+    assert [(o.target, o.state) for o in out] == [('web-1', 'sent'), ('web-1', 'verifying'), ('web-2', 'sent'), ('web-2', 'failed'), ('web-3', 'refused')]
+    assert out[-1].gate == 'partial' and effects(effect) == ['web-1', 'web-2']
+
+
+def test_invariant_14_observe_never_reaches_an_operation(tmp_path, clock, monkeypatch):
+    for name in ('send', 'undo', 'check', 'observe'): monkeypatch.setattr(Effect, name, lambda self: pytest.fail('called'))
+    r = executor(tmp_path, OBSERVE)
+    for n in range(6): tick(r, clock, [incident(episode=n)]); clock.advance(1000)
+    assert set(states(r.ledger)) == {'observed'}
+
+
+def test_an_operation_that_breaks_off_is_unknown_then_observed_never_sent_again(tmp_path, clock, effect, monkeypatch):
+    monkeypatch.setattr(Effect, 'before', staticmethod(lambda key: (_ for _ in ()).throw(RuntimeError('connection dropped, password=hunter2'))))
+    r = executor(tmp_path)
+    assert [o.state for o in tick(r, clock)] == ['sent', 'unknown']
+    clock.advance(15); assert [o.state for o in tick(r, clock)] == ['verifying']
+    for _ in range(8): clock.advance(15); tick(r, clock, [], Always(31))
+    assert states(r.ledger) == ['recovered'] and 'hunter2' not in str(r.ledger.audit())
+
+
+def test_what_is_seen_not_to_have_happened_goes_to_a_person(tmp_path, clock, monkeypatch):
+    monkeypatch.setattr(Effect, 'answer', Report(None, 'no answer')); monkeypatch.setattr(Effect, 'seen', Report(False, 'web-1 is stopped'))
+    r = executor(tmp_path)
+    tick(r, clock); clock.advance(15)
+    assert [(o.state, o.gate) for o in tick(r, clock)] == [('escalated', ''), ('refused', 'ladder')] and 'A person is needed' in r.ledger.action(1).verdict
+
+
+def test_a_slow_send_does_not_stop_the_loop(tmp_path, clock, effect, monkeypatch):
+    go = threading.Event()
+    monkeypatch.setattr(Effect, 'before', staticmethod(lambda key: go.wait(10)))
+    r = executor(tmp_path); r.settle = .05
+    assert [o.state for o in tick(r, clock)] == ['sent']
+    clock.advance(20); assert tick(r, clock) == []
+    go.set(); time.sleep(.2); clock.advance(20)
+    assert [o.state for o in tick(r, clock)] == ['verifying'] and r.ledger.action(1).judge_from > clock.now()
+
+
+def test_a_ledger_that_cannot_be_written_means_no_action(tmp_path, clock, effect):
+    "Invariant 16: disk full at the moment of the intent."
+    r = executor(tmp_path)
+    real = r.ledger.intend
+    def full(*a, **k):
+        from smartcloudops.core.runtime import StateError
+        raise StateError('the ledger cannot be written (database or disk is full)')
+    r.ledger.intend = full
+    assert effects(effect) == [] and [o.state for o in tick(r, clock)] == [] and effects(effect) == []
+    assert states(r.ledger) == ['approved']
+    r.ledger.intend = real
+    clock.advance(15); assert [o.state for o in tick(r, clock)] == ['sent', 'verifying'] and len(effects(effect)) == 1
+
+
+def test_a_broken_policy_file_means_no_action_until_it_is_mended(tmp_path, clock, effect):
+    path = tmp_path/'p.yaml'
+    path.write_text('policies: [')
+    r = Remediator(open_state(tmp_path/'s.db'), settings_in(tmp_path), path)
+    turn_switch(r.ledger, switch_path(r.settings), True, 'x')
+    assert tick(r, clock) == []
+    path.write_text(POLICY); clock.advance(15)
+    assert [o.state for o in tick(r, clock)] == ['sent', 'verifying']
+
+
+def test_the_policy_and_incident_that_are_refused_stand_there_once(tmp_path, clock):
+    r = executor(tmp_path, switch=False)
+    for _ in range(5): tick(r, clock); clock.advance(15)
+    r = executor(tmp_path, switch=False, name='restarted'); clock.advance(60)
+    for _ in range(3): tick(r, clock); clock.advance(15)
+    assert [(a.state, a.plan['gate']) for a in r.ledger.actions()] == [('refused', 'switch')] and len(r.ledger.action(1).gates) > 15
+
+
+# Invariants 3, 4, 5: killed at any line -------------------------------------------------------------------------------------------
+
+def life(folder, clock, name):
+    "One action from plan to verdict, as the loop walks it; 31 % from one minute on."
+    r = executor(folder, name=name)
+    for _ in range(40):
+        tick(r, clock, [incident(now=clock.now())] if not effects(Effect.path) else [incident(now=clock.now())], Always(31))
+        clock.advance(10)
+        if any(a.state in ('recovered', 'not_recovered', 'escalated') for a in r.ledger.actions()): break
+    return r
+
+
+def killed_at(folder, line):
+    "Run a life in a child that is killed with SIGKILL before it executes its `line`th line of the engine, ledger or operations; returns lines executed when it lived."
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        count = 0
+        files = ('remediation/engine.py', 'remediation/ledger.py', 'tests/remediation_fleet.py')
+        def trace(frame, event, arg):
+            nonlocal count
+            if not frame.f_code.co_filename.endswith(files): return None
+            if event == 'line':
+                count += 1
+                if count == line: os.kill(os.getpid(), signal.SIGKILL)
+            return trace
+        try:
+            with use_clock(FakeClock(START)) as clock:
+                threading.settrace(trace); sys.settrace(trace)
+                life(folder, clock, 'first')
+                sys.settrace(None)
+                os.write(write, str(count).encode())
+        finally: os._exit(0)
+    os.close(write)
+    os.waitpid(pid, 0)
+    with os.fdopen(read) as f: return int(f.read() or 0)
+
+
+def test_invariants_3_4_5_killed_at_any_line(tmp_path, monkeypatch):
+    "kill -9 before a line of the way from plan to verdict, then another process takes over: one send at most, always an intent before it, never a resend."
+    (tmp_path/'whole').mkdir(); monkeypatch.setattr(Effect, 'path', tmp_path/'whole'/'effects')
+    total = killed_at(tmp_path/'whole', -1)
+    assert total > 200 and len(effects(Effect.path)) == 1
+    seen = set()
+    chosen = random.Random(4)
+    points = sorted(chosen.sample(range(1, total + 1), soak(14, min(400, total))))
+    for line in points:
+        folder = tmp_path/f'line-{line}'
+        folder.mkdir(); monkeypatch.setattr(Effect, 'path', folder/'effects')
+        killed_at(folder, line)
+        sent_before = len(effects(Effect.path))
+        stored = {a.state for a in Ledger(open_state(folder/'smartcloudops.db')).actions()}
+        if sent_before: assert stored & {'sent', 'verifying', 'recovered'}, f'line {line}: an effect without a durable intent'
+        seen |= stored
+        assert ledger_verify(folder).ok, line
+        with use_clock(FakeClock(START + pd.Timedelta('90 s'))) as clock:
+            r = life(folder, clock, 'second')
+            done = effects(Effect.path)
+            keys = [d.split()[0] for d in done]
+            assert len(keys) == len(set(keys)) and len(done) <= 1, f'line {line}: {done}'
+            assert all(a.state in ENDED for a in r.ledger.actions() if a.attempt == 1), (line, states(r.ledger))
+            assert r.ledger.verify().ok and ledger_verify(folder).ok
+            if 'sent' in stored: assert any(e['after'] == 'unknown' for e in r.ledger.audit()), line
+            r.ledger.engine.dispose()
+    assert seen
+
+
+def test_invariant_5_killed_between_commit_and_send(tmp_path, clock, effect, monkeypatch):
+    "The intent is there, the effect is not: it is looked at and judged, and never sent."
+    r = executor(tmp_path, name='first')
+    monkeypatch.setattr(r, '_start', lambda *a: [])
+    assert [o.state for o in tick(r, clock)] == ['sent']
+    clock.advance(31)
+    other = executor(tmp_path, name='second')
+    assert tick(other, clock) == []                                                   # lease and send time-out are not over: left alone
+    clock.advance(60)
+    assert [o.state for o in tick(other, clock)] == ['unknown', 'verifying']
+    for _ in range(30): clock.advance(15); tick(other, clock)
+    assert other.ledger.action(1).state == 'not_recovered' and len([a for a in other.ledger.actions() if a.sent]) == 1 and effects(effect) == []
+
+
+# Invariant 6: two executors ----------------------------------------------------------------------------------------------------------
+
+def test_invariant_6_a_holder_paused_before_the_commit_sends_nothing(tmp_path, clock, effect):
+    first, second = executor(tmp_path, name='first'), executor(tmp_path, name='second')
+    real = first.ledger.intend
+    def paused(*a, **k):
+        clock.advance(31)                                                             # the process slept here, and the other took over
+        out = tick(second, clock)
+        assert [o.state for o in out] == ['sent', 'verifying']                        # the approved action is sent by the new holder
+        return real(*a, **k)
+    first.ledger.intend = paused
+    tick(first, clock)
+    assert len(effects(effect)) == 1
+
+
+def test_invariant_6_a_holder_paused_after_the_commit_and_its_successor(tmp_path, clock, effect, monkeypatch):
+    "The late send goes out at most once; until lease and time-out have passed the successor leaves the target alone, then only observes."
+    go = threading.Event()
+    monkeypatch.setattr(Effect, 'before', staticmethod(lambda key: go.wait(20)))
+    first, second = executor(tmp_path, name='first'), executor(tmp_path, name='second')
+    first.settle = .05
+    assert [o.state for o in tick(first, clock)] == ['sent']
+    clock.advance(31)
+    for _ in range(3): assert tick(second, clock) == []; clock.advance(10)
+    go.set(); time.sleep(.2)
+    clock.advance(60)
+    assert [o.state for o in tick(second, clock)] == ['unknown', 'verifying']
+    for _ in range(40): clock.advance(15); tick(second, clock, [], Always(31))
+    assert len(effects(effect)) == 1 and second.ledger.action(1).state == 'recovered'
+
+
+def _run(folder, name, seconds, pause):
+    settings = settings_in(folder, in_flight=9, per_hour=99, attempts=9, cooldown_seconds=1, lease_seconds=.4)
+    text = POLICY.replace('mode: auto', 'mode: auto\n    limits: {in_flight: 5, share_of_fleet: 100 %, per_hour: 99, attempts: 9, cooldown: 0, unhealthy: 100 %}')
+    r = Remediator(open_state(folder/'smartcloudops.db'), settings, read_policies(text), name=name)
+    end, chosen = time.monotonic() + seconds, random.Random(name)
+    while time.monotonic() < end:
+        now = pd.Timestamp.now(tz='UTC')
+        many = [incident(f'web-{h}', id=h, episode=int(time.monotonic() * 2) // 3, anomalies=(anomaly(f'web-{h}', start=now - pd.Timedelta('1 min')),)) for h in range(1, 6)]
+        r.step(now, many, freshness(HOSTS, now), Always(97))
+        time.sleep(pause if chosen.random() < .1 else .02)
+    os._exit(0)
+
+
+def test_invariant_6_two_processes_on_one_ledger(tmp_path, effect):
+    "Both walk the same incidents; now and then one sleeps past its lease, and one is killed. No key has two effects."
+    executor(tmp_path)
+    children = []
+    for name in 'ab':
+        pid = os.fork()
+        if pid == 0: _run(tmp_path, name, soak(4, 60), .7)
+        children.append(pid)
+    time.sleep(soak(2, 30))
+    os.kill(children[0], signal.SIGKILL)
+    for pid in children: os.waitpid(pid, 0)
+    keys = [e.split()[0] for e in effects(effect)]
+    assert len(keys) >= 3 and len(keys) == len(set(keys))
+    assert ledger_verify(tmp_path).ok
+    ledger = Ledger(open_state(tmp_path/'smartcloudops.db'))
+    sent = {a.key: a for a in ledger.actions() if a.sent is not None}
+    assert set(keys) <= set(sent)                                                     # never an effect without its intent
+    assert len({e['who'] for e in ledger.audit() if e['event'] == 'lease taken'}) == 2
