@@ -233,7 +233,7 @@ def _as_anomaly(rule: Rule, series: str, record: dict, ended: float | None = Non
     limits = dict(upper=rule.above if rule.above is not None else np.nan, lower=rule.below if rule.below is not None else np.nan)
     return Anomaly(series, Series.parse(series).host, time(record['since']), None if ended is None else time(ended), 1., record['value'],
                    kind=KIND[rule.condition], reason=_rule_reason(rule, series, record, ended or record['last']), origin=f'rule:{rule.name}',
-                   ongoing=ended is None, last=time(record['last']), rows=record['rows'], severity=rule.severity, **limits)
+                   ongoing=ended is None, last=time(record['last']), rows=record['rows'], severity=rule.severity, labels={'every': record.get('step', 0.)}, **limits)
 
 # %% ../../nbs/detection/00_rules.ipynb #5b5e7b62
 FORGET = 86400.
@@ -258,7 +258,7 @@ def _silent_anomaly(rule: Rule, host: str, heard: dict, now: float) -> Anomaly:
     time = lambda seconds: pd.Timestamp(round(seconds * 1e6), unit='us', tz='UTC')
     what = 'no samples' if rule.metric == '*' else f"no samples of {short_name(heard['series'])}"
     often = f", expected every {format_duration(heard['step'])}" if heard['step'] else ''
-    return Anomaly(heard['series'], host, time(heard['at']), kind='absent', origin='absent', last=time(now), severity=rule.severity,
+    return Anomaly(heard['series'], host, time(heard['at']), kind='absent', origin='absent', last=time(now), severity=rule.severity, labels={'every': heard['step']},
                    reason=f"{what} for {format_duration(now - heard['at'])}{often}")
 
 # %% ../../nbs/detection/00_rules.ipynb #3eacf94b
