@@ -80,6 +80,7 @@ def connect(path: Path,                    # the history file
     uri = f'{path.absolute().as_uri()}?mode={"ro" if readonly else "rwc"}{_frozen(path) if readonly else ""}'
     db = sqlite3.connect(uri, uri=True, timeout=10, check_same_thread=False, isolation_level=None, cached_statements=256)
     db.execute('pragma temp_store=memory')
+    db.execute('pragma cache_size=-16000')      # KiB
     if readonly: db.execute('pragma query_only=on')
     else: _prepare_writer(db, known)
     _check_version(db, path, readonly)
@@ -343,15 +344,24 @@ def read(self,
          end: pd.Timestamp | None = None,            # to here, inclusive
         ) -> pd.DataFrame:                           # a frame
     "Samples of both tiers as a frame; what is hot beats what is sealed."
-    first, after = _span(start, end)
+    span, asked = _span(start, end), _as_list(series)
+    for last_try in (False, True):
+        hot, names, files, wanted = self._snapshot(asked, host, metric, *span)
+        try: cold = read_sealed([self.folder/f for f in files], wanted, *span)
+        except FileNotFoundError as e:                       # replaced while we looked elsewhere for ten minutes: look again
+            if last_try: raise HistoryError(f'{e.filename}: is missing; put it back, or run: smartcloudops history compact') from None
+        else: return _frame(hot, cold, names, asked)
+
+@patch_to(History)
+def _snapshot(self, series, host, metric, first: int, after: int) -> tuple:
+    "(hot rows, sid → name, sealed files, names wanted or None = all), all of the same moment."
     with self._reading() as db:
-        if db is None: return _frame(np.empty((0, 3)), [], {}, _as_list(series))
+        if db is None: return np.empty((0, 3)), {}, [], set()
         wanted = self._wanted(db, series, host, metric)
         names = dict(db.execute('select sid, name from series')) if wanted is None else {sid: name for name, sid in wanted.items()}
         hot = _rows(db, 'samples', 'value', first, after, None if wanted is None else list(names), self._series_count(db))
-        files = db.execute('select file from sealed where replaced is null and start < ? and "end" > ? order by start', (after, first)).fetchall()
-    cold = read_sealed([self.folder/f for f, in files], None if wanted is None else set(wanted), first, after)
-    return _frame(hot, cold, names, _as_list(series))
+        files = [f for f, in db.execute('select file from sealed where replaced is null and start < ? and "end" > ? order by start, created', (after, first))]
+        return hot, names, files, None if wanted is None else set(wanted)
 
 @patch_to(History)
 def _series_count(self, db) -> int: return db.execute('select count(*) from series').fetchone()[0]
@@ -444,10 +454,22 @@ def retain(self, now: pd.Timestamp) -> int:        # hot rows and sealed files l
     gone += self._drop('scores', to_us(now) - int(min(self.settings.scores_days, self.settings.retention_days) * 86_400e6))
     with self._writing() as db:
         gone += db.execute('update sealed set replaced = ? where replaced is null and "end" <= ?', (to_us(now), cut)).rowcount
+        gone += self._fit(db, to_us(now))
         db.execute('delete from windows where start < ? and not exists (select 1 from samples where ts >= start and ts < start + ?)', (cut - WINDOW, WINDOW))
         forgotten = db.execute('delete from latest where ts < ?', (cut,)).rowcount
         if forgotten: db.execute('delete from series where sid not in (select sid from latest) and sid not in (select distinct sid from scores)')
         self._version = None
+    return gone
+
+@patch_to(History)
+def _fit(self, db, now: int) -> int:
+    "Let the oldest sealed files go until everything fits into `max_bytes`."
+    live, gone = db.execute('select file, bytes from sealed where replaced is null order by start').fetchall(), 0
+    pages, free, size = (db.execute(f'pragma {name}').fetchone()[0] for name in ('page_count', 'freelist_count', 'page_size'))
+    over = (pages - free) * size + sum(size for _, size in live) - (self.settings.max_bytes or 2**62)
+    while over > 0 and gone < len(live):
+        db.execute('update sealed set replaced = ? where file = ?', (now, live[gone][0]))
+        over -= live[gone][1]; gone += 1
     return gone
 
 @patch_to(History)
@@ -456,7 +478,7 @@ def _drop(self, table: str, cut: int, chunk: int = 20_000) -> int:
     while True:
         with self._writing() as db:
             last = db.execute(f'select ts from {table} where ts < ? order by ts limit 1 offset ?', (cut, chunk)).fetchone()
-            gone += db.execute(f'delete from {table} where ts < ?', (last[0] if last else cut,)).rowcount
+            gone += db.execute(f'delete from {table} where ts < ?', (last[0] + 1 if last else cut,)).rowcount
         if not last: return gone
 
 # %% ../../nbs/monitoring/00_history.ipynb #7cf5a9a0
