@@ -68,14 +68,14 @@ def test_make_source(tmp_path):
         source = make_source(spec, Settings())
         assert isinstance(source, Source) and source.name == name
         source.close()
-    assert make_source('synthetic').read(T0).shape == (1, 21)
+    assert make_source('synthetic', Settings(synthetic=dict(history_hours=0))).read(T0).shape == (1, 21)
     with pytest.raises(SourceError, match="unknown source 'sinthetic'; did you mean 'synthetic'"): make_source('sinthetic')
     with pytest.raises(SourceError, match="takes no 'x'"): make_source('host:x')
     with pytest.raises(DataError, match='no such file'): make_source('replay:nowhere.csv')
 
 
 def test_faults_from_settings():
-    source = make_source('synthetic', Settings(synthetic=dict(hosts=1, every=30, faults=[dict(kind='dropout', metric='*', minutes=1)])))
+    source = make_source('synthetic', Settings(synthetic=dict(hosts=1, every=30, history_hours=0, faults=[dict(kind='dropout', metric='*', minutes=1)])))
     assert source.interval == 30
     times = source.read(T0).index.append(source.read(T0 + pd.Timedelta(minutes=8)).index)
     assert set(pd.date_range(T0, periods=17, freq='30s')) - set(times) == {T0 + pd.Timedelta(minutes=5), T0 + pd.Timedelta(minutes=5.5)}
