@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['FLYING', 'STANDING', 'Act', 'act', 'actions', 'reader', 'silences', 'Silenced', 'silenced_hosts', 'Switched',
-           'switch', 'breakers', 'policies', 'policy_rows', 'describe_seconds', 'speaks_about', 'record', 'writer',
-           'number_of', 'done', 'dry_run', 'approve', 'deny', 'cancel', 'add_silence', 'end_silence', 'feedback',
-           'turn_switch']
+           'switch', 'breakers', 'policies', 'policy_rows', 'explain', 'describe_seconds', 'speaks_about', 'record',
+           'writer', 'number_of', 'done', 'dry_run', 'dry_sentence', 'approve', 'deny', 'cancel', 'add_silence',
+           'end_silence', 'feedback', 'turn_switch', 'grant_mode', 'close_breaker']
 
 # %% ../../nbs/dashboard/10_acts.ipynb #3a3f494e
 from collections import Counter
@@ -111,12 +111,12 @@ class Switched:
     readable: bool = True
 
 def switch(stores: Stores) -> Switched:
-    "The switch as the ledger has it; off when it cannot be read."
+    "The switch, file and ledger both; off when it cannot be read."
+    from smartcloudops.remediation.engine import read_switch, switch_path
     engine = stores.engine()
     if engine is None: return Switched(False, 'never switched on')
-    try: found = reader(engine).switch()
-    except (SmartCloudOpsError, sa.exc.SQLAlchemyError) as e: return Switched(False, f'cannot be read: {e}', False)
-    return Switched(found.on, found.why)
+    found = read_switch(reader(engine), switch_path(stores.settings))
+    return Switched(found.on, found.why, 'cannot be read' not in found.why)
 
 def breakers(stores: Stores, acts: list[Act]) -> list[str]:
     "Policies whose breaker is open: as many failures in a row as the policy allows."
@@ -136,10 +136,18 @@ def policy_rows(stores: Stores) -> list[dict]:
     "Policies as the page tells them."
     engine, found = stores.engine(), policies(stores)
     modes = reader(engine).modes(found.policies) if engine is not None else {}
-    acts = actions(stores)
+    acts, promoted, broken = actions(stores), _promoted(engine, found), breakers(stores, [])
     tally = lambda name: Counter(a.state for a in acts if a.policy == name)
-    return [dict(name=p.name, mode=modes.get(p.name, p.mode), written=p.mode, when=speaks_about(p.match), steps=[s.do for s in p.ladder], runbook=p.runbook, done=dict(tally(p.name)), record=record(tally(p.name)),
+    return [dict(name=p.name, mode=modes.get(p.name, p.mode), written=p.mode, when=speaks_about(p.match), steps=[s.do for s in p.ladder], runbook=p.runbook, done=dict(tally(p.name)), record=record(tally(p.name)), proposal=promoted.get(p.name), broken=p.name in broken, text=explain(p),
                  limits=f'{p.limits.in_flight} in flight, {p.limits.per_hour} an hour, {describe_seconds(p.limits.cooldown)} cooldown, breaker at {p.limits.failures} failures') for p in found.policies]
+
+def _promoted(engine, found) -> dict[str, dict]:
+    from smartcloudops.remediation.operators import proposals
+    return {p['policy']: p for p in proposals(engine, found)} if engine is not None else {}
+
+def explain(policy) -> str:
+    from smartcloudops.remediation.policy import explain_policy
+    return explain_policy(policy)
 
 def describe_seconds(seconds: float) -> str:
     from smartcloudops.core.series import format_duration
@@ -178,13 +186,25 @@ def done(stores: Stores, id: str) -> Act | None:
     try: return act(reader(engine).action(number_of(id))) if engine is not None else None
     except RemediationError: return None
 
-def dry_run(stores: Stores, id: str) -> str:
-    "What the gates said to this plan, counted; nothing is sent."
-    found = done(stores, id)
-    if found is None: raise RemediationError(f'there is no action {str(id)[:40]}')
-    says = Counter(g.get('says') for g in found.detail['gates'])
-    holding = [g['gate'] for g in found.detail['gates'] if g.get('says') != 'yes']
-    return f"Dry-run: {sum(says.values())} gates asked, {says['yes']} yes" + (f"; {', '.join(holding)} {'holds' if len(holding) == 1 else 'hold'} it" if holding else '') + '. Nothing was sent.'
+def dry_run(stores: Stores, id: str, fresh: pd.DataFrame | None) -> str:
+    "Ask all gates about this plan as the world is now; nothing is sent."
+    from smartcloudops.detection.incidents import get_incident, open_incidents
+    from smartcloudops.remediation import engine as remediation, gates, ledger
+    db = stores.engine()
+    action = reader(db).action(number_of(id)) if db is not None else None
+    if action is None: raise RemediationError(f'there is no action {str(id)[:40]}')
+    found, book, at = policies(stores), reader(db), now()
+    with db.connect() as c: row = c.execute(sa.select(ledger.leases).where(ledger.leases.c.name == ledger.EXECUTOR)).first()
+    lease = gates.Lease(row.holder, row.fence, row.until) if row else None
+    state = remediation.snapshot(book, stores.settings, found, at, open_incidents(db), fresh, remediation.Tags(stores.settings), lease.holder if lease else '', lease)
+    decision = gates.decide(get_incident(db, action.incident), state, found.named(action.policy), at, action.target, action.past())
+    return dry_sentence(decision.verdicts or (decision.verdict,))
+
+def dry_sentence(verdicts) -> str:
+    "What the gates said, counted; those that hold it first."
+    holding = [v for v in verdicts if v.says != 'yes']
+    said = ' '.join(f'{v.gate}: {v.sentence}' for v in holding[:3])
+    return f"Dry-run: {len(verdicts)} gates asked, {len(verdicts) - len(holding)} yes. {said} Nothing was sent.".replace('  ', ' ')
 
 def approve(stores: Stores, id: str, who: str, comment: str = '', plan_hash: str | None = None) -> Act:
     "Say yes to the plan that was shown."
@@ -215,6 +235,18 @@ def feedback(stores: Stores, incident: str, verdict: str, who: str) -> None:
     from smartcloudops.detection.incidents import give_feedback
     give_feedback(stores.engine(create=True), incident, verdict, now(), who)
 
-def turn_switch(stores: Stores, on: bool, who: str, reason: str = '') -> None:
+def turn_switch(stores: Stores, on: bool, who: str, reason: str = '') -> Switched:
     "Allow automation to act, or stop it."
-    writer(stores).turn_switch(on, who, reason[:500])
+    from smartcloudops.remediation.operators import switch_off, switch_on
+    (switch_on if on else switch_off)(stores.engine(create=True), stores.settings, who, reason[:500])
+    return switch(stores)
+
+def grant_mode(stores: Stores, name: str, mode: str, who: str, reason: str = '') -> None:
+    "Give a policy a mode; a higher one ends when the policy is edited."
+    from smartcloudops.remediation import operators
+    operators.grant_mode(stores.engine(create=True), policies(stores), name, mode, who, reason[:500])
+
+def close_breaker(stores: Stores, name: str, who: str, reason: str = '') -> None:
+    "Let a policy act again after its failures in a row."
+    from smartcloudops.remediation import operators
+    operators.close_breaker(stores.engine(create=True), policies(stores), name, who, reason[:500])

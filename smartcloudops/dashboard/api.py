@@ -5,7 +5,9 @@
 # %% auto #0
 __all__ = ['blueprint', 'iso', 'finite', 'listed', 'host_json', 'case_json', 'act_json', 'routes', 'status', 'hosts', 'host',
            'series', 'moment', 'stretch', 'points', 'asked_series', 'known_series', 'csv', 'cases', 'incidents',
-           'incident', 'incident_json', 'anomaly_json', 'actions', 'targets']
+           'incident', 'incident_json', 'anomaly_json', 'actions', 'targets', 'body', 'text', 'changed', 'decide',
+           'feedback', 'silence_json', 'silences', 'add_silence', 'end_silence', 'switch', 'turn_switch', 'policies',
+           'mode', 'reports', 'settings', 'alerts']
 
 # %% ../../nbs/dashboard/03_api.ipynb #d1fb8b5b
 import math, re
@@ -16,7 +18,7 @@ from flask import Blueprint, Response, abort, current_app, g, jsonify, request, 
 
 from ..core.runtime import DataError, SmartCloudOpsError, now
 from ..core.series import Series
-from . import pages, views
+from . import acts, pages, views
 from .access import Refused
 from .charts import shown_as, stored_as
 from .stores import attempt
@@ -190,3 +192,108 @@ def actions():
 def targets():
     "Whether each target of the inventory answers."
     return jsonify(site().targets.report())
+
+# %% ../../nbs/dashboard/03_api.ipynb #d102824c
+def body() -> dict:
+    "The request's JSON object; `Refused` (400) for anything else."
+    data = request.get_json(silent=True) if request.get_data() else {}
+    if not isinstance(data, dict): raise Refused(400, 'the body has to be a JSON object')
+    return data
+
+def text(data: dict, name: str, most: int = 500) -> str:
+    "A text of the body; `Refused` (400) when it is something else."
+    value = data.get(name, '')
+    if not isinstance(value, str) or len(value) > most: raise Refused(400, f"'{name}' has to be text of at most {most} characters")
+    return value.strip()
+
+def changed(answer, status: int = 200):
+    "The answer to a change; every open page hears of it."
+    site().pictures.current(force=True)
+    return jsonify(answer), status
+
+@blueprint.post('/actions/<id>/<what>')
+def decide(id: str, what: str):
+    "approve, deny, cancel or dry-run an action; body: plan_hash (of the plan that was seen), reason."
+    here, data, who = site(), body(), g.person.name
+    if acts.done(here.stores, id) is None: abort(404, f'There is no action {id[:40]}.')
+    if what == 'dry-run': return jsonify(said=acts.dry_run(here.stores, id, here.pictures.current().fresh))
+    if what == 'approve': return changed(act_json(acts.approve(here.stores, id, who, text(data, 'reason'), text(data, 'plan_hash'))))
+    if what in ('deny', 'cancel'): return changed(act_json(getattr(acts, what)(here.stores, id, who, text(data, 'reason'))))
+    abort(404, 'An action can be approved, denied, cancelled or tried (dry-run).')
+
+@blueprint.post('/incidents/<id>/feedback')
+def feedback(id: str):
+    "Say that an incident was normal or real; body: verdict."
+    verdict = text(body(), 'verdict')
+    if verdict not in ('normal', 'real'): raise Refused(400, "verdict has to be 'normal' or 'real'")
+    from smartcloudops.detection.incidents import get_incident
+    engine = site().stores.engine()
+    if engine is None or not re.fullmatch(r'[0-9]{1,15}', id) or get_incident(engine, id) is None: abort(404, f'There is no incident {id[:40]}.')
+    acts.feedback(site().stores, id, verdict, g.person.name)
+    return changed(dict(id=id, feedback=verdict))
+
+# %% ../../nbs/dashboard/03_api.ipynb #2fb089cb
+def silence_json(s: dict) -> dict: "A silence."; return {**s, 'starts': iso(s['starts']), 'ends': iso(s['ends'])}
+
+@blueprint.get('/silences')
+def silences():
+    "Silences, those in force first."
+    return listed(acts.silences(site().stores, now()), silence_json)
+
+@blueprint.post('/silences')
+def add_silence():
+    "Silence a host or metric; body: host, metric (* and ? allowed), seconds, reason."
+    data = body()
+    seconds = data.get('seconds')
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not math.isfinite(seconds): raise Refused(400, "'seconds' has to be a number")
+    return changed(silence_json(acts.add_silence(site().stores, text(data, 'host', 200), text(data, 'metric', 200), seconds, g.person.name, text(data, 'reason'))), 201)
+
+@blueprint.post('/silences/<id>/end')
+def end_silence(id: str):
+    "End a silence now."
+    acts.end_silence(site().stores, id, g.person.name)
+    return changed(dict(id=id, ended=True))
+
+@blueprint.get('/switch')
+def switch():
+    "Whether automation may act at all."
+    return jsonify(**vars(acts.switch(site().stores)))
+
+@blueprint.post('/switch')
+def turn_switch():
+    "Switch on or off; body: on (true or false), reason."
+    data = body()
+    if not isinstance(data.get('on'), bool): raise Refused(400, "'on' has to be true or false")
+    return changed(vars(acts.turn_switch(site().stores, data['on'], g.person.name, text(data, 'reason'))))
+
+@blueprint.get('/policies')
+def policies():
+    "Policies with mode, ladder and record."
+    return listed(acts.policy_rows(site().stores), dict)
+
+@blueprint.post('/policies/<name>/mode')
+def mode(name: str):
+    "Give a policy a mode; body: mode (observe, approve, auto), reason."
+    data = body()
+    acts.grant_mode(site().stores, name, text(data, 'mode'), g.person.name, text(data, 'reason'))
+    return changed(dict(policy=name, mode=data['mode']))
+
+@blueprint.get('/reports')
+def reports():
+    "Executed reports, newest first."
+    return listed(pages.reports_list(), lambda r: {**r, 'at': iso(r['at'])})
+
+@blueprint.get('/settings')
+def settings():
+    "What is in force; secrets masked."
+    return jsonify(pages.masked(site().settings.model_dump(mode='json')))
+
+# %% ../../nbs/dashboard/03_api.ipynb #f342599f
+@blueprint.post('/alerts')
+def alerts():
+    "Alertmanager's webhook."
+    from smartcloudops.detection.incidents import ingest_alerts
+    here, payload = site(), request.get_json(silent=True)
+    try: told = ingest_alerts(here.stores.engine(create=True), payload, now(), here.settings.hosts)
+    except DataError as e: raise Refused(400, str(e)) from None
+    return changed(dict(opened=[i.id for i in told.opened], updated=[i.id for i in told.updated], closed=[i.id for i in told.closed]))

@@ -73,7 +73,7 @@ def chart(series: str,                         # as drawn
     meaning = describe(Series.parse(series).metric)
     drawn = broken(t[at], {k: v[at] for k, v in table.items()}, t[breaks])
     return dict(series=series, label=short_name(series), unit=meaning.unit, help=meaning.help, host=Series.parse(series).host,
-                interval=clean(spacing(t)), samples=len(t), **drawn, gaps=[[t[i], t[i + 1]] for i in breaks])
+                interval=clean(spacing(t)), samples=len(t), **drawn, gaps=[[float(t[i]), float(t[i + 1])] for i in breaks])
 
 def seconds(index: pd.DatetimeIndex) -> np.ndarray:
     "Unix seconds of a UTC index, float64."

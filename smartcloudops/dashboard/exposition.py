@@ -69,9 +69,9 @@ def case_families(picture: Picture, totals: dict[str, int]):
         if item.name == 'switch': yield gauge('smartcloudops_switch_on', '1 when automation may act at all.', {(): item.value == 'on'})
         if item.name == 'breaker': yield gauge('smartcloudops_breaker_open', '1 for each policy whose breaker is open.', {p: 1 for p in item.note.split(', ') if p}, ('policy',))
 
-def history_families(info: dict, folder: Path):
-    "How much is stored."
-    if info.get('samples') is not None: yield counter('smartcloudops_history_samples', 'Samples stored.', {(): info['samples']})
+def history_families(picture: Picture, folder: Path):
+    "How much was stored, and how much room it takes."
+    if picture.fresh is not None and len(picture.fresh): yield counter('smartcloudops_history_samples', 'Samples stored since the beginning.', {(): picture.fresh['samples'].sum()})
     files = [f for f in (folder/'history.db', folder/'history.db-wal', *folder.glob('history/*.parquet')) if f.exists()]
     yield gauge('smartcloudops_history_bytes', 'Size of the history on disk.', {(): sum(f.stat().st_size for f in files)}, unit='bytes')
 

@@ -6,7 +6,7 @@
 __all__ = ['Item', 'Picture', 'fleet_sentence', 'strip', 'paint', 'Pictures', 'told']
 
 # %% ../../nbs/dashboard/09_picture.ipynb #76d758e0
-import threading
+import re, threading
 from collections import Counter
 from dataclasses import dataclass, replace
 
@@ -17,7 +17,7 @@ from ..core.runtime import now
 from ..core.series import format_duration, format_value
 from .acts import Act, actions, breakers, silenced_hosts, switch
 from .stores import Stores, attempt, health, heartbeat
-from .views import WORDS, Case, Host, case, draw, fleet, grid, most_urgent, reading
+from .views import WORDS, Case, Host, back_again, case, draw, fleet, grid, most_urgent, reading
 
 # %% ../../nbs/dashboard/09_picture.ipynb #4d79c946
 @dataclass(frozen=True)
@@ -75,11 +75,15 @@ def strip(beat, reason: str, switched, breaker: list[str], flying: int, most: in
     lag = detail.get('lag_seconds')
     if lag is not None: items.append(Item('lag', format_duration(lag), 'newest sample', bad=bool(every and lag > max(10 * every, 120))))
     if detail.get('tick_seconds') is not None: items.append(Item('tick took', format_value(detail['tick_seconds'], 'seconds'), bad=bool(every and detail['tick_seconds'] > every)))
-    if switched is not None: items.append(Item('switch', 'on' if switched.on else 'off', switched.note, bad=not switched.readable))
+    if switched is not None: items.append(Item('switch', 'on' if switched.on else 'off', _brief(switched.note), bad=not switched.readable))
     items.append(Item('breaker', 'open' if breaker else 'closed', ', '.join(breaker), bad=bool(breaker)))
     items.append(Item('in flight', f'{flying} of {most}', 'actions'))
     if detail.get('aws_cost') is not None: items.append(Item('AWS cost', f"${detail['aws_cost']:.2f}", 'this month'))
     return tuple(items)
+
+def _brief(note: str) -> str:
+    "The first few words of a note: the line has to fit a phone."
+    return re.sub(r'^(since \d+ \w+)\b.*', r'\1', note)[:40]
 
 # %% ../../nbs/dashboard/09_picture.ipynb #fa4a34b0
 def paint(stores: Stores, key: tuple, loop: bool | None, link, icons: str) -> Picture:
@@ -121,7 +125,8 @@ def _with_sparks(stores: Stores, cases: list[Case], at: pd.Timestamp, trouble: l
         history = stores.history()
         drawn = draw(history, list(c.series[:1]), max(start, at - pd.Timedelta('6h')), at, width=120) if history is not None else []
         if not drawn: return c
-        return replace(c, spark=reading(drawn[0], c.since.timestamp()).spark, spark_span=f'last {format_duration((at - pd.Timestamp(drawn[0]["t"][0], unit="s", tz="UTC")).total_seconds()) if drawn[0]["t"] else ""}')
+        r, first = reading(drawn[0], c.since.timestamp()), drawn[0]['t'][:1]
+        return replace(c, spark=r.spark, say=back_again(c, r), spark_span=f'last {format_duration(at.timestamp() - first[0])}' if first else '')
     return [attempt(lambda: pictured(c), c, f'history of {c.host}', trouble) for c in cases[:most]] + cases[most:]
 
 # %% ../../nbs/dashboard/09_picture.ipynb #01ab200a

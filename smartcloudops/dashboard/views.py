@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['WORDS', 'SHAPES', 'STANDING', 'URGENCY', 'TELLING', 'clocktime', 'utc', 'iso', 'since', 'until', 'sentence',
-           'sentence_html', 'Host', 'split_name', 'fleet', 'grid', 'Case', 'state_of', 'doing', 'case', 'cause',
-           'most_urgent', 'telling', 'Reading', 'reading', 'draw']
+           'sentence_html', 'Host', 'split_name', 'fleet', 'scores', 'grid', 'Case', 'state_of', 'doing', 'case',
+           'cause', 'back_again', 'most_urgent', 'telling', 'Reading', 'reading', 'draw']
 
 # %% ../../nbs/dashboard/01_views.ipynb #0883f04c
 import re
@@ -99,8 +99,16 @@ def fleet(fresh: pd.DataFrame,           # monitoring.latest.freshness: host, la
     by_host = fresh.groupby('host', sort=False).agg(last=('last', 'max'), late=('late', 'all'), interval=('interval_seconds', 'min'), series=('last', 'size'))
     at = {host: i.id for i in reversed(incidents) for host in (i.hosts or (i.host,))}
     state = lambda host, late: ('silenced' if host in silenced else 'verifying' if host in verifying else 'abnormal' if host in at else 'late' if late else 'ok')
-    found = [Host(r.Index, state(r.Index, r.late), r.last, r.interval, int(r.series), incident=at.get(r.Index)) for r in by_host.itertuples() if r.Index]
+    worst = scores(incidents)
+    found = [Host(r.Index, state(r.Index, r.late), r.last, r.interval, int(r.series), worst.get(r.Index, 0.), at.get(r.Index)) for r in by_host.itertuples() if r.Index]
     return sorted(found, key=lambda h: (h.role == '', h.role, int(h.number) if h.number.isdigit() else 0, h.name))
+
+# %% ../../nbs/dashboard/01_views.ipynb #844ef05a
+def scores(incidents: list) -> dict[str, float]:
+    "The highest score of each host's ongoing anomalies."
+    worst: dict[str, float] = {}
+    for a in (a for i in incidents for a in getattr(i, 'anomalies', ()) if a.ongoing): worst[a.host] = max(worst.get(a.host, 0.), float(a.score or 0))
+    return worst
 
 # %% ../../nbs/dashboard/01_views.ipynb #3ca7dfae
 _CELL = Markup('<li><a href="{url}" data-host="{name}" data-s="{s}" title="{name}: {word}, data {age} old"><span class="sr">{role}</span>{number}'
@@ -166,15 +174,17 @@ def state_of(incident, action) -> str:
 def doing(action) -> str:
     "What an action is up to, as a sentence."
     if action is None: return 'No policy speaks about it; nothing is proposed.'
-    what = f'{action.operation} of {action.target}' if action.target else action.operation
+    what = getattr(action, 'what', '') or f'{action.operation} on {action.target}'
+    small = what[:1].lower() + what[1:]
     who = f', approved by {action.approved_by}' if getattr(action, 'approved_by', '') else ''
-    sentences = {'awaiting_approval': f'{what} proposed.', 'observed': f'Policy {action.policy} would have sent {what}; its mode is observe.',
-                 'refused': f'{what} refused: {action.reason}', 'planned': f'{what} is planned.', 'approved': f'{what} approved{who}; it is being sent.',
-                 'sent': f'{what} sent{who}.', 'verifying': f'{what} sent{who}; judged by fresh samples. Nothing to decide.', 'recovered': f'{what} helped{who}.',
-                 'not_recovered': f'{what} did not help: {action.reason}', 'denied': f'{what} denied{who.replace("approved", "decided")}.', 'expired': f'{what} lapsed: nobody answered.',
-                 'failed': f'{what} failed: {action.reason}', 'cancelled': f'{what} was cancelled.', 'unknown': f'{what} may or may not have been sent; it is observed and not sent again.',
-                 'escalated': f'The ladder is at its end: {action.reason or "a person has to look"}'}
+    sentences = {'awaiting_approval': f'Proposed: {small}.', 'observed': f'Mode observe: would {small}.', 'refused': f'{what} refused; {action.reason}',
+                 'planned': f'Planned: {small}.', 'approved': f'{what}{who}; it is being sent.', 'sent': f'{what}{who}: sent.', 'verifying': f'{what}{who}: sent, judged by fresh samples. Nothing to decide.',
+                 'recovered': f'{what}{who}: recovered.', 'not_recovered': f'{what}{who}: did not help. {action.reason}', 'denied': f'{what}: {_small(action.reason) or "denied"}',
+                 'expired': f'{what} proposed; nobody answered.', 'failed': f'{what} failed: {action.reason}', 'cancelled': f'{what} was cancelled.',
+                 'unknown': f'{what}: may or may not have been sent; it is observed and not sent again.', 'escalated': f'The ladder is at its end: {action.reason or "a person has to look"}'}
     return sentence(sentences.get(action.state, f'{what}: {action.state}'))
+
+def _small(text: str) -> str: return text[:1].lower() + text[1:]
 
 # %% ../../nbs/dashboard/01_views.ipynb #eb9fe0d8
 def case(incident, actions: list = ()) -> Case:
@@ -192,6 +202,11 @@ def cause(incident) -> str:
     first = next(iter(incident.suspects or ()), None)
     if not first or first.get('series') in {a.series for a in incident.anomalies[:1]}: return ''
     return f"Likely cause: {short_name(first['series'])} on {first.get('host') or Series.parse(first['series']).host}"
+
+def back_again(c: Case, r) -> str:
+    "The sentence of a case whose leading series is back in its band: what it is now comes before what it was."
+    if c.state != 'verifying' or r.anomaly or not r.expected or r.value is None: return c.say
+    return f'{c.host}: {r.label} {r.text}, back in {r.expected}; was {c.say.removeprefix(c.host + ": ").removeprefix(r.label + " ")}'
 
 def most_urgent(cases: list[Case]) -> list[Case]:
     "Those that wait for a person first, then what is abnormal, then what is being verified; pages before warnings, the oldest first."

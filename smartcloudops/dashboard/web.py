@@ -66,6 +66,7 @@ def create_app(data_dir: str | Path | None = None,     # default: the settings'
     "The dashboard over one data folder; `ConfigError` for settings that are wrong or unsafe."
     settings = settings or load_settings()
     data_dir = Path(data_dir or settings.data_dir)
+    settings = settings.model_copy(update=dict(data_dir=data_dir))       # remediation's switch lies in the same folder
     app = Flask('smartcloudops.dashboard')
     app.config.update(SECRET_KEY=secret_key(settings, data_dir), MAX_CONTENT_LENGTH=1 << 20, MAX_FORM_MEMORY_SIZE=1 << 18, SEND_FILE_MAX_AGE_DEFAULT=86400, SESSION_COOKIE_SAMESITE='Lax',
                       SESSION_COOKIE_HTTPONLY=True, SESSION_COOKIE_NAME='smartcloudops', SESSION_COOKIE_SECURE=settings.dashboard.secure_cookies,
@@ -124,7 +125,7 @@ def metrics():
     "The loop's and the fleet's figures for Prometheus."
     here = site()
     picture = here.pictures.current()
-    families = [*loop_families(picture), *host_families(picture), *case_families(picture, _totals(here.stores)), *history_families(_history_info(here.stores), here.stores.data_dir)]
+    families = [*loop_families(picture), *host_families(picture), *case_families(picture, _totals(here.stores)), *history_families(picture, here.stores.data_dir)]
     body, kind = metrics_text(families, request.headers.get('Accept', ''))
     return Response(body, content_type=kind)
 
@@ -142,10 +143,6 @@ def _totals(stores: Stores) -> dict[str, int]:
     if engine is None: return {'open': 0, 'closed': 0}
     with engine.connect() as c: found = dict(c.execute(sa.select(incidents.c.state, sa.func.count()).group_by(incidents.c.state)).all())
     return {'open': found.get('open', 0), 'closed': found.get('closed', 0)}
-
-def _history_info(stores: Stores) -> dict:
-    try: history = stores.history(); return history.info() if history is not None else {}
-    except SmartCloudOpsError: return {}
 
 # %% ../../nbs/dashboard/00_web.ipynb #5f7f7544
 def errors(app: Flask) -> None:

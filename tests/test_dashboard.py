@@ -1,0 +1,277 @@
+"What the dashboard says over a data folder, asked through its routes: with a loop, without one, and over folders that are odd."
+import json, subprocess, sys, threading, time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings as budget, strategies as st
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families
+
+from smartcloudops.core.inventory import own_host
+from smartcloudops.core.runtime import ConfigError, now
+from smartcloudops.core.settings import Settings
+from smartcloudops.core.state import beat, open_state
+from smartcloudops.dashboard import create_app
+from smartcloudops.dashboard.charts import decimate
+from smartcloudops.monitoring.history import History
+from tests.conftest import free_port, soak
+from tests.fleet import build
+
+pytestmark = pytest.mark.phase5
+HTML = {'Accept': 'text/html,application/xhtml+xml,*/*;q=0.8'}
+PAGES = ['/', '/incidents', '/hosts', '/actions', '/policies', '/silences', '/reports', '/aws-health', '/settings']
+
+
+@pytest.fixture(scope='module')
+def night(tmp_path_factory):
+    folder = build(tmp_path_factory.mktemp('night'))
+    (folder/'targets.json').write_text('{"app": [], "node_exporter": []}')
+    return folder
+
+
+def configured(folder, **dashboard) -> Settings:
+    return Settings(data_dir=folder, policy_file=folder/'policies.yaml', targets_file=folder/'targets.json', reports_dir=folder/'reports', dashboard=dashboard)
+
+
+@pytest.fixture
+def client(night): return create_app(night, configured(night)).test_client()
+
+
+def test_imported_app_without_anything_is_well(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    from smartcloudops import dashboard
+    vars(dashboard).pop('app', None)
+    answer = dashboard.app.test_client().get('/health')
+    assert (answer.status_code, answer.get_json()) == (200, {'status': 'ok'})
+    data = dashboard.app.test_client().get('/').get_json()
+    assert data['metrics'] == {} and data['anomaly'] is False
+    assert list(tmp_path.iterdir()) == []                      # nothing is made because somebody looked
+    vars(dashboard).pop('app', None)
+
+
+@pytest.mark.parametrize('age, interval, status', [(1, 5, 200), (29, 5, 200), (31, 5, 503), (44, 15, 200), (46, 15, 503), (3600, 60, 503)])
+def test_health_follows_the_heartbeat(tmp_path, age, interval, status):
+    beat(open_state(tmp_path/'smartcloudops.db'), 'loop', {'interval': interval}, now() - pd.Timedelta(seconds=age))
+    answer = create_app(tmp_path, Settings()).test_client().get('/health')
+    assert answer.status_code == status
+    assert answer.get_json() == {'status': 'ok'} if status == 200 else 'last heard of' in answer.get_json()['reason']
+
+
+def test_a_child_of_the_loop_expects_its_heartbeat(tmp_path):
+    assert create_app(tmp_path, Settings(), loop=True).test_client().get('/health').status_code == 503
+    assert create_app(tmp_path, Settings(), loop=False).test_client().get('/health').get_json() == {'status': 'ok'}
+
+
+@pytest.mark.parametrize('path', PAGES)
+def test_html_only_where_accept_names_it(client, path):
+    for accept in ('', '*/*', 'application/json', 'text/plain'): assert client.get(path, headers={'Accept': accept}).mimetype == 'application/json', accept
+    page = client.get(path, headers=HTML)
+    assert (page.status_code, page.mimetype) == (200, 'text/html')
+    assert '<h1' in page.text and 'Traceback' not in page.text
+
+
+def test_the_first_screen_says_what_waits(client):
+    page = client.get('/', headers=HTML).text
+    assert '2 incidents open' in page and '1 waits for you' in page
+    assert page.index('web-7</span>: cpu') < page.index('worker-12</span>: memory')        # what waits for a person comes first
+    assert 'Proposed: restart worker.service on web-7.' in page and '117 as expected' in page and '2 late' in page and '3 silenced' in page
+    data = client.get('/').get_json()
+    assert data['anomaly'] is True and data['host'] == 'web-7' and data['metrics']['cpu'] > 80 and data['waits'] == 1
+
+
+def test_a_quiet_fleet_says_so(tmp_path):
+    folder = build(tmp_path, quiet=True, hosts={'web': 3})
+    (folder/'targets.json').write_text('{}')
+    page = create_app(folder, configured(folder)).test_client().get('/', headers=HTML).text
+    assert 'Nothing is abnormal' in page and 'checked' in page and 'incidents open' not in page
+
+
+def test_values_of_this_host_stand_in_attributes(tmp_path):
+    host, at = own_host(), now().floor('1s')
+    index = pd.date_range(end=at, periods=3, freq='5s', name='time')
+    frame = pd.DataFrame({f'cpu_utilization_percent{{host="{host}"}}': [11., 12, 13.5], f'memory_used_percent{{host="{host}"}}': 40., f'disk_used_percent{{host="{host}",mount="/"}}': 60.,
+                          f'network_receive_bytes_total{{host="{host}",interface="eth0"}}': [0., 5000, 15000]}, index=index)
+    with History(tmp_path/'history.db') as history: history.append(frame)
+    client = create_app(tmp_path, Settings()).test_client()
+    assert client.get('/').get_json()['metrics'] == {'cpu': 13.5, 'memory': 40, 'disk': 60, 'network_in': 2000}
+    page = client.get('/', headers=HTML).text
+    assert 'data-value="13.5"' in page and 'data-series="cpu_utilization_percent{' in page and '2 kB/s' in page.replace('\u202f', ' ').replace('2.0', '2')
+
+
+def test_points_keep_the_spike_and_the_gap(tmp_path):
+    times = pd.date_range(end=now().floor('1s'), periods=30_000, freq='10s', name='time')
+    values = np.full(len(times), 20.); values[12_345] = 97; values[20_000:20_500] = np.nan
+    with History(tmp_path/'history.db') as history: history.append(pd.DataFrame({'cpu_utilization_percent{host="a"}': values}, index=times))
+    data = create_app(tmp_path, Settings()).test_client().get('/api/v1/points', query_string=dict(series='cpu_utilization_percent{host="a"}', hours=200, width=300)).get_json()
+    assert len(data['t']) < 1000 and max(v for v in data['v'] if v is not None) == 97 and data['samples'] == 29_500
+    assert [b - a for a, b in data['gaps']] == [pytest.approx(5010)] and None in data['v']
+
+
+@given(st.lists(st.one_of(st.floats(-1e6, 1e6), st.just(float('nan'))), min_size=1, max_size=3000), st.integers(2, 200))
+@budget(max_examples=soak(60, 1000), deadline=None)
+def test_decimation_keeps_the_extremes_and_the_ends(values, width):
+    v, t = np.array(values), np.arange(len(values), dtype=float)
+    at = decimate(t, v, width)
+    assert (np.diff(at) > 0).all() and at[0] == 0 and at[-1] == len(v) - 1 and len(at) <= max(2 * width + 2, len(v) if len(v) <= 2 * width else 0)
+    if np.isfinite(v).any(): assert np.nanmax(v[at]) == np.nanmax(v) and np.nanmin(v[at]) == np.nanmin(v)
+
+
+def test_metrics_in_both_formats(client, night):
+    classic = client.get('/metrics')
+    families = {f.name: f for f in text_string_to_metric_families(classic.text)}
+    for name in ('loop_last_tick_timestamp_seconds', 'loop_tick_duration_seconds', 'series_age_seconds_max', 'anomaly_score_max', 'incidents_open', 'incidents', 'actions', 'switch_on', 'host_state', 'history_samples', 'history_bytes'):
+        assert f'smartcloudops_{name}' in families, name
+    value = lambda name, **labels: next(s.value for s in families[name].samples if all(s.labels[k] == v for k, v in labels.items()))
+    assert value('smartcloudops_incidents_open', severity='page') == 2 and value('smartcloudops_host_state', host='web-7', state='abnormal') == 1
+    assert value('smartcloudops_actions', operation='service_restart', state='awaiting_approval') == 1 and value('smartcloudops_switch_on') == 1
+    assert value('smartcloudops_history_samples') > 10_000 and value('smartcloudops_anomaly_score_max', host='web-7') > .8
+    open_text = client.get('/metrics', headers={'Accept': 'application/openmetrics-text; version=1.0.0'})
+    assert open_text.mimetype == 'application/openmetrics-text' and list(parse_openmetrics(open_text.text))
+
+
+def test_targets_are_asked_at_once_and_remembered(tmp_path):
+    asked = []
+    class Quiet(BaseHTTPRequestHandler):
+        def do_GET(self): asked.append(self.path); self.send_response(200); self.end_headers()
+        def log_message(self, *args): pass
+    server = ThreadingHTTPServer(('127.0.0.1', 0), Quiet)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    dead = [f'127.0.0.1:{free_port()}' for _ in range(30)]
+    (tmp_path/'targets.json').write_text(json.dumps(dict(app=[f'127.0.0.1:{server.server_port}'], node_exporter=dead)))
+    client = create_app(tmp_path, configured(tmp_path)).test_client()
+    report = client.get('/aws-health').get_json()
+    assert report['app'][0]['up'] and not any(t['up'] for t in report['node_exporter']) and (report['up'], report['down']) == (1, 30)
+    client.get('/aws-health'); client.get('/aws-health', headers=HTML)
+    assert len(asked) == 1
+    server.shutdown()
+
+
+def test_a_broken_targets_file_is_explained(tmp_path):
+    (tmp_path/'targets.json').write_text('{"app": ["web-1:9x"]}')
+    answer = create_app(tmp_path, configured(tmp_path)).test_client().get('/aws-health')
+    assert answer.status_code == 503 and 'targets.json' in answer.get_json()['error']['message']
+
+
+def test_unreadable_stores_are_said_and_take_nothing_down(tmp_path):
+    (tmp_path/'history.db').write_text('a diary, no database')
+    beat(open_state(tmp_path/'smartcloudops.db'), 'loop', {'interval': 5}, now())
+    client = create_app(tmp_path, Settings()).test_client()
+    page = client.get('/', headers=HTML)
+    assert page.status_code == 200 and 'the history cannot be read' in page.text
+    assert client.get('/health').status_code == 200 and client.get('/ready').status_code == 503 and client.get('/metrics').status_code == 200
+
+
+def test_lists_are_paged_and_errors_have_one_shape(client):
+    first = client.get('/api/v1/hosts?limit=50').get_json()
+    assert first['total'] == 124 and len(first['items']) == 50
+    seen, page = [h['host'] for h in first['items']], first
+    while page['next']: page = client.get(page['next']).get_json(); seen += [h['host'] for h in page['items']]
+    assert len(seen) == len(set(seen)) == 124
+    for path, status in (('/api/v1/hosts/nobody', 404), ('/api/v1/hosts?limit=x', 400), ('/api/v1/points?series=%7B', 400), ('/api/v1/points?series=cpu&start=yesterday', 400), ('/api/v1/nothing', 404), ('/api/v1/incidents?state=odd', 400)):
+        answer = client.get(path)
+        assert answer.status_code == status and answer.get_json()['error'].keys() == {'status', 'code', 'message'}, path
+    assert {r['path'] for r in client.get('/api/v1/').get_json()['items']} >= {'/api/v1/hosts', '/api/v1/points', '/api/v1/actions', '/api/v1/alerts'}
+
+
+def test_an_incident_tells_its_story_and_can_be_taken_along(client):
+    page = client.get('/incidents/6', headers=HTML).text
+    for part in ('first sign', 'detected', 'decided', 'waits for approval', '10 of 11 gates say yes', 'process cpu worker', 'Approve and send'): assert part in page, part
+    story = client.get('/api/v1/incidents/6').get_json()
+    assert story['state'] == 'waits' and [s['step'] for s in story['timeline']][:3] == ['first sign', 'detected', 'decided'] and len(story['suspects']) == 4
+    notebook = client.get('/incidents/6/export/ipynb').get_json(force=True)
+    import nbformat
+    nbformat.validate(nbformat.from_dict(notebook))
+    alert = client.get('/incidents/6/export/alertmanager').get_json()[0]
+    assert alert['labels']['host'] == 'web-7' and alert['startsAt'].endswith('Z')
+    closed = client.get('/incidents/1', headers=HTML).text
+    assert 'Recovered, by fresh samples' in closed and 'Before and after' in closed
+    assert client.get('/incidents/999').status_code == 404 and client.get('/incidents/..%2F6').status_code == 404
+
+
+def test_alerts_of_an_alertmanager_become_incidents(tmp_path):
+    client = create_app(tmp_path, Settings(dashboard=dict(alerts_token='ring'))).test_client()
+    alert = dict(status='firing', labels=dict(alertname='HighLatency', host='web-3', severity='critical'), annotations=dict(summary='p99 over 2 s'), startsAt='2026-01-01T00:00:00Z')
+    send = lambda token, body: client.post('/api/v1/alerts', json=body, headers={'Authorization': f'Bearer {token}'})
+    assert send('wrong', dict(alerts=[alert])).status_code == 403 or send('wrong', dict(alerts=[alert])).status_code == 401
+    assert len(send('ring', dict(alerts=[alert])).get_json()['opened']) == 1
+    assert send('ring', dict(alerts=[alert])).get_json()['opened'] == []                        # told twice, opened once
+    assert 'p99 over 2 s' in client.get('/', headers=HTML).text
+    assert send('ring', dict(alerts=[dict(alert, status='resolved')])).get_json()['closed']
+    assert send('ring', ['nonsense']).status_code == 400
+
+
+def test_streams_come_back_where_they_were(tmp_path):
+    engine = open_state(tmp_path/'smartcloudops.db')
+    beat(engine, 'loop', {'interval': 5}, now())
+    app = create_app(tmp_path, Settings(dashboard=dict(streams=2)))
+    client, broadcaster = app.test_client(), app.extensions['smartcloudops'].broadcaster
+    one = client.get('/events')
+    parts = one.iter_encoded()
+    assert b'event: hello' in next(parts)
+    said = next(parts)
+    assert b'event: change' in said and b'"open":0' in said
+    last = said.split(b'\n')[0].removeprefix(b'id: ').decode()
+    beat(engine, 'loop', {'interval': 5}, now())
+    back = client.get('/events', headers={'Last-Event-ID': last})
+    more = back.iter_encoded()
+    next(more)
+    assert b'event: change' in next(more)
+    assert client.get('/events').status_code == 503                                             # as many as there may be
+    one.close(); back.close()
+    assert broadcaster.open == 0
+    broadcaster.stop()
+
+
+def test_the_web_process_stays_light():
+    "The page never loads the detector or what it needs: a free-tier host has 1 GB for everything."
+    code = "import sys; from smartcloudops.dashboard import create_app; c = create_app('nowhere').test_client(); c.get('/'); c.get('/metrics'); print([m for m in ('numba', 'sklearn', 'scipy', 'matplotlib', 'boto3', 'duckdb', 'smartcloudops.detection.stream') if m in sys.modules])"
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == '[]'
+
+
+def test_gunicorn_serves_stops_cleanly_and_dies_with_its_parent(tmp_path):
+    import httpx
+    port = free_port()
+    beat(open_state(tmp_path/'smartcloudops.db'), 'loop', {'interval': 5}, now())
+    code = f"import subprocess, sys, time; from smartcloudops.core.settings import Settings; from smartcloudops.dashboard import serve_command; subprocess.Popen(serve_command(Settings(), {str(tmp_path)!r}, {port})); print('up', flush=True); time.sleep(600)"
+    parent = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE)
+    try:
+        parent.stdout.readline()
+        assert _answers(port, 20)
+        with httpx.stream('GET', f'http://127.0.0.1:{port}/events', timeout=5) as stream:
+            assert 'hello' in next(stream.iter_text())
+            assert httpx.get(f'http://127.0.0.1:{port}/health', timeout=5).json() == {'status': 'ok'}
+    finally:
+        parent.kill(); parent.wait()
+    assert not _answers(port, 0) or _gone(port, 20)
+
+
+def _answers(port: int, seconds: float) -> bool:
+    import httpx
+    end = time.monotonic() + seconds
+    while True:
+        try: return httpx.get(f'http://127.0.0.1:{port}/health', timeout=2).status_code == 200
+        except httpx.HTTPError:
+            if time.monotonic() > end: return False
+            time.sleep(.1)
+
+
+def _gone(port: int, seconds: float) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if not _answers(port, 0): return True
+        time.sleep(.2)
+    return False
+
+
+def test_an_unsafe_bind_or_proxy_is_refused():
+    from smartcloudops.dashboard import hash_password, serve_command
+    with pytest.raises(ConfigError, match='would not ask who they are'): serve_command(Settings(dashboard=dict(host='0.0.0.0')), 'data')
+    assert serve_command(Settings(dashboard=dict(host='0.0.0.0', tokens={'p': 'viewer:t'})), 'data')
+    with pytest.raises(ConfigError, match='streams'): serve_command(Settings(dashboard=dict(streams=128, threads=128)), 'data')
+    with pytest.raises(ConfigError, match='proxy'): create_app('data', Settings(dashboard=dict(proxy=1)))
+    app = create_app('data', Settings(dashboard=dict(proxy=1, prefix='/ops', users={'mara': 'operator:' + hash_password('x')})))
+    answer = app.test_client().get('/ops/hosts', headers={**HTML, 'X-Forwarded-For': '10.0.0.1', 'X-Forwarded-Proto': 'https', 'X-Forwarded-Host': 'ops.example.org'})
+    assert answer.status_code == 302 and answer.headers['Location'].startswith('/ops/login')
