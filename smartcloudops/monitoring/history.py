@@ -349,7 +349,7 @@ def read(self,
         hot, names, files, wanted = self._snapshot(asked, host, metric, *span)
         try: cold = read_sealed([self.folder/f for f in files], wanted, *span)
         except FileNotFoundError as e:                       # replaced while we looked elsewhere for ten minutes: look again
-            if last_try: raise HistoryError(f'{e.filename}: is missing; put it back, or run: smartcloudops history compact') from None
+            if last_try: raise HistoryError(f'{e}: is missing; put it back, or let the history forget it with: smartcloudops history compact') from None
         else: return _frame(hot, cold, names, asked)
 
 @patch_to(History)

@@ -80,7 +80,7 @@ def _read(path: str, names: list[str] | None, start: int, end: int) -> tuple | N
         groups = _groups(path, names, start, end)
         if not groups: return None
         with pq.ParquetFile(path, metadata=_footer(path)[0], read_dictionary=['series']) as f: table = f.read_row_groups(groups, use_threads=False)
-    except FileNotFoundError: raise
+    except FileNotFoundError: raise FileNotFoundError(path) from None
     except (OSError, pa.ArrowException, AttributeError) as e: raise HistoryError(f'{path}: is damaged ({e}); move it away, or put back a copy') from e
     return _cut(*_columns(table), names, start, end)
 

@@ -18,8 +18,8 @@ from ..core.frames import to_tidy
 from ..core.runtime import DataError, HistoryError, SmartCloudOpsError, now as current
 from ..core.settings import HistorySettings
 from ..core.state import from_us, to_us
-from .history import WINDOW, History
-from .sealed import merged, read_sealed, write_sealed
+from .history import WINDOW, History, explained
+from .sealed import merged, write_sealed
 
 log = logging.getLogger('smartcloudops.monitoring')
 
@@ -35,7 +35,7 @@ def due(db,                          # a connection inside a transaction
     hot = db.execute('select start, changed from windows where exists (select 1 from samples where ts >= start and ts < start + ?)', (WINDOW,)).fetchall()
     files = db.execute('select start, "end" from sealed where replaced is null').fetchall()
     over = lambda end: end + settle <= now
-    ready = {w for w, changed in hot if over(w + WINDOW) and changed + settle <= now}
+    ready = {w for w, changed in hot if over(w + WINDOW) and not now - settle < changed < now + settle}       # far ahead of now: our clock was put back
     open_days = {w // DAY for w, _ in hot if w not in ready}
     whole = {w // DAY for w in ready if over(w // DAY * DAY + DAY)} - open_days
     days = [start // DAY for start, _ in files]
@@ -172,15 +172,23 @@ class Sealer:
 
 # %% ../../nbs/monitoring/06_sealing.ipynb #9885900d
 def compact(history: History, now: pd.Timestamp | None = None) -> list[Rewritten]:
-    "Seal and merge everything that is over, then shrink the file (a writer waits meanwhile)."
+    "Seal and merge everything that is over, forget files that are missing, then shrink the database (a writer waits meanwhile)."
+    _forget_missing(history)
     done = seal(history, now, settle=0, wait=True)
-    from smartcloudops.monitoring.history import explained
     with history._lock, explained(history.path):
         db = history._connection()
         db.execute('vacuum')
         db.execute('pragma wal_checkpoint(truncate)')
     return done
 
+def _forget_missing(history: History) -> None:
+    with history._writing() as db:
+        for name, in db.execute('select file from sealed').fetchall():
+            if (history.folder/name).exists(): continue
+            log.warning('%s: is missing and forgotten', history.folder/name)
+            db.execute('delete from sealed where file = ?', (name,))
+
+# %% ../../nbs/monitoring/06_sealing.ipynb #0a58b3a5
 def days(history: History, start=None, end=None):
     "Frames of what is stored, a day at a time."
     info = history.info()
@@ -230,8 +238,8 @@ def _frames_of(path: Path):
     if not path.exists(): raise DataError(f'{path}: not found')
     if path.suffix == '.parquet': yield from _parquet_frames(path)
     elif path.open(encoding='utf-8', errors='replace').readline().strip() == 'time,series,value':
-        for part in pd.read_csv(path, chunksize=200_000, dtype=dict(series=str, value=float), float_precision='round_trip'):
-            yield _pivoted(pd.to_datetime(part.time, utc=True, format='ISO8601'), part.series, part.value)
+        for part in pd.read_csv(path, chunksize=200_000, dtype=str):        # values as text: Python reads them back to the last bit
+            yield _pivoted(pd.to_datetime(part.time, utc=True, format='ISO8601'), part.series, part.value.map(float))
     else:
         from smartcloudops.ingestion.replay import read_csv
         yield read_csv(path).frame
