@@ -175,3 +175,39 @@ def test_a_silent_alertmanager_leaves_nothing_open(engine):
 def test_broken_payloads_store_nothing(engine, payload):
     with pytest.raises(DataError): ingest_alerts(engine, payload, T0)
     assert list_incidents(engine) == []
+
+
+def test_old_incidents_go_and_feedback_stays(engine):
+    from smartcloudops.detection.incidents import normal_patterns, retain_incidents
+    tracker = IncidentTracker(engine)
+    [i] = tracker.update(after(0), [rule()]).opened
+    give_feedback(engine, i.id, 'normal', after(1))
+    assert retain_incidents(engine, after(400 * 86400)) == 0               # still open
+    tracker.update(after(100), []), tracker.update(after(200), [])
+    assert retain_incidents(engine, after(300)) == 0 and retain_incidents(engine, after(400 * 86400)) == 1
+    assert list_incidents(engine) == [] and normal_patterns(engine)
+
+
+def test_a_closed_incident_tells_the_worst(engine):
+    rules, tracker = RuleEngine(), IncidentTracker(engine)
+    for n, v in enumerate([95.] * 10 + [99.] + [92.] * 5 + [10.] * 20):
+        row = pd.DataFrame({'cpu_utilization_percent{host="web-1"}': [v]}, index=[after(5 * n)])
+        tracker.update(after(5 * n), rules.update(row, after(5 * n)))
+    [i] = list_incidents(engine)
+    assert i.state == 'closed' and '99' in i.title
+
+
+def test_a_tick_with_five_hundred_anomalies_joins_them_once(engine):
+    tracker = IncidentTracker(engine)
+    struck = [learned(f'web-{n % 100}', f'metric_{n}') for n in range(500)]
+    [i] = tracker.update(after(700), struck).opened
+    tracker.update(after(705), struck)
+    assert len(i.hosts) == 100 and len(list_incidents(engine)) == 1
+
+
+@pytest.mark.parametrize('series,change,told', [
+    ('memory_used_percent', 4, False), ('memory_used_percent', 15, True), ('load1', .5, False), ('load1', 6, True), ('network_receive_bytes_per_second', 2e5, False),
+    ('network_receive_bytes_per_second', 4e6, True), ('http_request_duration_p95_seconds', .005, False), ('http_request_duration_p95_seconds', .6, True), ('processes', 60, False)])
+def test_only_what_matters_is_told(engine, series, change, told):
+    anomaly = learned(metric=series, expected=1., observed=1. + change, lower=0., upper=2.)
+    assert bool(IncidentTracker(engine).update(after(700), [anomaly]).opened) is told

@@ -6,7 +6,7 @@
 __all__ = ['log', 'incidents', 'MOST', 'WORTH', 'WORTH_OF', 'KINDS_OF', 'feedbacks', 'external_alerts', 'Incident', 'Changes',
            'list_incidents', 'open_incidents', 'get_incident', 'matters', 'openers', 'excess', 'incident_kind',
            'fingerprint', 'title', 'severity', 'budget_left', 'give_feedback', 'normal_patterns', 'is_normal', 'blamed',
-           'IncidentTracker', 'ingest_alerts']
+           'retain_incidents', 'IncidentTracker', 'ingest_alerts']
 
 # %% ../../nbs/detection/03_incidents.ipynb #296e224c
 import hashlib, json, logging
@@ -374,6 +374,18 @@ def _next_episode(engine: sa.Engine, mark: str) -> int:
     with engine.connect() as c: return 1 + (c.execute(sa.select(sa.func.max(incidents.c.episode)).where(incidents.c.fingerprint == mark)).scalar() or 0)
 
 # %% ../../nbs/detection/03_incidents.ipynb #e8c1ad32
+def retain_incidents(
+    engine: sa.Engine,
+    now: pd.Timestamp,
+    days: float = 365.,      # settings.incidents.keep_days
+) -> int:                    # how many went
+    "Delete what closed longer ago than that; what humans said of it stays."
+    before = to_us(now - pd.Timedelta(days=days))
+    with engine.begin() as c:
+        c.execute(external_alerts.delete().where(external_alerts.c.status == 'resolved', external_alerts.c.heard < before))
+        return c.execute(incidents.delete().where(incidents.c.state == 'closed', incidents.c.closed < before)).rowcount
+
+# %% ../../nbs/detection/03_incidents.ipynb #765cdf63
 @dataclass(frozen=True)
 class _Tick:
     "What holds during one update."
@@ -390,7 +402,7 @@ def _refresh(tick: _Tick, before: Incident, fresh: list[Anomaly]) -> tuple[Incid
     after = replace(before, anomalies=tuple(found[:MOST]), hosts=_hosts(found, before.host), updated=tick.now)
     holds = _holds(after)
     active = tick.now if holds else _active(tick.engine, before.id)
-    if holds: after = replace(after, title=title(found, tick.now, tick.fleet))
+    if holds or _holds(before): after = replace(after, title=title(found, tick.now, tick.fleet))
     if not holds and (tick.now - active).total_seconds() >= _quiet_needed(after, tick.cfg): after = replace(after, state='closed', closed=tick.now)
     if len(after.hosts) > len(before.hosts): after = blamed(after, tick.frame, tick.graph)
     if before.severity == 'warn' and severity(found, tick.now, tick.cfg) == 'page' and budget_left(tick.engine, tick.now, tick.cfg)[0] > 0:

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from ..core.runtime import AwsError, ConfigError, DataError, now as clock_now
 from ..core.series import Series, describe, format_duration, format_value, short_name
-from .anomalies import Anomaly
+from .anomalies import Anomaly, worst
 
 log = logging.getLogger('smartcloudops.detection')
 
@@ -161,11 +161,12 @@ def _advance(rule: Rule, record: dict, at: float, value: float, bad: bool) -> st
     gap, step = _step(record, at), record.get('step', 0.)
     if not bad:
         ended = record.get('firing', False)
-        for key in ('since', 'firing', 'last', 'rows'): record.pop(key, None)
+        for key in ('since', 'firing', 'last', 'rows', 'worst'): record.pop(key, None)
         return 'end' if ended else None
     hole = gap > max(rule.seconds, 5 * step, 1.)
-    if 'since' not in record or (hole and not record.get('firing')): record.update(since=at, rows=0)
-    record.update(last=at, value=value, rows=record['rows'] + 1)
+    if 'since' not in record or (hole and not record.get('firing')): record.update(since=at, rows=0, worst=value)
+    limit = rule.above if rule.above is not None else rule.below
+    record.update(last=at, value=value, rows=record['rows'] + 1, worst=value if limit is None else worst((value, record.get('worst', value)), limit))
     record['firing'] = record.get('firing', False) or at - record['since'] + step >= rule.seconds
     return None
 
@@ -211,10 +212,10 @@ def _trend_breach(rule: Rule, record: dict, value: float) -> bool:
     return low > 0 and value < rule.full and (rule.full - value) / slope <= rule.full_in_hours
 
 # %% ../../nbs/detection/00_rules.ipynb #e783ca33
-def _rule_reason(rule: Rule, series: str, record: dict, at: float) -> str:
+def _rule_reason(rule: Rule, series: str, record: dict, at: float, ended: bool = False) -> str:
     "One sentence with the numbers that made the rule speak."
     unit, value = describe(Series.parse(series).metric).unit, record['value']
-    text, lasts = f'{short_name(series)} {format_value(value, unit)}', format_duration(at - record['since'])
+    text, lasts = f'{short_name(series)} {format_value(value if not ended else record["worst"], unit)}', format_duration(at - record['since'])
     if rule.condition in ('above', 'below'): return f'{text}, {rule.condition} {format_value(getattr(rule, rule.condition), unit)} for {lasts}'
     slope, low, high = record['trend']
     window = f'by the trend of the last {format_duration(rule.over)}'
@@ -232,8 +233,8 @@ def _as_anomaly(rule: Rule, series: str, record: dict, ended: float | None = Non
     time = lambda seconds: pd.Timestamp(round(seconds * 1e6), unit='us', tz='UTC')
     limits = dict(upper=rule.above if rule.above is not None else np.nan, lower=rule.below if rule.below is not None else np.nan)
     return Anomaly(series, Series.parse(series).host, time(record['since']), None if ended is None else time(ended), 1., record['value'],
-                   kind=KIND[rule.condition], reason=_rule_reason(rule, series, record, ended or record['last']), origin=f'rule:{rule.name}',
-                   ongoing=ended is None, last=time(record['last']), rows=record['rows'], severity=rule.severity, labels={'every': record.get('step', 0.)}, **limits)
+                   kind=KIND[rule.condition], reason=_rule_reason(rule, series, record, ended or record['last'], ended is not None), origin=f'rule:{rule.name}',
+                   ongoing=ended is None, last=time(record['last']), rows=record['rows'], severity=rule.severity, labels={'every': record.get('step', 0.), 'worst': record['worst']}, **limits)
 
 # %% ../../nbs/detection/00_rules.ipynb #5b5e7b62
 FORGET = 86400.
