@@ -384,7 +384,7 @@ def _pivot(ts, column, value, names, asked) -> pd.DataFrame:
     matrix = np.full((len(times), len(names)), np.nan)
     matrix[row, column] = value
     frame = pd.DataFrame(matrix, index=pd.DatetimeIndex(times.astype('M8[us]'), tz='UTC', name='time'), columns=pd.Index(names, dtype=object))
-    if asked is not None: return frame[list(dict.fromkeys(asked))]
+    if asked is not None: return frame if names == asked else frame[list(dict.fromkeys(asked))]
     used = np.zeros(len(names), bool); used[column] = True
     return frame if used.all() else frame.loc[:, used]
 

@@ -21,7 +21,7 @@ from ..core.runtime import HistoryError
 # %% ../../nbs/monitoring/04_sealed.ipynb #efaaaa2e
 SCHEMA = pa.schema([('series', pa.dictionary(pa.int32(), pa.string())), ('time', pa.timestamp('us', tz='UTC')), ('value', pa.float64())])
 _ENCODING = dict(compression='zstd', compression_level=3, use_dictionary=['series'], column_encoding={'time': 'DELTA_BINARY_PACKED', 'value': 'BYTE_STREAM_SPLIT'})
-ROW_GROUP = 32_768
+ROW_GROUP = 16_384
 
 def write_sealed(path: Path,                       # the file to make
                  pieces: Iterable[tuple],          # of (ts[N], code[N], value[N], names), sorted by name and ts within and between pieces
