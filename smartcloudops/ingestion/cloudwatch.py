@@ -91,7 +91,7 @@ class CloudWatchSettings(BaseModel):
     from_targets: bool = False                             # only instances listed in aws_targets.json
     interval: float | None = Field(None, gt=0)             # seconds between reads; default: the shortest period
     budget_usd: float | None = Field(None, gt=0)           # a month; the interval is stretched rather than overspend
-    reread_minutes: float = Field(30, ge=0)                # read again each time, for late and changed values
+    reread_minutes: float = Field(30, ge=0)                # read again every five minutes, for late and changed values
     catch_up_hours: float = Field(24, gt=0)                # after an outage
     discovery_seconds: float = Field(600, gt=0)            # between looks for new resources
     requests_per_second: float = Field(25, gt=0)           # of an account in a region; AWS allows 50
@@ -345,6 +345,7 @@ class CloudWatchSource:
         self.problems: dict[str, str] = {}                        # 'eu-west-1 AWS/RDS' → what AWS said
         self.lags, self.asked, self.found_at = Lags(), Counter(), None
         self._rows, self._seen, self._covered, self._due, self._last_read = Rows(self.lags), {}, {}, None, None
+        self._deep, self._deep_at = True, -math.inf
 
     @property
     def interval(self) -> float:
@@ -412,6 +413,8 @@ def read(self: CloudWatchSource, now: pd.Timestamp) -> pd.DataFrame:
     at = now.timestamp()
     if self._due is not None and at < self._due: return self._rows.ready(at)
     self._discover(now)
+    self._deep = at - self._deep_at >= 300
+    if self._deep: self._deep_at = at
     with ThreadPoolExecutor(min(8, len(self.regions))) as pool: parts = list(pool.map(lambda r: self._read_region(r, at), self.regions))
     self._due = (at // self.interval + 1) * self.interval
     if self.queries and all(p is None for p in parts): raise AwsError('; '.join(dict.fromkeys(self.problems.values())))
@@ -424,13 +427,14 @@ def _read_region(self: CloudWatchSource, region: str, at: float) -> Samples | No
     "All batches of a region; None when each of them failed."
     batches = list(_batches([q for q in self.queries if q.region == region]))
     answers = [self._read_batch(batch, at) for batch in batches]
+    answers += [self._read_batch(batch, at) for batch, answer in zip(batches, answers) if answer is None and len(batches) > 1]     # a second chance, after the others
     good = [a for a in answers if a is not None]
     return [s for a in good for s in a] if good or not batches else None
 
 def _read_batch(self: CloudWatchSource, batch: list[Query], at: float) -> Samples | None:
     period, where = batch[0].watched.period, f'{batch[0].region} {", ".join(dict.fromkeys(q.watched.namespace for q in batch))}'
     end = int(at // period * period)
-    reread = max(3*period, int(self.cfg.reread_minutes*60))
+    reread = max(3*period, int(self.cfg.reread_minutes*60)*self._deep)
     start = max(min(self._covered.get(q, end) for q in batch) - reread, end - int(self.cfg.catch_up_hours*3600))
     try: samples, said = _ask(self.clients, batch, start, end, lambda n: self._before_call(batch[0].region, n))
     except AwsError as e: self._problem(where, str(e)); return None
