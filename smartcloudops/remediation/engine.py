@@ -204,8 +204,9 @@ class _Base:
                  policies: Policies | str | Path | None = None,   # or the file; default: the one of the settings
                  name: str | None = None,             # this executor's name in the lease
                  settle: float = 1.5,                 # seconds a step waits for a send to end; longer ones end in a later step
+                 make=make_operation,                 # makes operations; a drill passes one whose operations do nothing
                 ):
-        self.settings, self.settle = settings, settle
+        self.settings, self.settle, self.make = settings, settle, make
         self.ledger = Ledger(engine, settings.data_dir/'ledger.anchor')
         self.me = name or f'{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}'
         self.tags, self.lease, self.policies = Tags(settings), None, policies if isinstance(policies, Policies) else None
@@ -260,13 +261,13 @@ class _Deciding(_Base):
         if refusal.gate in QUIET or mark in self._told: return []
         self._told.add(mark)
         step = policy.ladder[min(refusal.step, len(policy.ladder) - 1)]
-        action = self.ledger.record(refusal, make_operation(step, refusal.target).sentence(), policy, at=now)
+        action = self.ledger.record(refusal, self.make(step, refusal.target).sentence(), policy, at=now)
         return [_outcome(action, gate=refusal.gate)] if action else []
 
     def _planned(self, plan: Plan, state: State, policy: Policy, incident, incidents: list, now) -> list[Outcome]:
         if plan.key in self._told: return []
         self._told.add(plan.key)
-        sentence = make_operation(plan.rung, plan.target).sentence()
+        sentence = self.make(plan.rung, plan.target).sentence()
         action = self.ledger.record(plan, sentence, policy, at=now, report={'peers': untouched_peers(incidents, plan, {p.target for p in state.book.open})})
         if action is None: return []
         if plan.mode == 'observe': return [_outcome(action, f'Would propose: {sentence[:1].lower() + sentence[1:]}.')]
@@ -282,7 +283,7 @@ class _Sending(_Deciding):
         if isinstance(decision, Refusal): return [] if decision.gate in PATIENT else self._stop(action, decision.gate, decision.verdict.sentence, now)
         if decision.hash != action.plan_hash: return self._stop(action, 'approval', 'The plan is no longer the one that was approved.', now)
         if lowest(decision.mode, action.mode) != action.mode: return self._stop(action, 'approval', f'The mode was lowered to {decision.mode} meanwhile.', now)
-        operation = make_operation(decision.rung, action.target, operation_context(self.settings, action.key))
+        operation = self.make(decision.rung, action.target, operation_context(self.settings, action.key))
         if no := self._last_look(operation, state): return self._stop(action, *no, now)
         step, verify = pd.Timedelta(seconds=state.newest[decision.series].interval if decision.series in state.newest else 60), policy.verify
         try: action = self.ledger.intend(action.id, self.lease, now, now + pd.Timedelta(seconds=verify.boot + verify.delay) + step, now + pd.Timedelta(seconds=verify.within))
@@ -357,7 +358,7 @@ class _Judging(_Sending):
     def _operation(self, action: Action) -> Operation:
         from smartcloudops.remediation.policy import Step
         step = Step(do=action.operation, parameters=action.plan.get('parameters', {}))
-        return make_operation(step, action.target, operation_context(self.settings, action.key, action.report))
+        return self.make(step, action.target, operation_context(self.settings, action.key, action.report))
 
     def _timeout(self, action: Action) -> float:
         try: return float(getattr(self._operation(action).parameters, 'timeout', 30)) + 10
@@ -446,7 +447,7 @@ class Remediator(_Waiting):
     def step(self,
              now: pd.Timestamp,                  # the tick's time, UTC
              incidents: list,                    # open incidents
-             freshness: pd.DataFrame | None = None,   # of monitoring.latest
+             freshness=None,                     # of monitoring.latest: the table, or a function that gives it, asked only when needed
              history=None,                       # for the verdicts
             ) -> list[Outcome]:                  # what changed
         "Look after what was sent, send what was approved, decide what is new."
@@ -468,6 +469,7 @@ class Remediator(_Waiting):
         out += self._expire(by_id, now)
         if not incidents: return
         doubt = self._clock_doubt(now)
+        freshness = freshness() if callable(freshness) else freshness
         state = snapshot(self.ledger, self.settings, policies, now, incidents, freshness, self.tags, self.me, self.lease, {'clock': doubt} if doubt else {})
         out += self._send_approved(state, policies, by_id, now)
         if out: state = replace(state, book=self.ledger.book(now, [(i.fingerprint, i.episode) for i in incidents]))

@@ -477,6 +477,7 @@ def decide(incident,                     # an Incident of detection
            now,                          # pd.Timestamp UTC, or microseconds
            target: str | None = None,    # one host of the incident; default: the most abnormal that matches
            retry: Past | None = None,    # an action that is already planned: ask its gates again
+           brief: bool = False,          # stop at the first no (a backtest needs no more)
           ) -> Plan | Refusal:
     "What this policy does about this incident: a plan with every gate's verdict, or the refusal. Pure: it reads only its arguments."
     now = now if isinstance(now, int) else to_us(now)
@@ -489,13 +490,16 @@ def decide(incident,                     # an Incident of detection
     else: step, attempt, last = ladder_position(state.book.by_incident.get((incident.fingerprint, incident.episode, policy.name), ()), policy, anomaly.host, effective_mode(state, policy, 0) == 'observe')
     if step is None or step >= len(policy.ladder):
         return _refuse(incident, policy, _no('ladder', lambda: f'All steps for {anomaly.host} were taken, the last is {last.state if last else "gone"}; a person is needed.'), anomaly.host, last.step if last else 0, effective_mode(state, policy, 0), (), anomaly.series)
-    return _ask(_draft(incident, anomaly, state, policy, now, step, attempt), incident, state, now)
+    return _ask(_draft(incident, anomaly, state, policy, now, step, attempt), incident, state, now, brief)
 
-def _ask(plan: Plan, incident, state: State, now: int) -> Plan | Refusal:
+def _ask(plan: Plan, incident, state: State, now: int, brief: bool = False) -> Plan | Refusal:
     "All gates' verdicts; the first no that counts makes a refusal."
-    verdicts = tuple([gate(plan, incident, state, now) for gate in GATES])
-    watching = plan.mode == 'observe'
-    for verdict in verdicts:
-        if verdict.says == 'no' and not (watching and verdict.gate in PERMISSIONS):
-            return _refuse(incident, plan.policy, verdict, plan.target, plan.step, plan.mode, verdicts, plan.series)
-    return replace(plan, verdicts=verdicts)
+    verdicts, no, watching = [], None, plan.mode == 'observe'
+    for gate in GATES:
+        verdict = gate(plan, incident, state, now)
+        verdicts.append(verdict)
+        if no is None and verdict.says == 'no' and not (watching and verdict.gate in PERMISSIONS):
+            no = verdict
+            if brief: break
+    if no is not None: return _refuse(incident, plan.policy, no, plan.target, plan.step, plan.mode, tuple(verdicts), plan.series)
+    return replace(plan, verdicts=tuple(verdicts))

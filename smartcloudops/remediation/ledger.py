@@ -9,7 +9,7 @@ __all__ = ['log', 'actions', 'approvals', 'silences', 'switches', 'policy_modes'
            'log_remediation_to_s3']
 
 # %% ../../nbs/remediation/02_ledger.ipynb #a4b29d12
-import gzip, hashlib, json, logging, sqlite3
+import hashlib, json, logging, os, sqlite3
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -152,7 +152,11 @@ class _Chain:
 
     def _drop_anchor(self, entry: dict) -> None:
         "Say outside of the database how far the chain goes, so that rows cut off its end are missed."
-        try: self.anchor.write_text(f"{entry['seq']} {entry['hash']}\n")
+        line = f"{entry['seq']:012d} {entry['hash']}\n".encode()      # always as long, so that it can be overwritten in place
+        try:
+            fd = os.open(self.anchor, os.O_WRONLY | os.O_CREAT, 0o644)
+            try: os.pwrite(fd, line, 0)
+            finally: os.close(fd)
         except OSError as e: log.warning('%s: the anchor cannot be written (%s)', self.anchor, e)
 
     def _insert(self, c, note, table: sa.Table, values: dict, who: str, event: str, after: str = '', detail: dict | None = None, at: int = 0) -> int:
@@ -447,7 +451,7 @@ def _anchored(anchor: Path | None, c: sa.Connection, count: int) -> Verification
     except (OSError, ValueError): return Verification(False, count, f'{anchor} cannot be read, so it is not known how far the chain went', str(anchor))
     found = c.execute(sa.select(audit.c.hash).where(audit.c.seq == int(seq))).scalar() if seq.isdecimal() else None
     if found == hash: return None
-    return Verification(False, count, f'{anchor.name} knows {seq} rows, the ledger has {count}: the end was cut off' if found is None else f'row {seq} is not the one that {anchor.name} knows', f'audit {seq}')
+    return Verification(False, count, f'{anchor.name} knows {int(seq)} rows, the ledger has {count}: the end was cut off' if found is None else f'row {int(seq)} is not the one that {anchor.name} knows', f'audit {int(seq)}')
 
 class Ledger(_Reading):
     "Actions and audit rows in the state database; every method is one transaction."

@@ -109,7 +109,7 @@ def ledger_verify(where: str | Path,      # data folder, or the state database
     "Whether the ledger is unbroken; missing or empty is in order."
     path, anchor = ledger_file(where)
     if not path.exists() or path.stat().st_size == 0:
-        if anchor.exists() and anchor.read_text().split()[:1] not in ([], ['0']): return Verification(False, 0, f'{path.name} is gone, but {anchor.name} knows of {anchor.read_text().split()[0]} rows', str(path.name))
+        if anchor.exists() and anchor.read_text().strip(): return Verification(False, 0, f'{path.name} is gone, but {anchor.name} knows of {anchor.read_text().split()[0].lstrip("0")} rows', path.name)
         return Verification(True, 0, 'no ledger yet: nothing was done')
     try: engine = open_state(path, readonly=True)
     except StateError as e: return Verification(False, 0, str(e), 'database')

@@ -1,0 +1,108 @@
+"The backtest walks the same gates as live, and what it says adds up."
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from smartcloudops.core.runtime import DataError, FakeClock, use_clock
+from smartcloudops.core.settings import Settings
+from smartcloudops.remediation.backtest import backtest, incidents_in, join, run_backtest, stretches, threshold_anomalies
+from smartcloudops.remediation.policy import read_policies
+from tests.conftest import soak
+from tests.remediation_fleet import POLICY, START, Always, Effect, Table, anomaly, cpu, effects, executor, freshness, incident
+
+pytestmark = pytest.mark.phase4
+WATCH = POLICY.replace('test_effect', 'webhook, with: {url: "http://localhost"}').replace('back_for: 60 s', 'back_for: 60 s')
+
+
+def past_incident(host, begin, minutes, id, **more):
+    opened = START + pd.Timedelta(minutes=begin)
+    closed = opened + pd.Timedelta(minutes=minutes)
+    return incident(host, id=id, episode=id, opened=opened, state='closed', closed=closed, anomalies=(anomaly(host, start=opened, end=closed, ongoing=False),), **more)
+
+
+def fleet(n=6): return pd.DataFrame({cpu(f'web-{i}'): 30. for i in range(n)}, pd.date_range(START, periods=24 * 60, freq='1min'))
+
+
+def test_by_hand():
+    "Acted at once; two hours later again; a third within the cooldown is refused until that is over; the fourth ends before."
+    found = [past_incident('web-1', 0, 3, 1), past_incident('web-1', 120, 60, 2), past_incident('web-2', 180, 2, 3)]
+    result = backtest(read_policies(WATCH), found, fleet(), Settings())
+    rows = result.rows[['incident', 'target', 'step', 'did', 'gate', 'why']].values.tolist()
+    assert rows[0] == ['1', 'web-1', 0, 'acted', '', 'recovered'] and rows[1] == ['2', 'web-1', 0, 'acted', '', 'not recovered']
+    assert [r[:5] for r in rows if r[0] == '2'][1:] == [['2', 'web-1', 1, 'refused', 'attempts']]
+    assert [r[:4] for r in rows if r[0] == '3'] == [['3', 'web-2', 0, 'acted']]
+    assert result.incidents == result.covered == 3 and json.dumps(result.plain()) and 'cannot know' in result.text()
+
+
+def test_false_actions_and_labels():
+    found = [past_incident('web-1', 0, 3, 1), past_incident('web-2', 300, 3, 2, feedback='normal'), past_incident('web-3', 600, 3, 3, feedback='real')]
+    result = backtest(read_policies(WATCH), found, fleet(), Settings(), labels={'1': 'normal', '3': 'real'})
+    assert result.plain()['real_covered'] == 1 and result.summary()['false actions'][0] == 1 and 'incident' in set(result.rows.gate)
+
+
+def test_nothing_to_do():
+    empty = backtest(read_policies('policies: []'), [past_incident('web-1', 0, 3, 1)])
+    assert (empty.covered, len(empty.rows)) == (0, 0) and 'Nothing would have been done' in empty.text()
+    assert backtest(read_policies(WATCH), []).incidents == 0
+
+
+@settings(max_examples=soak(25, 500), deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 6), st.integers(0, 24 * 60), st.integers(1, 200)), max_size=40))
+def test_limits_hold_in_any_history(spans):
+    found = [past_incident(f'web-{h}', b, m, n) for n, (h, b, m) in enumerate(spans, 1)]
+    rows = backtest(read_policies(WATCH), found, None, Settings()).rows
+    acted = rows[rows.did == 'acted'].sort_values('time')
+    times = acted.time.astype('int64').to_numpy()
+    assert all(((times > t - 3600 * 10**6) & (times <= t)).sum() <= 3 for t in times)
+    for _, g in acted.groupby('target'): assert (g.time.diff().dropna() >= pd.Timedelta('15 min')).all()
+    assert not acted.duplicated(['incident', 'target', 'step', 'time']).any()
+
+
+def test_same_decisions_as_the_live_engine(tmp_path, monkeypatch):
+    "The same incidents, once tick by tick through the engine with harmless effects, once as a backtest: the same sends, on the same targets, at the same time to a tick."
+    monkeypatch.setattr(Effect, 'path', tmp_path/'effects')
+    text = POLICY.replace('back_for: 60 s', 'back_for: 60 s').replace('mode: auto', 'mode: auto\n    limits: {attempts: 9, failures: 9, per_hour: 9, cooldown: 15 min}')
+    found = [past_incident('web-1', 0, 3, 1), past_incident('web-1', 10, 30, 2), past_incident('web-2', 12, 4, 3), past_incident('web-3', 40, 2, 4), past_incident('web-4', 41, 3, 5)]
+    ended = lambda host, t: not any(i.host == host and i.opened <= t < i.closed for i in found)
+    with use_clock(FakeClock(START)) as clock:
+        r = executor(tmp_path, text, attempts=9, breaker_failures=9, per_hour=9)
+        monkeypatch.setattr(type(r), '_lower', lambda *a: None)                       # earned trust is not part of a backtest
+        class Samples:
+            def read(self, series, start, end):
+                index = pd.date_range(start.ceil('15s'), end, freq='15s') if end >= start else pd.DatetimeIndex([], tz='UTC')
+                return pd.DataFrame({s: [31. if ended(s.split('"')[1], t) else 97. for t in index] for s in series}, index=index)
+        for _ in range(4 * 60):
+            now = clock.now()
+            live = [past_incident(i.host, (i.opened - START).total_seconds() / 60, 1, int(i.id)).__class__(**{**vars(i), 'state': 'open', 'closed': None, 'anomalies': tuple(anomaly(i.host, start=i.opened) for _ in [0])}) for i in found if i.opened <= now < i.closed]
+            r.step(now, live, freshness([f'web-{n}' for n in range(6)], now), Samples()); clock.advance(15)
+        sends = {(a.target, a.incident, a.step) for a in r.ledger.actions() if a.sent is not None}
+        at = {(a.target, a.incident, a.step): a.sent for a in r.ledger.actions() if a.sent is not None}
+    rows = backtest(read_policies(text), found, fleet(), Settings(remediation={'attempts': 9, 'breaker_failures': 9, 'per_hour': 9})).rows
+    acted = rows[rows.did == 'acted']
+    assert {(t, i, s) for t, i, s in zip(acted.target, acted.incident, acted.step)} == sends
+    for t, i, s, when in zip(acted.target, acted.incident, acted.step, acted.time): assert abs((at[t, i, s] - when).total_seconds()) <= 150
+
+
+def test_stretches_and_join():
+    flags = np.zeros(100, bool); flags[[3, 4, 6, 50, 51, 99]] = True
+    assert stretches(flags, 3) == [(3, 6), (50, 51), (99, 99)]
+    frame = pd.DataFrame({cpu('a'): np.r_[np.full(30, 20.), np.full(10, 95.), np.full(60, 20.)], cpu('b'): 20.}, pd.date_range(START, periods=100, freq='1min'))
+    found = join(threshold_anomalies(frame, {'cpu_utilization_percent': 90}))
+    assert [(i.host, i.opened, i.closed - i.opened) for i in found] == [('a', frame.index[30], pd.Timedelta('11 min'))]
+
+
+def test_from_files(tmp_path):
+    minutes = pd.date_range(START, periods=600, freq='1min')
+    value = np.where((np.arange(600) > 300) & (np.arange(600) < 320), 97., 20. + np.random.default_rng(0).normal(0, 1, 600))
+    pd.DataFrame({'time': minutes, 'host': 'web-1', 'metric': 'cpu_utilization_percent', 'value': value}).to_csv(tmp_path/'data.csv', index=False)
+    (tmp_path/'p.yaml').write_text(WATCH)
+    result = run_backtest(tmp_path/'p.yaml', tmp_path/'data.csv', Settings(data_dir=tmp_path))
+    assert len(result.rows[result.rows.did == 'acted']) >= 1 and set(result.rows.target) == {'web-1'}
+    with pytest.raises(DataError, match='no history of incidents'): run_backtest(tmp_path/'p.yaml', 'history', Settings(data_dir=tmp_path/'none'))
+    with pytest.raises(DataError): run_backtest(tmp_path/'p.yaml', tmp_path/'nothing.csv', Settings(data_dir=tmp_path))
+    seen = []
+    run_backtest(tmp_path/'p.yaml', tmp_path/'data.csv', Settings(data_dir=tmp_path), progress=seen.append)
+    assert seen[-1] == 1.
