@@ -204,9 +204,10 @@ def _trend_of(rule: Rule, record: dict) -> tuple[float, float, float] | None:
 
 def _trend_breach(rule: Rule, record: dict, value: float) -> bool:
     "Whether the trend is what the rule warns of, beyond its own uncertainty; the record keeps the figures for the sentence."
-    if (found := _trend_of(rule, record)) is None: return False
-    slope, low, high = found
-    record['trend'] = [slope, low, high]
+    newest = record['bins'][-1][0]
+    if record.get('trend_of') != newest: record.update(trend=_trend_of(rule, record), trend_of=newest)      # once a bin is often enough
+    if record['trend'] is None: return False
+    slope, low, high = record['trend']
     if rule.rate_above is not None: return slope > rule.rate_above and low > 0
     if rule.rate_below is not None: return slope < rule.rate_below and high < 0
     return low > 0 and value < rule.full and (rule.full - value) / slope <= rule.full_in_hours
@@ -266,36 +267,47 @@ def _silent_anomaly(rule: Rule, host: str, heard: dict, now: float) -> Anomaly:
 def _matches(rule: Rule, series: Series) -> bool:
     return rule.metric in ('*', series.metric) and all(series.labels.get(k) == v for k, v in rule.labels.items())
 
-def _last_heard(frame: pd.DataFrame) -> dict[str, float]:
-    "Time of the newest sample of each series that has one, in seconds."
-    there = np.isfinite(frame.to_numpy())
-    if not there.size: return {}
-    newest = len(frame) - 1 - there[::-1].argmax(axis=0)
-    times = frame.index.as_unit('us').asi8 / 1e6
-    return {frame.columns[j]: float(times[newest[j]]) for j in np.flatnonzero(there.any(axis=0))}
+def _seconds(index: pd.DatetimeIndex) -> np.ndarray:
+    return index.as_unit('us').asi8 / 1e6
 
-def _listen(rule: Rule, heard: dict, newest: dict[str, float], now: float) -> None:
+def _last_heard(columns: list[str], times: np.ndarray, values: np.ndarray) -> dict[str, float]:
+    "Time of the newest sample of each series that has one, in seconds."
+    there = np.isfinite(values)
+    if not there.size: return {}
+    newest = times[len(times) - 1 - there[::-1].argmax(axis=0)].tolist()
+    return {columns[j]: newest[j] for j in np.flatnonzero(there.any(axis=0)).tolist()}
+
+def _listen(rule: Rule, heard: dict, newest: dict[str, tuple], now: float) -> None:
     "Note who was heard of; forget who stayed away for a day."
-    for column, at in newest.items():
+    for key, (host, column, at) in newest.items():
+        _hear(heard, key, column, at, now)
+        heard[key]['host'] = host
+    for key in [k for k, h in heard.items() if now - h['at'] > FORGET]: del heard[key]
+
+# %% ../../nbs/detection/00_rules.ipynb #3efe5134
+def _newest(rule: Rule, heard: dict[str, float]) -> dict[str, tuple]:
+    "Key (host, or series where the rule names a metric) → host, series that stands for it, time."
+    found: dict[str, tuple] = {}
+    for column, at in heard.items():
         series = Series.parse(column)
         if not series.host or not _matches(rule, series): continue
         key = series.host if rule.metric == '*' else column
-        _hear(heard, key, column, at, now)
-        heard[key]['host'] = series.host
-    for key in [k for k, h in heard.items() if now - h['at'] > FORGET]: del heard[key]
+        if key not in found or series.metric == 'cpu_utilization_percent' or (at > found[key][2] and not found[key][1].startswith('cpu_utilization')):
+            found[key] = (series.host, column, max(at, found[key][2]) if key in found else at)
+        elif at > found[key][2]: found[key] = (*found[key][:2], at)
+    return found
 
 # %% ../../nbs/detection/00_rules.ipynb #c682b23c
-def _walk(rule: Rule, record: dict, column: str, frame: pd.DataFrame) -> list[Anomaly]:
+def _walk(rule: Rule, record: dict, column: str, times: list[float], values: list[float]) -> list[Anomaly]:
     "One series' new samples through one rule; the stretches that ended."
-    values, ended = frame[column].to_numpy(), []
-    there = np.isfinite(values)
-    for at, value in zip((frame.index[there].as_unit('us').asi8 / 1e6).tolist(), values[there].tolist()):
-        if at <= record.get('at', -math.inf): continue           # a late or repeated sample changes nothing
+    ended = []
+    for at, value in zip(times, values):
+        if not math.isfinite(value) or at <= record.get('at', -math.inf): continue           # a late or repeated sample changes nothing
         if rule.condition in ('above', 'below'): bad = _breach(rule, value, record.get('firing', False))
         else:
             _collect(rule, record, at, value)
             bad = _trend_breach(rule, record, value)
-        before = dict(record)
+        before = dict(record) if record.get('firing') else record
         if _advance(rule, record, at, value, bad) == 'end': ended.append(_as_anomaly(rule, column, before, at))
     return ended
 
@@ -326,11 +338,15 @@ class RuleEngine:
                now: pd.Timestamp,                     # the time of the tick, by which silence is judged
               ) -> list[Anomaly]:
         "Ongoing anomalies, and those that ended within these rows."
-        of = lambda rule: self.state.setdefault(rule.name, {})
-        ended = [a for column in frame.columns for rule in self._matching(column) for a in _walk(rule, of(rule).setdefault(column, {}), column, frame)]
-        newest = _last_heard(frame)
+        columns, values, times = frame.columns.tolist(), frame.to_numpy(dtype=float), _seconds(frame.index) if len(frame) else np.empty(0)
+        ended, listed = [], times.tolist()
+        for j, column in enumerate(columns):
+            for rule in self._matching(column):
+                record = self.state.setdefault(rule.name, {}).setdefault(column, {})
+                ended += _walk(rule, record, column, listed, values[:, j].tolist())
+        heard = _last_heard(columns, times, values)
         for rule in self.rules:
-            if rule.absent is not None: _listen(rule, of(rule), newest, now.timestamp())
+            if rule.absent is not None: _listen(rule, self.state.setdefault(rule.name, {}), _newest(rule, heard), now.timestamp())
         return ended + _firing(self.rules, self.state, now.timestamp())
 
     def _matching(self, column: str) -> list[Rule]:
