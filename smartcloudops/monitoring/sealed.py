@@ -41,8 +41,12 @@ def write_sealed(path: Path,                       # the file to make
     return rows
 
 def _write_piece(writer: pq.ParquetWriter, ts, code, value, names) -> int:
-    series = pa.DictionaryArray.from_arrays(pa.array(code, pa.int32()), pa.array(names, pa.string()))
-    writer.write_table(pa.table([series, pa.array(ts, pa.int64()).cast(pa.timestamp('us', tz='UTC')), pa.array(value)], schema=SCHEMA), row_group_size=ROW_GROUP)
+    "A row group at a time, each with only the names that occur in it."
+    for i in range(0, len(ts), ROW_GROUP):
+        part = slice(i, i + ROW_GROUP)
+        used, own = np.unique(code[part], return_inverse=True)
+        series = pa.DictionaryArray.from_arrays(pa.array(own, pa.int32()), pa.array([names[u] for u in used], pa.string()))
+        writer.write_table(pa.table([series, pa.array(ts[part], pa.int64()).cast(pa.timestamp('us', tz='UTC')), pa.array(value[part])], schema=SCHEMA), row_group_size=ROW_GROUP)
     return len(ts)
 
 def _flush_folder(folder: Path) -> None:
