@@ -177,14 +177,14 @@ class Service:
 def drill_policy(service: Service, host: str) -> Policies:
     "The policy of the real drill: it approves by itself, for this one process on this host."
     return Policies(opt_in=(host,), policies=(Policy(name='drill', match=Match(metric='process_cpu_percent', labels={'process': 'drill'}), mode='auto', allow_own_host=True,
-        ladder=(Step(do='command', parameters={'run': service.argv('restart')}),), limits={'unhealthy': 1., 'cooldown': 0}, verify={'back_for': 10, 'within': 90}),))
+        ladder=(Step(do='command', parameters={'run': service.argv('restart')}),), limits={'unhealthy': 1., 'cooldown': 0, 'attempts': 20, 'per_hour': 20}, verify={'back_for': 10, 'within': 90}),))
 
 def _free(settings) -> Path:
-    "The data folder, or one beside it while a loop holds its lease."
-    ledger = Ledger(open_state(settings.state_path))
-    lease = ledger.take_lease('drill looks', .001)
-    ledger.engine.dispose()
-    return settings.data_dir if lease.holder == 'drill looks' else settings.data_dir/'drill'
+    "The data folder, or one beside it while a loop holds its lease or incidents are open there."
+    engine = open_state(settings.state_path)
+    busy = Ledger(engine).take_lease('drill looks', .001).holder != 'drill looks' or open_incidents(engine)
+    engine.dispose()
+    return settings.data_dir/'drill' if busy else settings.data_dir
 
 # %% ../../nbs/remediation/07_drill.ipynb #82ec7c1f
 def drill_real(settings, seconds: float = 170,
