@@ -173,10 +173,11 @@ def _alert(name: str, expr: str, wait: str, severity: str, summary: str) -> str:
 
 _LOOP = '  - name: smartcloudops-loop\n    rules:\n' + ''.join(_alert(*a) for a in [
     ('LoopUnreachable', 'up{job="smartcloudops"} == 0', '2m', 'page', 'smartcloudops at {{ $labels.instance }} does not answer'),
-    ('LoopStale', 'time() - smartcloudops_loop_last_tick_timestamp_seconds{job="smartcloudops"} > 180', '1m', 'page',
+    ('LoopStale', 'time() - smartcloudops_loop_last_tick_timestamp_seconds{job="smartcloudops"} > '
+     '(120 + 3 * smartcloudops_loop_interval_seconds{job="smartcloudops"} or 180 + 0 * smartcloudops_loop_last_tick_timestamp_seconds{job="smartcloudops"})', '1m', 'page',
      'the loop has not ticked for {{ $value | humanizeDuration }}'),
-    ('LoopSlow', 'histogram_quantile(0.9, sum by (le) (rate(smartcloudops_loop_tick_duration_seconds_bucket{job="smartcloudops"}[15m]))) > 10', '15m', 'warn',
-     'nine in ten ticks take {{ $value | humanizeDuration }} or less; that is long'),
+    ('LoopSlow', 'avg_over_time(smartcloudops_loop_tick_duration_seconds{job="smartcloudops"}[15m]) > smartcloudops_loop_interval_seconds{job="smartcloudops"}', '15m', 'warn',
+     'a tick takes {{ $value | humanizeDuration }}, longer than its interval'),
     ('SeriesLate', 'smartcloudops_series_age_seconds_max{job="smartcloudops"} > 900', '5m', 'warn', 'nothing heard from {{ $labels.host }} for {{ $value | humanizeDuration }}'),
     ('IncidentOpen', 'sum by (severity) (smartcloudops_incidents_open{job="smartcloudops"}) > 0', '1m', 'warn', '{{ $value }} incidents open ({{ $labels.severity }})'),
     ('BreakerOpen', 'smartcloudops_breaker_open{job="smartcloudops"} == 1', '0s', 'page', 'policy {{ $labels.policy }} stopped itself after repeated failures'),
