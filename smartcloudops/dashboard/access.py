@@ -112,7 +112,7 @@ def not_local() -> str | None:
     return None
 
 # %% ../../nbs/dashboard/04_access.ipynb #b656de22
-PUBLIC = {'static', 'health', 'ready', 'login', 'icon'}
+PUBLIC = {'static', 'health', 'ready', 'icon'}
 SAFE = {'GET', 'HEAD', 'OPTIONS'}
 
 class Refused(Exception):
@@ -156,10 +156,10 @@ def guard(app: Flask, access: Access, csrf) -> None:
     @app.before_request
     def ask():
         g.person = None
-        if request.endpoint in PUBLIC and access.open and request.endpoint != 'login': return
+        if request.endpoint in PUBLIC: return
         if request.endpoint == 'api.alerts' and alerts_allowed(access): g.person = Person('alertmanager', 'operator', 'token'); return
         g.person = identify(access, limiter)
-        if request.endpoint in PUBLIC: return csrf.protect() if request.method not in SAFE else None
+        if request.endpoint == 'login': return csrf.protect() if request.method not in SAFE else None
         if g.person is None: return unknown()
         if request.method in SAFE: return
         if g.person.via != 'token': csrf.protect()
@@ -171,8 +171,8 @@ def unknown():
     raise Refused(401, 'log in, or send a token: Authorization: Bearer TOKEN')
 
 def wants_html() -> bool:
-    "Whether the request names text/html; `*/*` alone does not."
-    return any(kind == 'text/html' for kind, quality in request.accept_mimetypes if quality > 0)
+    "Whether the request names text/html, or is the page's own for a piece of itself; `*/*` alone does not."
+    return request.headers.get('HX-Request') == 'true' or any(kind == 'text/html' for kind, quality in request.accept_mimetypes if quality > 0)
 
 # %% ../../nbs/dashboard/04_access.ipynb #5fb43c7f
 def alerts_allowed(access: Access) -> bool:

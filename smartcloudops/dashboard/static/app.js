@@ -67,7 +67,7 @@ function pick(i) {
 }
 const go = { n: 'now', h: 'hosts', a: 'actions', p: 'policies', s: 'silences', r: 'reports', t: 'aws_health' };
 document.addEventListener('keydown', e => {
-  if (e.ctrlKey || e.metaKey || e.altKey || e.repeat || e.target.matches('input,select,textarea') || $('dialog[open]')) return;
+  if (e.ctrlKey || e.metaKey || e.altKey || e.repeat || e.target.matches('input,select,textarea') && e.target.offsetParent || $('dialog[open]')) return;
   const k = e.key;
   if (g) { g = false; const link = go[k] && $(`.top nav a[data-page="${go[k]}"]`); if (link) { e.preventDefault(); location.href = link.href } return }
   if (k === 'g') g = true; else if (k === 'j') pick(at + 1); else if (k === 'k') pick(at - 1); else if (k === 't') turn(); else if (k === '?') open('help');
@@ -128,10 +128,10 @@ if (live) {
 }
 
 /* ---- pieces that the server sends anew: swapped only where they say something else ---- */
-const gist = e => { const c = e.cloneNode(true); $$('[data-since],[data-until],time', c).forEach(x => { x.textContent = '' }); c.removeAttribute('hx-swap-oob'); $$('[data-row]', c).forEach(x => x.classList.remove('sel')); return c.innerHTML };
+const gist = e => { const c = e.cloneNode(true); $$('[data-since],[data-until],time', c).forEach(x => { x.textContent = '' }); $$('input[name=csrf_token]', c).forEach(x => x.removeAttribute('value')); $$('[data-row]', c).forEach(x => x.classList.remove('sel')); return c.innerHTML };
 body.addEventListener('htmx:oobBeforeSwap', e => {
   const fresh = e.detail.fragment.firstElementChild || e.detail.fragment, old = e.detail.target;
-  if (fresh && old && gist(fresh) === gist(old)) e.detail.shouldSwap = false;
+  if (fresh && old && (gist(fresh) === gist(old) || $('dialog[open]', old))) e.detail.shouldSwap = false;
   else $$('[data-keep]', old).forEach(x => { kept[x.id] = x.checked });
 });
 const kept = {};

@@ -1,0 +1,207 @@
+"The page in a real browser: an incident's whole story, keyboard, phone, dark, without JavaScript, axe-core, and nothing from elsewhere."
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from playwright.sync_api import expect, sync_playwright
+
+from smartcloudops.core.inventory import own_host
+from smartcloudops.core.runtime import now
+from smartcloudops.core.state import beat, open_state
+from smartcloudops.monitoring.history import History
+from smartcloudops.remediation.ledger import Ledger
+from smartcloudops.remediation.policy import load_policies
+from tests.conftest import soak
+from tests.fleet import anomaly, build, case, plan
+from tests.screenshots import CHROMIUM, CPU, serving
+
+pytestmark = pytest.mark.phase5
+PAGES = ['/', '/incidents/6', '/incidents/5', '/incidents/1', '/incidents', '/hosts', '/hosts/web-7', f'/series/{CPU}', '/actions', '/policies', '/silences', '/reports', '/aws-health', '/settings', '/nothing']
+AXE = (Path(__file__).parent/'vendor'/'axe'/'axe.min.js').read_text()
+
+
+@pytest.fixture(scope='module')
+def browser():
+    with sync_playwright() as p:
+        chromium = p.chromium.launch(**CHROMIUM)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope='module')
+def night(tmp_path_factory):
+    with serving(build(tmp_path_factory.mktemp('night'))) as address: yield address
+
+
+class Watched:
+    "A page whose console, errors and requests are written down."
+    def __init__(self, browser, **look):
+        self.context = browser.new_context(**{'viewport': dict(width=1280, height=800), 'reduced_motion': 'reduce', **look})
+        self.page, self.wrong, self.asked = self.context.new_page(), [], []
+        self.page.on('console', lambda m: m.type in ('error', 'warning') and self.wrong.append(m.text))
+        self.page.on('pageerror', lambda e: self.wrong.append(str(e)))
+        self.page.on('request', lambda r: self.asked.append(r.url))
+
+    def open(self, address: str):
+        self.page.goto(address)
+        self.page.wait_for_selector('html[data-drawn="1"]', state='attached')
+        return self.page
+
+    def __enter__(self): return self
+    def __exit__(self, *_): self.context.close()
+
+
+def violations(page) -> list[str]:
+    page.evaluate(AXE)
+    found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")['violations']
+    return [f"{v['id']}: {n['html'][:120]} | {(n['any'] or n['all'] or n['none'] or [{}])[0].get('message', '')[:120]}" for v in found for n in v['nodes'][:3]]
+
+
+@pytest.mark.parametrize('look', ['light', 'dark', 'phone'])
+def test_every_page_is_accessible_and_quiet(browser, night, look):
+    options = dict(light={}, dark=dict(color_scheme='dark'), phone=dict(viewport=dict(width=360, height=780)))[look]
+    with Watched(browser, **options) as w:
+        for path in PAGES if look == 'light' else PAGES[::soak(3, 1)]:
+            page = w.open(night + path)
+            assert violations(page) == [], path
+            assert page.evaluate('document.documentElement.scrollWidth <= innerWidth + 1'), f'{path} is wider than the screen'
+        assert [t for t in w.wrong if '404' not in t] == []
+        assert all(url.startswith((night, 'data:')) for url in w.asked)
+
+
+def test_dialogs_are_accessible_too(browser, night):
+    with Watched(browser) as w:
+        page = w.open(night + '/incidents/6')
+        for key, dialog in (('?', 'help'), ('a', 'approve'), ('d', 'deny'), ('s', 'silence')):
+            page.keyboard.press(key)
+            expect(page.locator(f'dialog#{dialog}')).to_be_visible()
+            assert violations(page) == [], dialog
+            page.keyboard.press('Escape')
+            expect(page.locator(f'dialog#{dialog}')).to_be_hidden()
+
+
+def test_the_page_is_quiet_then_tells_and_an_operator_decides(browser, tmp_path):
+    "From nothing abnormal over a decision to recovered; the test is the loop, the browser the person on call."
+    folder = build(tmp_path, quiet=True, hosts={'web': 8})
+    engine, policies = open_state(folder/'smartcloudops.db'), load_policies(folder/'policies.yaml')
+    ledger, policy = Ledger(engine), policies.named('web-cpu-worker')
+    tick = lambda: beat(engine, 'loop', dict(interval=15., tick_seconds=.2, lag_seconds=4.), now())
+    with serving(folder) as address, Watched(browser) as w:
+        page = w.open(address)
+        expect(page.locator('h1')).to_contain_text('Nothing is abnormal')
+        at = now()
+        told = case(engine, [anomaly('web-7', 'cpu_utilization_percent', at - pd.Timedelta('2min'), at, 97)], at - pd.Timedelta('1min'), at)
+        action = ledger.record(plan(told, policy, 'web-7', 0, at, 97.), 'Restart worker.service on web-7', at=at)
+        ledger.change(action.id, 'awaiting_approval', at=at)
+        tick()
+        expect(page.locator('h1')).to_contain_text('1 waits for you', timeout=8000)
+        expect(page.locator('[data-host="web-7"]')).to_have_attribute('data-s', 'abnormal')
+        page.get_by_role('link', name='Review and decide').click()
+        expect(page.locator('[data-gate="approval"]')).to_contain_text('one operator has to say yes')
+        page.locator('.decide').get_by_role('button', name='Approve…').click()
+        page.get_by_role('button', name='Approve and send').click()
+        expect(page.locator('[data-toast]')).to_contain_text('Approved by local')
+        assert ledger.action(action.id).state == 'approved'
+        sent = now()
+        ledger.intend(action.id, ledger.take_lease('loop', 60), sent, judge_from=sent, judge_until=sent + pd.Timedelta('3min'))
+        ledger.change(action.id, 'verifying', 'Sent.')
+        tick()
+        expect(page.locator('[data-incident]')).to_have_attribute('data-s', 'verifying', timeout=8000)
+        ledger.change(action.id, 'recovered', 'cpu 31\u202f%, expected 20–44\u202f%, for 3\u202fmin.')
+        from dataclasses import replace
+        from smartcloudops.detection import incidents as cases
+        cases._write(engine, replace(cases.get_incident(engine, told.id), state='closed', closed=now()), now(), True)
+        tick()
+        expect(page.locator('#decide-h')).to_contain_text('Recovered', timeout=8000)
+        page.get_by_role('link', name='Now', exact=True).first.click()
+        expect(page.locator('h1')).to_contain_text('Nothing is abnormal')
+        expect(page.locator('.earlier')).to_contain_text('recovered')
+        assert w.wrong == []
+
+
+def test_a_value_changes_while_one_looks(browser, tmp_path):
+    host, engine = own_host(), open_state(tmp_path/'smartcloudops.db')
+    name = f'cpu_utilization_percent{{host="{host}"}}'
+    (tmp_path/'policies.yaml').write_text('policies: []\n')
+    def tick(value):
+        with History(tmp_path/'history.db') as history: history.append(pd.DataFrame({name: [value]}, index=pd.DatetimeIndex([now()], name='time')))
+        beat(engine, 'loop', {'interval': 5.}, now())
+    for value in (10., 11., 12.): tick(value)
+    with serving(tmp_path) as address, Watched(browser) as w:
+        page = w.open(address)
+        reading = page.locator(f'[data-reading][data-series="cpu_utilization_percent{{host=\\"{host}\\"}}"]')
+        expect(reading).to_have_attribute('data-value', '12')
+        tick(83.25)
+        expect(reading).to_have_attribute('data-value', '83.25', timeout=8000)
+        expect(reading).to_contain_text('83')
+        assert w.wrong == []
+
+
+def test_keyboard_alone(browser, night):
+    with Watched(browser) as w:
+        page = w.open(night)
+        page.keyboard.press('Tab')
+        expect(page.locator('.skip')).to_be_focused()
+        page.keyboard.press('j')
+        expect(page.locator('[data-row].sel')).to_have_attribute('data-incident', '6')
+        page.keyboard.press('j'); page.keyboard.press('k')
+        page.keyboard.press('Enter')
+        page.wait_for_url('**/incidents/6')
+        page.wait_for_selector('html[data-drawn="1"]', state='attached')
+        page.keyboard.press('a')
+        expect(page.get_by_role('button', name='Approve and send')).to_be_focused()
+        page.keyboard.press('Escape')
+        chart = page.locator('.plot').first
+        chart.focus()
+        page.keyboard.press('ArrowLeft')
+        reading = page.locator('.evidence [data-reading]').first
+        expect(reading).to_contain_text(':')                                       # the time under the cursor
+        page.keyboard.press('+'); page.keyboard.press('0')
+        page.locator('body').click(position=dict(x=5, y=400))
+        page.keyboard.press('g'); page.keyboard.press('h')
+        page.wait_for_url('**/hosts')
+        page.keyboard.press('t')
+        expect(page.locator('html')).to_have_attribute('data-theme', 'light')
+        page.keyboard.press('t')
+        expect(page.locator('html')).to_have_attribute('data-theme', 'dark')
+        page.reload()
+        expect(page.locator('html')).to_have_attribute('data-theme', 'dark')       # remembered, before anything is painted
+        assert w.wrong == []
+
+
+def test_without_javascript_one_can_read_and_decide(browser, tmp_path):
+    with serving(build(tmp_path, hosts={'web': 8, 'worker': 13})) as address, Watched(browser, java_script_enabled=False) as w:
+        page = w.page
+        page.goto(address)
+        assert '1 waits for you' in page.locator('h1').inner_text()
+        assert page.locator('.small noscript svg, .small svg.spark').count() >= 4 or 'spark' in page.content()
+        page.goto(address + '/hosts/web-7')
+        assert 'cpu' in page.locator('.stack').inner_text()
+        page.goto(address + '/incidents/6')
+        page.get_by_role('button', name='Deny').click()
+        assert 'Denied' in page.content() and page.get_by_role('button', name='Deny').count() == 0
+
+
+def test_a_lost_connection_is_said(browser, tmp_path):
+    with Watched(browser) as w:
+        with serving(build(tmp_path, hosts={'web': 8, 'worker': 13})) as address:
+            page = w.open(address)
+            expect(page.locator('[data-live] .state')).to_have_attribute('data-s', 'live')
+        w.context.set_offline(True)
+        expect(page.locator('[data-lost]')).to_contain_text('does not change until it is back', timeout=8000)
+        expect(page.locator('[data-live] .state')).to_have_attribute('data-s', 'lost')
+
+
+def test_zoom_brings_back_what_was_decimated(browser, tmp_path):
+    "A chart of many samples is drawn coarse; zooming asks the server for that stretch again."
+    folder = build(tmp_path, quiet=True, hosts={'web': 8})
+    with serving(folder) as address, Watched(browser) as w:
+        page = w.open(f'{address}/series/{CPU}?range=6h')
+        box = page.locator('.plot').bounding_box()
+        page.mouse.move(box['x'] + 500, box['y'] + 60); page.mouse.down(); page.mouse.move(box['x'] + 700, box['y'] + 60, steps=4); page.mouse.up()
+        page.wait_for_timeout(600)
+        asked = [u for u in w.asked if '/api/v1/points' in u][-1]
+        start, end = (float(re.search(rf'{name}=([\d.]+)', asked)[1]) for name in ('start', 'end'))
+        assert 1800 < end - start < 6000                                            # the stretch that was dragged, not the six hours
+        assert w.wrong == []
