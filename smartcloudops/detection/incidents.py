@@ -20,7 +20,7 @@ from ..core.inventory import canonical_host
 from ..core.runtime import DataError, StateError
 from ..core.series import Series, describe, short_name
 from ..core.settings import IncidentSettings
-from ..core.state import from_us, metadata, to_us
+from ..core.state import define_table, from_us, metadata, to_us
 from .anomalies import Anomaly, from_json, from_scores, lasting, sentence, to_json
 
 log = logging.getLogger('smartcloudops.detection')
@@ -58,7 +58,7 @@ class Changes:
     closed: tuple[Incident, ...] = ()
 
 # %% ../../nbs/detection/03_incidents.ipynb #cfdfd1ef
-incidents = sa.Table('incidents', metadata,
+incidents = define_table('incidents',
     sa.Column('id', sa.Integer, primary_key=True), sa.Column('fingerprint', sa.String, nullable=False, index=True),
     sa.Column('episode', sa.Integer, nullable=False), sa.Column('state', sa.String, nullable=False, index=True),
     sa.Column('kind', sa.String, nullable=False), sa.Column('severity', sa.String, nullable=False),
@@ -79,6 +79,7 @@ def _to_row(incident: Incident) -> dict:
     return row | times | dict(hosts=json.dumps(list(incident.hosts)), suspects=json.dumps(list(incident.suspects)),
                               anomalies=json.dumps([to_json(a) for a in incident.anomalies[:MOST]]))
 
+# %% ../../nbs/detection/03_incidents.ipynb #41bda2ec
 def _from_row(row) -> Incident:
     "The incident of a row."
     data = {k: v for k, v in row._mapping.items() if k in Incident.__dataclass_fields__}
@@ -100,10 +101,12 @@ def list_incidents(
     if limit is not None: query = query.limit(limit)
     with engine.connect() as c: return [_from_row(row) for row in c.execute(query)]
 
+# %% ../../nbs/detection/03_incidents.ipynb #e760e509
 def open_incidents(engine: sa.Engine) -> list[Incident]:
     "Incidents that are open now, newest first."
     return list_incidents(engine, 'open', limit=None)
 
+# %% ../../nbs/detection/03_incidents.ipynb #1b3014a8
 def get_incident(
     engine: sa.Engine,
     id: str | int,
@@ -130,21 +133,28 @@ def _ordered(anomaly: Anomaly) -> bool:
     "Whether a human ordered this one: a rule, silence, somebody's alert."
     return anomaly.origin.startswith('rule') or anomaly.origin in ('absent', 'external')
 
-def _earned(anomaly: Anomaly, cfg: IncidentSettings, company: int) -> bool:
+def _lives(anomaly: Anomaly) -> bool:
+    "Whether a learned anomaly is more than an odd sample or two (where its finder counts them) and matters."
+    return anomaly.ongoing and (anomaly.last is None or anomaly.rows >= 3) and matters(anomaly)
+
+# %% ../../nbs/detection/03_incidents.ipynb #381e2b8f
+def _earned(anomaly: Anomaly, now: pd.Timestamp, cfg: IncidentSettings, company: int) -> bool:
     "Whether a learned anomaly lasted long enough, surely enough, to be told."
     needed = cfg.sustain_seconds / (2 if company > 1 else 1)
-    lasted = ((anomaly.last or anomaly.start) - anomaly.start).total_seconds()
-    return anomaly.ongoing and anomaly.confidence >= cfg.min_confidence and anomaly.rows >= 3 and lasted >= needed and matters(anomaly)
+    lasted = ((anomaly.last or now) - anomaly.start).total_seconds()
+    return _lives(anomaly) and anomaly.confidence >= cfg.min_confidence and lasted >= needed
 
+# %% ../../nbs/detection/03_incidents.ipynb #a5d4c6b8
 def openers(
     anomalies: Iterable[Anomaly],
+    now: pd.Timestamp,
     cfg: IncidentSettings,
 ) -> list[Anomaly]:
     "Those that may open an incident by themselves: learned ones while they last, ordered ones also when they just ended."
     anomalies = list(anomalies)
-    learned = [a for a in anomalies if a.ongoing and not _ordered(a) and a.rows >= 3 and matters(a)]
+    learned = [a for a in anomalies if not _ordered(a) and _lives(a)]
     company = pd.Series([a.host for a in learned], dtype=object).value_counts()
-    return [a for a in anomalies if _ordered(a) or _earned(a, cfg, company.get(a.host, 0))]
+    return [a for a in anomalies if _ordered(a) or _earned(a, now, cfg, company.get(a.host, 0))]
 
 # %% ../../nbs/detection/03_incidents.ipynb #b85beeda
 def _near(a: Anomaly, b: Anomaly, graph: Mapping | None) -> bool:
@@ -154,6 +164,7 @@ def _near(a: Anomaly, b: Anomaly, graph: Mapping | None) -> bool:
     if b.host in calls.get(a.host, ()) or a.host in calls.get(b.host, ()): return True
     return Series.parse(a.series).metric == Series.parse(b.series).metric and a.origin != 'external' and b.origin != 'external'
 
+# %% ../../nbs/detection/03_incidents.ipynb #5aec4f60
 def _grouped(anomalies: list[Anomaly], cfg: IncidentSettings, graph: Mapping | None) -> list[list[Anomaly]]:
     "Anomalies in order of start, joined to the first group whose latest start is near in time and place."
     groups: list[list[Anomaly]] = []
@@ -190,6 +201,7 @@ def incident_kind(anomaly: Anomaly) -> str:
     if words[0] == 'http': return 'latency' if 'duration' in words else 'requests'
     return KINDS_OF.get(words[0], words[0])
 
+# %% ../../nbs/detection/03_incidents.ipynb #f85709af
 def fingerprint(anomaly: Anomaly) -> str:
     "Which trouble this is: metric, labels and host, but not when or who saw it."
     what = 'absent' if anomaly.origin == 'absent' else anomaly.series
@@ -221,13 +233,14 @@ def _joins(anomaly: Anomaly, incident: Incident, keys: set, cfg: IncidentSetting
     if abs((anomaly.start - latest).total_seconds()) > cfg.together_seconds: return False
     return len(incident.hosts) >= cfg.fleet_hosts or any(_near(anomaly, a, graph) for a in incident.anomalies[:20])
 
+# %% ../../nbs/detection/03_incidents.ipynb #fa874a22
 def _merged(known: Iterable[Anomaly], fresh: Iterable[Anomaly]) -> list[Anomaly]:
     "Known anomalies in their newest version, and the new ones; what was not heard of any more has ended."
     current = {(a.series, a.origin): a for a in fresh}
     gone = [replace(a, ongoing=False, end=a.end or a.last or a.start) for a in known if (a.series, a.origin) not in current]
     return _lead([*gone, *current.values()])
 
-# %% ../../nbs/detection/03_incidents.ipynb #fa874a22
+# %% ../../nbs/detection/03_incidents.ipynb #1b514d36
 def _holds(incident: Incident) -> bool:
     "Whether what opened it still goes on."
     ordered = [a for a in incident.anomalies if _ordered(a)]
@@ -238,6 +251,7 @@ def _every(anomaly: Anomaly) -> float:
     rhythm = ((anomaly.last or anomaly.start) - anomaly.start).total_seconds() / max(1, anomaly.rows - 1)
     return anomaly.labels.get('every') or rhythm
 
+# %% ../../nbs/detection/03_incidents.ipynb #2c17cc7c
 def _quiet_needed(incident: Incident, cfg: IncidentSettings) -> float:
     "Seconds of quiet that close it: three samples at least, and twice as long each time it came back after the first, at most an hour."
     quiet = max([cfg.quiet_seconds, *(3 * _every(a) for a in incident.anomalies if _ordered(a) and a.origin != 'absent')])
@@ -258,6 +272,7 @@ def severity(
     wide = len({a.host for a in ongoing}) >= cfg.fleet_hosts
     return 'page' if any(_ordered(a) or wide or lasting(a, now) >= 3600 for a in ongoing) else 'warn'
 
+# %% ../../nbs/detection/03_incidents.ipynb #e8a28f39
 def budget_left(
     engine: sa.Engine,
     now: pd.Timestamp,
@@ -271,7 +286,7 @@ def budget_left(
     return left, min(left, -(-cfg.pages_per_week * 2 // 7) - today)
 
 # %% ../../nbs/detection/03_incidents.ipynb #5c0ab898
-feedbacks = sa.Table('feedback', metadata,
+feedbacks = define_table('feedback',
     sa.Column('id', sa.Integer, primary_key=True), sa.Column('incident', sa.String, nullable=False), sa.Column('at', sa.BigInteger, nullable=False),
     sa.Column('by', sa.String, nullable=False), sa.Column('verdict', sa.String, nullable=False), sa.Column('series', sa.String, nullable=False, index=True),
     sa.Column('kind', sa.String, nullable=False), sa.Column('low', sa.Float), sa.Column('high', sa.Float), sa.Column('hour', sa.Float))
@@ -312,6 +327,7 @@ def normal_patterns(engine: sa.Engine) -> dict[str, list]:
     for row in rows: patterns.setdefault(row.series, []).append(row)
     return patterns
 
+# %% ../../nbs/detection/03_incidents.ipynb #4b98609c
 def is_normal(
     anomaly: Anomaly,
     patterns: Mapping[str, list],       # from normal_patterns
@@ -337,6 +353,7 @@ def _suspects(anomalies: list[Anomaly], frame: pd.DataFrame | None, graph: Mappi
     order = sorted(anomalies, key=lambda a: (a.start, -excess(a), a.series))
     return [dict(series=a.series, host=a.host, score=round(min(1., a.score), 4)) for a in order[:5]]
 
+# %% ../../nbs/detection/03_incidents.ipynb #129b195e
 def blamed(incident: Incident, frame: pd.DataFrame | None, graph: Mapping | None) -> Incident:
     "The incident with suspects, their sentence, and the host they point to."
     found = _suspects(list(incident.anomalies), frame, graph)
@@ -359,6 +376,7 @@ def _write(engine: sa.Engine, incident: Incident, active: pd.Timestamp, counted:
         made = c.execute(incidents.insert().values(row | dict(counted=counted)))
     return replace(incident, id=str(made.inserted_primary_key[0]))
 
+# %% ../../nbs/detection/03_incidents.ipynb #5566b915
 def _recently(engine: sa.Engine, since: pd.Timestamp) -> list[Incident]:
     "Own incidents that closed after `since`, newest first."
     query = sa.select(incidents).where(incidents.c.state == 'closed', incidents.c.closed >= to_us(since), ~incidents.c.external).order_by(incidents.c.closed.desc())
@@ -396,6 +414,7 @@ class _Tick:
     frame: pd.DataFrame | None
     graph: Mapping | None
 
+# %% ../../nbs/detection/03_incidents.ipynb #976e5346
 def _refresh(tick: _Tick, before: Incident, fresh: list[Anomaly]) -> tuple[Incident, bool]:
     "An open incident after this tick, stored; and whether there is news about it."
     found = _merged(before.anomalies, fresh)
@@ -410,13 +429,14 @@ def _refresh(tick: _Tick, before: Incident, fresh: list[Anomaly]) -> tuple[Incid
     _write(tick.engine, after, active, after.severity == 'page')
     return after, (len(after.anomalies), after.hosts, after.severity) != (len(before.anomalies), before.hosts, before.severity)
 
-# %% ../../nbs/detection/03_incidents.ipynb #976e5346
+# %% ../../nbs/detection/03_incidents.ipynb #850514d8
 def _aftermath(tick: _Tick, anomaly: Anomaly, recent: list[Incident]) -> bool:
     "Whether a learned anomaly is the tail of an incident that closed: recovery is a change of level too."
     if _ordered(anomaly): return False
     grace = pd.Timedelta(seconds=tick.cfg.flap_seconds)
     return any(anomaly.host in i.hosts and anomaly.start <= i.closed + grace and tick.now <= i.closed + 6 * grace for i in recent)
 
+# %% ../../nbs/detection/03_incidents.ipynb #fe51ce74
 def _open(tick: _Tick, group: list[Anomaly], recent: list[Incident]) -> tuple[Incident | None, bool]:
     "A new incident, or one that flaps back; None when the budget forbids it. And whether it is new."
     found = _lead(group)
@@ -432,7 +452,7 @@ def _open(tick: _Tick, group: list[Anomaly], recent: list[Incident]) -> tuple[In
                    _hosts(found, found[0].host), title(found, tick.now, tick.fleet), '', tuple(found), started=min(a.start for a in found))
     return _write(tick.engine, blamed(new, tick.frame, tick.graph), tick.now, learned or level == 'page'), True
 
-# %% ../../nbs/detection/03_incidents.ipynb #850514d8
+# %% ../../nbs/detection/03_incidents.ipynb #00097039
 def _sorted_out(tick: _Tick, anomalies: list[Anomaly], known: list[Incident]) -> tuple[dict[str, list[Anomaly]], list[Anomaly]]:
     "Which anomaly belongs to which open incident, and those that belong to none."
     mine, free = {i.id: [] for i in known}, []
@@ -442,9 +462,10 @@ def _sorted_out(tick: _Tick, anomalies: list[Anomaly], known: list[Incident]) ->
         (mine[home.id] if home else free).append(a)
     return mine, free
 
+# %% ../../nbs/detection/03_incidents.ipynb #6854f155
 def _open_groups(tick: _Tick, free: list[Anomaly]) -> list[tuple[Incident, bool]]:
     "Open an incident for each group that holds an opener; the group's other ongoing anomalies come along."
-    able = openers(free, tick.cfg)
+    able = openers(free, tick.now, tick.cfg)
     if not able: return []
     recent = _recently(tick.engine, tick.now - 6 * pd.Timedelta(seconds=tick.cfg.flap_seconds))
     able = {(a.series, a.origin) for a in able if not _aftermath(tick, a, recent)}
@@ -480,7 +501,7 @@ class IncidentTracker:
                        tuple(i for i, _ in after if i.state == 'closed') + _forget_external(self.engine, now))
 
 # %% ../../nbs/detection/03_incidents.ipynb #055a6547
-external_alerts = sa.Table('external_alerts', metadata,
+external_alerts = define_table('external_alerts',
     sa.Column('fingerprint', sa.String, primary_key=True), sa.Column('status', sa.String, nullable=False), sa.Column('starts', sa.BigInteger, nullable=False),
     sa.Column('heard', sa.BigInteger, nullable=False, index=True), sa.Column('labels', sa.Text, nullable=False), sa.Column('annotations', sa.Text, nullable=False),
     sa.Column('incident', sa.String, nullable=False))
@@ -494,6 +515,7 @@ def _read_alert(alert, n: int, now: pd.Timestamp) -> dict:
     mark = alert.get('fingerprint') or hashlib.sha256(json.dumps(labels, sort_keys=True).encode()).hexdigest()[:16]
     return dict(fingerprint=str(mark), status=alert['status'], starts=_alert_time(alert.get('startsAt'), n, now), labels=dict(labels), annotations=dict(annotations))
 
+# %% ../../nbs/detection/03_incidents.ipynb #2676b3a5
 def _alert_time(text, n: int, now: pd.Timestamp) -> pd.Timestamp:
     "An RFC 3339 time; Alertmanager writes year 1 where it has none."
     if not text or str(text).startswith('0001-'): return now
@@ -543,10 +565,12 @@ def _ingest(engine: sa.Engine, alert: dict, now: pd.Timestamp, aliases: Mapping)
     _note(engine, alert, now, result.id)
     return result, how
 
+# %% ../../nbs/detection/03_incidents.ipynb #0f4dbd65
 def _ended(incident: Incident, now: pd.Timestamp) -> Incident:
     "An external incident, closed."
     return replace(incident, state='closed', closed=now, updated=now, anomalies=tuple(replace(a, ongoing=False, end=now) for a in incident.anomalies))
 
+# %% ../../nbs/detection/03_incidents.ipynb #90927482
 def _note(engine: sa.Engine, alert: dict, now: pd.Timestamp, incident: str) -> None:
     "Remember the alert as it was last heard."
     row = dict(fingerprint=alert['fingerprint'], status=alert['status'], starts=to_us(alert['starts']), heard=to_us(now),

@@ -260,4 +260,4 @@ def main(argv=None) -> int:
     return 1 if args.check and changed else 0
 
 # %% ../../nbs/monitoring/05_prometheus_config.ipynb #7de4a52a
-if __name__ == '__main__' and 'ipykernel' not in sys.modules: sys.exit(main())      # run as a script, not in a notebook
+if __name__ == '__main__' and '__file__' in globals(): sys.exit(main())      # run as a script, not in a notebook

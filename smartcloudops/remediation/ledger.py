@@ -20,7 +20,7 @@ import pandas as pd
 import sqlalchemy as sa
 
 from ..core.runtime import RemediationError, StateError, mask_secrets, now as time_now, write_atomically
-from ..core.state import from_us, metadata, recall, remember, to_us
+from ..core.state import define_table, from_us, metadata, recall, remember, to_us
 from .gates import OPEN, SECOND, Book, Lease, Past, Plan, Refusal, Silence, Switch
 from .policy import MODES, Policy
 
@@ -33,23 +33,23 @@ def _columns(**kinds: str) -> list[sa.Column]:
 
 def _id() -> sa.Column: return sa.Column('id', sa.Integer, primary_key=True, autoincrement=True)
 
-actions = sa.Table('actions', metadata, _id(), *_columns(
+actions = define_table('actions', _id(), *_columns(
     key='str', incident='str', fingerprint='str', episode='int', policy='str', step='int', operation='str', target='str', attempt='int',
     state='str', mode='str', plan='text', plan_hash='str', gates='text', sentence='text', verdict='text',
     made='int', updated='int', expires='int?', sent='int?', judge_from='int?', judge_until='int?', ended='int?', fence='int?', report='text?'),
     sa.Index('actions_state', 'state'), sa.Index('actions_target', 'target', 'sent'), sa.Index('actions_key', 'key'),
     sa.Index('actions_one_send', 'key', unique=True, sqlite_where=sa.text('sent is not null'), postgresql_where=sa.text('sent is not null')))
+approvals = define_table('approvals', _id(), *_columns(action='int', plan_hash='str', who='str', comment='text', at='int', expires='int', used='int?'))
+silences = define_table('silences', _id(), *_columns(host='str', metric='str', starts='int', ends='int', who='str', reason='text', made='int'))
+switches = define_table('switches', _id(), *_columns(on='int', who='str', reason='text', at='int'))
 
-approvals = sa.Table('approvals', metadata, _id(), *_columns(action='int', plan_hash='str', who='str', comment='text', at='int', expires='int', used='int?'))
-silences = sa.Table('silences', metadata, _id(), *_columns(host='str', metric='str', starts='int', ends='int', who='str', reason='text', made='int'))
-switches = sa.Table('switches', metadata, _id(), *_columns(on='int', who='str', reason='text', at='int'))
-policy_modes = sa.Table('policy_modes', metadata, _id(), *_columns(policy='str', mode='str', policy_hash='str', who='str', reason='text', at='int'))
-breakers = sa.Table('breakers', metadata, _id(), *_columns(policy='str', who='str', reason='text', at='int'))
-leases = sa.Table('leases', metadata, sa.Column('name', sa.String, primary_key=True), *_columns(holder='str', fence='int', until='int'))
-
-audit = sa.Table('audit', metadata, sa.Column('seq', sa.Integer, primary_key=True, autoincrement=False), *_columns(
+# %% ../../nbs/remediation/02_ledger.ipynb #171580ca
+policy_modes = define_table('policy_modes', _id(), *_columns(policy='str', mode='str', policy_hash='str', who='str', reason='text', at='int'))
+breakers = define_table('breakers', _id(), *_columns(policy='str', who='str', reason='text', at='int'))
+leases = define_table('leases', sa.Column('name', sa.String, primary_key=True), *_columns(holder='str', fence='int', until='int'))
+audit = define_table('audit', sa.Column('seq', sa.Integer, primary_key=True, autoincrement=False), *_columns(
     at='int', who='str', event='str', subject='str', before='str', after='str', detail='text', digest='str', previous='str', hash='str'))
-audit_head = sa.Table('audit_head', metadata, sa.Column('id', sa.Integer, primary_key=True, autoincrement=False), *_columns(seq='int', hash='str'))
+audit_head = define_table('audit_head', sa.Column('id', sa.Integer, primary_key=True, autoincrement=False), *_columns(seq='int', hash='str'))
 SUBJECTS = {t.name: t for t in (actions, approvals, silences, switches, policy_modes, breakers)}
 
 # %% ../../nbs/remediation/02_ledger.ipynb #582bc72c
@@ -76,6 +76,7 @@ def chain_hash(entry: dict) -> str:
     "The hash of an audit row: over everything in it but the hash itself, the previous hash included."
     return digest({k: v for k, v in entry.items() if k != 'hash'})
 
+# %% ../../nbs/remediation/02_ledger.ipynb #9085bbb3
 def _append(c: sa.Connection, who: str, event: str, subject: str, row: dict, at: int, before: str = '', after: str = '', detail: dict | None = None) -> dict:
     "Add an audit row at the end of the chain, within the caller's transaction."
     head = c.execute(audit_head.update().where(audit_head.c.id == 1).values(seq=audit_head.c.seq + 1).returning(audit_head.c.seq, audit_head.c.hash)).first()
@@ -121,6 +122,7 @@ class Action:
         "What the gates need of it."
         return Past(self.id, self.key, self.fingerprint, self.episode, self.policy, self.step, self.target, self.attempt, self.state, to_us(self.sent), to_us(self.made))
 
+# %% ../../nbs/remediation/02_ledger.ipynb #90366179
 _TIMES = ('made', 'updated', 'expires', 'sent', 'judge_from', 'judge_until', 'ended')
 
 def _action(row) -> Action:
@@ -132,6 +134,7 @@ def _action(row) -> Action:
 class Superseded(RemediationError):
     "Another process has taken the lease or the action meanwhile; nothing was written."
 
+# %% ../../nbs/remediation/02_ledger.ipynb #421dc725
 class _Chain:
     "The transaction that every change goes through."
     def __init__(self, engine: sa.Engine, anchor: str | Path | None = None):     # anchor: file outside the database with the last row's number and hash
@@ -165,6 +168,7 @@ class _Chain:
         note(who, event, f'{table.name}:{new}', row, at, '', after, detail)
         return new
 
+# %% ../../nbs/remediation/02_ledger.ipynb #7ec8ef10
 def _row(c: sa.Connection, table: sa.Table, id: int) -> dict:
     return dict(c.execute(sa.select(table).where(table.c.id == id)).one()._mapping)
 
@@ -178,6 +182,7 @@ def _plan_row(plan: Plan, state: str, sentence: str, verdict: str) -> dict:
 
 def _finite(x: float) -> float | None: return x if x == x and abs(x) != float('inf') else None
 
+# %% ../../nbs/remediation/02_ledger.ipynb #87b0dcf7
 def _refusal_row(refusal: Refusal, policy: Policy, at: int) -> dict:
     step = policy.ladder[min(refusal.step, len(policy.ladder) - 1)]
     content = {'operation': step.do, 'parameters': dict(step.parameters), 'target': refusal.target, 'series': refusal.series, 'gate': refusal.gate, 'runbook': policy.runbook}
@@ -186,6 +191,7 @@ def _refusal_row(refusal: Refusal, policy: Policy, at: int) -> dict:
                 target=refusal.target, attempt=0, state='refused', mode=refusal.mode, plan=json.dumps(content, sort_keys=True, default=str), plan_hash='',
                 gates=json.dumps([v.plain() for v in refusal.verdicts or (refusal.verdict,)]), sentence='', verdict=refusal.sentence, made=at, updated=at, ended=at)
 
+# %% ../../nbs/remediation/02_ledger.ipynb #62248a92
 class _Records(_Chain):
     "Writing decisions down."
     def record(self,
@@ -235,6 +241,9 @@ class _Changes(_Records):
         note(who, event or to, f'actions:{id}', _row(c, actions, id), at, before, to, detail)
         return _action(c.execute(sa.select(actions).where(actions.c.id == id)).one())
 
+# %% ../../nbs/remediation/02_ledger.ipynb #1895a85f
+class _Intents(_Changes):
+    "The intent to send."
     def intend(self,
                id: int, lease: Lease, at,
                judge_from=None, judge_until=None,
@@ -258,7 +267,8 @@ class _Changes(_Records):
 # %% ../../nbs/remediation/02_ledger.ipynb #0a482707
 EXECUTOR = 'executor'
 
-class _Leases(_Changes):
+# %% ../../nbs/remediation/02_ledger.ipynb #71af136e
+class _Leases(_Intents):
     "Who may act."
     def take_lease(self, holder: str, seconds: float, at=None) -> Lease:
         "Renew or take over the lease where that is allowed; returns whoever holds it now."
@@ -283,6 +293,7 @@ def _who(who: str) -> str:
     if not str(who or '').strip(): raise RemediationError('say who you are: the audit names who did what')
     return str(who).strip()[:100]
 
+# %% ../../nbs/remediation/02_ledger.ipynb #b4edf504
 class _Approvals(_Leases):
     "What people decide."
     def approve(self, id: int, who: str, comment: str = '', plan_hash: str | None = None, at=None) -> Action:
@@ -418,6 +429,7 @@ class Verification:
     text: str                # one sentence
     where: str = ''          # the row that does not fit: 'audit 12', 'actions:3'
 
+# %% ../../nbs/remediation/02_ledger.ipynb #746d9bc9
 def _chain(rows) -> tuple[int, str, dict, Verification | None]:
     "Walk the chain: rows that fit, the last hash, each subject's last digest, and what does not fit."
     count, previous, last = 0, GENESIS, {}
@@ -431,7 +443,7 @@ def _chain(rows) -> tuple[int, str, dict, Verification | None]:
         count, previous, last[entry['subject']] = count + 1, entry['hash'], entry
     return count, previous, last, None
 
-# %% ../../nbs/remediation/02_ledger.ipynb #746d9bc9
+# %% ../../nbs/remediation/02_ledger.ipynb #5d775d82
 def _compare(c: sa.Connection, last: dict, count: int) -> Verification | None:
     "Every row of the audited tables against the digest of its last change."
     seen = {s for s in last if s.split(':')[0] in SUBJECTS}
@@ -444,6 +456,7 @@ def _compare(c: sa.Connection, last: dict, count: int) -> Verification | None:
     if seen: return Verification(False, count, f'{min(seen)} was removed; audit row {last[min(seen)]["seq"]} tells of it', min(seen))
     return None
 
+# %% ../../nbs/remediation/02_ledger.ipynb #9416ff32
 def _anchored(anchor: Path | None, c: sa.Connection, count: int) -> Verification | None:
     "The chain reaches at least as far as the file outside the database says."
     if anchor is None or not anchor.exists(): return None
@@ -453,6 +466,7 @@ def _anchored(anchor: Path | None, c: sa.Connection, count: int) -> Verification
     if found == hash: return None
     return Verification(False, count, f'{anchor.name} knows {int(seq)} rows, the ledger has {count}: the end was cut off' if found is None else f'row {int(seq)} is not the one that {anchor.name} knows', f'audit {int(seq)}')
 
+# %% ../../nbs/remediation/02_ledger.ipynb #c588076f
 class Ledger(_Reading):
     "Actions and audit rows in the state database; every method is one transaction."
     def verify(self) -> Verification:
@@ -481,6 +495,7 @@ def verify_lines(text: str) -> Verification:
         previous, count = entry['hash'], n
     return Verification(True, count, f'{count} rows, unbroken')
 
+# %% ../../nbs/remediation/02_ledger.ipynb #851a5b66
 def copy_segments(ledger: Ledger, bucket: str, s3_client,
                   most: int = 1000,      # rows a segment
                  ) -> int:
