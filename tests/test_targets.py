@@ -111,3 +111,46 @@ def test_promtool_and_amtool_accept_all_of_it(tmp_path):
     for command in (['promtool', 'check', 'config', 'prometheus.yml'], ['promtool', 'check', 'rules', 'rules/smartcloudops.yml'], ['amtool', 'check-config', 'alertmanager.yml']):
         done = subprocess.run(command, cwd=tmp_path/'prometheus', capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_discovery_keeps_what_people_wrote_and_refreshes_its_own(tmp_path, monkeypatch):
+    import boto3
+    from botocore.config import Config
+    from moto import mock_aws
+    from smartcloudops.core.runtime import AwsError
+    from smartcloudops.monitoring.targets import discover
+    for name in ('AWS_ACCESS_KEY_ID', 'AWS_SECRET_ACCESS_KEY'): monkeypatch.setenv(name, 'testing')
+    hand = {'_comment': 'kept', 'app': ['web-1:5000', {'target': 'web-2:5000', 'labels': {'tier': 'shop'}}], 'node_exporter': []}
+    path = targets_file(tmp_path, hand)
+    with mock_aws():
+        ec2 = boto3.client('ec2', region_name='eu-west-1')
+        ids = [i['InstanceId'] for i in ec2.run_instances(ImageId='ami-12c6146b', MinCount=3, MaxCount=3)['Instances']]
+        first = discover(path, ec2)
+        data = json.loads(path.read_text())
+        assert (len(first.added), first.removed, first.kept, first.changed) == (6, (), 2, True)
+        assert data['_comment'] == 'kept' and data['app'][:2] == hand['app']
+        assert {e['labels']['host'] for e in data['node_exporter']} == set(ids)
+        assert not discover(path, ec2).changed
+        ec2.terminate_instances(InstanceIds=ids[:1])
+        second = discover(path, ec2, ports={'node_exporter': 9100})
+        assert len(second.removed) == 1 and second.added == ()
+        assert discover(tmp_path/'new.json', ec2).changed and len(json.loads((tmp_path/'new.json').read_text())['app']) == 2
+    before = path.read_bytes()
+    unreachable = boto3.client('ec2', region_name='eu-west-1', endpoint_url='http://127.0.0.1:9', config=Config(retries=dict(total_max_attempts=1)))
+    with pytest.raises(AwsError, match='left as it is'): discover(path, unreachable)
+    assert path.read_bytes() == before
+    targets_file(tmp_path, '{"app": [')
+    with pytest.raises(ConfigError, match='aws_targets.json'): discover(path, unreachable)
+
+
+def test_dashboards_are_deterministic_and_well_formed(tmp_path):
+    write_targets(load_settings(targets_file=targets_file(tmp_path)), tmp_path)
+    boards = {p.name: json.loads(p.read_text()) for p in (tmp_path/'grafana/dashboards').glob('*.json')}
+    assert set(boards) == {'fleet.json', 'host.json', 'loop.json'} and len({b['uid'] for b in boards.values()}) == 3
+    for board in boards.values():
+        assert board['title'] and board['editable'] is False and board['schemaVersion'] >= 36
+        places = [p['gridPos'] for p in board['panels']]
+        assert all(0 <= g['x'] and g['x'] + g['w'] <= 24 for g in places) and len({(g['x'], g['y']) for g in places}) == len(places)
+        assert all(t['expr'] and t['datasource']['uid'] == 'smartcloudops-prometheus' for p in board['panels'] for t in p['targets'])
+    assert {p: (ROOT/'infra'/p).read_text() for p in ('grafana/dashboards/fleet.json', 'grafana/dashboards/host.json', 'grafana/dashboards/loop.json')} == \
+           {f'grafana/dashboards/{n}': (tmp_path/'grafana/dashboards'/n).read_text() for n in boards}
