@@ -48,6 +48,7 @@ def to_json(anomaly: Anomaly) -> dict:
         return None if isinstance(value, float) and not np.isfinite(value) else value
     return {name: plain(value) for name, value in asdict(anomaly).items()}
 
+# %% ../../nbs/detection/00_anomalies.ipynb #6fd93383
 def from_json(data: dict) -> Anomaly:
     "The anomaly that `to_json` wrote."
     known = {k: v for k, v in data.items() if k in Anomaly.__dataclass_fields__}
@@ -62,6 +63,7 @@ def value_text(series: str, value: float) -> str:
     "A value of this series with its unit, as people write it: `97 %`, `4.0 MB/s`."
     return format_value(value, describe(Series.parse(series).metric).unit)
 
+# %% ../../nbs/detection/00_anomalies.ipynb #49b878ee
 def band_text(series: str, lower: float, upper: float) -> str:
     "The expected band, with one unit: `20–45 %`; one-sided where the other side is unknown, and within what the unit allows."
     metric = describe(Series.parse(series).metric)
@@ -71,6 +73,7 @@ def band_text(series: str, lower: float, upper: float) -> str:
     if np.isfinite(upper): return f'up to {format_value(upper, metric.unit)}'
     return f'at least {format_value(lower, metric.unit)}' if np.isfinite(lower) else ''
 
+# %% ../../nbs/detection/00_anomalies.ipynb #0563aa0b
 def lasting(anomaly: Anomaly, now: pd.Timestamp) -> float:
     "Seconds from the first abnormal sample to now, or to the end."
     until = anomaly.end if anomaly.end is not None else now
@@ -128,6 +131,7 @@ def _first(scores, at: pd.Timestamp, row: int, column: int, name: str) -> Anomal
     return Anomaly(name, Series.parse(name).host or '', at, kind=kinds[0] if kinds else 'unusual', rows=0, score=0., confidence=0.,
                    expected=pick('expected'), lower=pick('lower'), upper=pick('upper'))
 
+# %% ../../nbs/detection/00_anomalies.ipynb #cecc976c
 def _extend(before: Anomaly, scores, at: pd.Timestamp, row: int, column: int, value: float, flagged: bool) -> Anomaly:
     "The stretch with one more abnormal sample."
     pick = lambda what: float(np.atleast_2d(getattr(scores, what))[row, column])
@@ -138,7 +142,7 @@ def _extend(before: Anomaly, scores, at: pd.Timestamp, row: int, column: int, va
     return replace(before, last=at, rows=before.rows + 1, score=max(before.score, pick('score')), observed=value, end=None, ongoing=True,
                    confidence=max(before.confidence, confidence), labels=labels)
 
-# %% ../../nbs/detection/00_anomalies.ipynb #cecc976c
+# %% ../../nbs/detection/00_anomalies.ipynb #2f5f321d
 RAISED = .5            # score from which a sample keeps a stretch going
 ACCEPT = pd.Timedelta('6h')
 
@@ -147,6 +151,7 @@ def _is_out(anomaly: Anomaly, at: pd.Timestamp, value: float, score: float) -> b
     if at - pd.Timestamp(anomaly.labels['flagged']) > ACCEPT: return False
     return score >= RAISED or value < anomaly.lower or value > anomaly.upper
 
+# %% ../../nbs/detection/00_anomalies.ipynb #28f95816
 def _stretches(scores, frame: pd.DataFrame, flags: np.ndarray, column: int, current: Anomaly | None, quiet: int) -> tuple[Anomaly | None, list[Anomaly]]:
     "Walk one series' new rows: the stretch still open after them, and those that ended."
     name, values, ended = frame.columns[column], frame.iloc[:, column].to_numpy(), []

@@ -84,6 +84,7 @@ def _distances(scaler: Scaler, precision: np.ndarray, values: np.ndarray) -> np.
     known = np.clip(np.nan_to_num(scaled), -LIMIT, LIMIT)
     return np.where(np.isnan(scaled), np.nan, known @ precision / np.diag(precision))
 
+# %% ../../nbs/detection/02_joint.ipynb #b81d81bb
 def _calibrate(distance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     "The distance that 2 % of rows exceed, and the mean excess beyond it."
     size = np.abs(distance)
@@ -93,12 +94,14 @@ def _calibrate(distance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     excess = np.nansum(beyond, axis=0) / np.maximum(count, 1)
     return usual, np.maximum(excess, .25 * usual)
 
+# %% ../../nbs/detection/02_joint.ipynb #f9f0e730
 def _precision(scaler: Scaler, values: np.ndarray) -> np.ndarray:
     "The inverse of the shrunk covariance of these rows."
     from sklearn.covariance import LedoitWolf
     known = np.clip(np.nan_to_num(scaler.forward(values)), -LIMIT, LIMIT)
     return np.linalg.inv(LedoitWolf(assume_centered=True).fit(known).covariance_)
 
+# %% ../../nbs/detection/02_joint.ipynb #16176406
 def _learn(scaler: Scaler, values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     "Precision of all rows; what distance is usual, from blocks of time that were left out of it."
     edges = np.linspace(0, len(values), 4).astype(int)
@@ -132,6 +135,7 @@ def _rarity(model: JointDetector, size: np.ndarray) -> np.ndarray:
     outside = np.log10(1 / .02) + (size - model.usual) / model.tail / math.log(10)
     return np.where(size <= model.usual, inside, outside)
 
+# %% ../../nbs/detection/02_joint.ipynb #02df61c1
 def _score(model: JointDetector, frame: pd.DataFrame):
     "Scores of a frame by one host's model."
     from smartcloudops.detection.stream import KINDS, Scores
@@ -148,6 +152,7 @@ def _score(model: JointDetector, frame: pd.DataFrame):
                  anomaly=flag, evidence=np.where(flag, KINDS.index('pattern'), 0), confidence=np.where(np.isnan(values), np.nan, min(1., model.rows / 2000)))
     return Scores(**{k: _shaped(v, model.scaler.names, frame) for k, v in parts.items()})
 
+# %% ../../nbs/detection/02_joint.ipynb #11e10ae7
 def _shaped(values: np.ndarray, names: tuple, frame: pd.DataFrame) -> pd.DataFrame:
     "Values of the known series in the frame's shape."
     fill = {'b': False, 'i': 0}.get(values.dtype.kind, np.nan)
@@ -169,6 +174,7 @@ def save_joint(
     for old in sorted(folder.glob(f'{stem}.v*.npz'))[:-3]: old.unlink(missing_ok=True)
     return path
 
+# %% ../../nbs/detection/02_joint.ipynb #53f525a0
 def load_joint(path: str | Path) -> JointDetector:
     "A model that `save_joint` wrote; `DataError` when it is none."
     try:

@@ -38,6 +38,7 @@ def _threshold(name: str) -> float:
     from smartcloudops.core.settings import load_settings
     return float(getattr(load_settings().detection, name, 90.))
 
+# %% ../../nbs/detection/00_rules.ipynb #1d7c2cd6
 def detect_anomaly(
     metrics: Mapping,               # at least 'cpu' and 'memory', in percent
     cpu: float | None = None,       # threshold; None takes it from settings
@@ -202,6 +203,7 @@ def _trend_of(rule: Rule, record: dict) -> tuple[float, float, float] | None:
     if len(bins) < 8 or bins[-1, 0] - bins[0, 0] < BINS / 3: return None
     return trend(bins[:, 0] * rule.over / BINS / 3600, bins[:, 2])
 
+# %% ../../nbs/detection/00_rules.ipynb #c57c769e
 def _trend_breach(rule: Rule, record: dict, value: float) -> bool:
     "Whether the trend is what the rule warns of, beyond its own uncertainty; the record keeps the figures for the sentence."
     newest = record['bins'][-1][0]
@@ -249,6 +251,7 @@ def _hear(state: dict, host: str, series: str, at: float, now: float) -> None:
     heard['at'] = max(at, heard['at'])
     if series.startswith('cpu_utilization'): heard['series'] = series
 
+# %% ../../nbs/detection/00_rules.ipynb #6528bdab
 def _silence(rule: Rule, heard: dict, now: float) -> float | None:
     "Seconds of silence beyond what this host's rhythm explains; None when it is not silent."
     quiet = now - heard['at']
@@ -270,6 +273,7 @@ def _matches(rule: Rule, series: Series) -> bool:
 def _seconds(index: pd.DatetimeIndex) -> np.ndarray:
     return index.as_unit('us').asi8 / 1e6
 
+# %% ../../nbs/detection/00_rules.ipynb #608e7183
 def _last_heard(columns: list[str], times: np.ndarray, values: np.ndarray) -> dict[str, float]:
     "Time of the newest sample of each series that has one, in seconds."
     there = np.isfinite(values)
@@ -277,6 +281,7 @@ def _last_heard(columns: list[str], times: np.ndarray, values: np.ndarray) -> di
     newest = times[len(times) - 1 - there[::-1].argmax(axis=0)].tolist()
     return {columns[j]: newest[j] for j in np.flatnonzero(there.any(axis=0)).tolist()}
 
+# %% ../../nbs/detection/00_rules.ipynb #ebe1ba77
 def _listen(rule: Rule, heard: dict, newest: dict[str, tuple], now: float) -> None:
     "Note who was heard of; forget who stayed away for a day."
     for key, (host, column, at) in newest.items():

@@ -34,6 +34,7 @@ class Case:
     graph: dict[str, list[str]]   # host → hosts it calls
     truth: str | None             # host with the injected fault
 
+# %% ../../nbs/detection/04_suspects.ipynb #bceed61b
 def read_petshop(path: Path) -> pd.DataFrame:
     "One metrics.csv of PetShop (three header rows: component, metric, statistic) as a frame."
     read_text(path, 'PetShop metrics.csv')
@@ -42,6 +43,7 @@ def read_petshop(path: Path) -> pd.DataFrame:
     raw.columns = [str(Series(PETSHOP[metric], {'host': host, 'stat': stat})) for host, metric, stat in raw.columns]
     return raw.astype(float)
 
+# %% ../../nbs/detection/04_suspects.ipynb #d06ae50d
 def read_graph(path: Path) -> dict[str, list[str]]:
     "PetShop's graph.csv (a matrix, rows call columns) as host → hosts it calls."
     matrix = pd.read_csv(path, index_col=0)
@@ -53,6 +55,7 @@ def _joined(reference: pd.DataFrame, abnormal: pd.DataFrame) -> pd.DataFrame:
     reference = reference.set_axis(abnormal.index[0] - STEP * np.arange(len(reference), 0, -1))
     return pd.concat([reference, abnormal]).rename_axis('time')
 
+# %% ../../nbs/detection/04_suspects.ipynb #f8fa3f0a
 def petshop_cases(
     folder: str | Path,                # PetShop's dataset/ (scenarios inside)
 ) -> Iterator[Case]:
@@ -96,12 +99,13 @@ def _weights(frame: pd.DataFrame, hosts: Iterable[str]) -> dict[str, np.ndarray]
         if 'requests' in series.metric and not any(w in series.metric for w in ('duration', 'error', 'failed')): found.setdefault(series.host, frame[column].to_numpy())
     return {h: np.clip(np.nan_to_num(found[h]), 0., MOST) for h in hosts if h in found}
 
+# %% ../../nbs/detection/04_suspects.ipynb #c2cbfe74
 def _bad(values: np.ndarray, metric: str) -> np.ndarray:
     "Values turned so that higher is worse; availability in percent becomes the share that failed."
     if metric.endswith('availability_percent'): return (100 - values) / 100
     return -values if any(w in metric for w in LOW_IS_BAD) else values
 
-# %% ../../nbs/detection/04_suspects.ipynb #c2cbfe74
+# %% ../../nbs/detection/04_suspects.ipynb #85dfa4cb
 @dataclass(frozen=True)
 class _Extra:
     "One host's extra: as an amount and as a rate, a row each; NaN-free."
@@ -112,6 +116,7 @@ class _Extra:
 
 MOST = 1e60
 
+# %% ../../nbs/detection/04_suspects.ipynb #0d620d66
 def _extra(column: str, values: np.ndarray, weight: np.ndarray | None, reference: np.ndarray) -> _Extra | None:
     "The extra of one series over the median of its reference; None when its past is too short."
     values = np.clip(values, -MOST, MOST)         # larger ones can't be squared
@@ -123,7 +128,7 @@ def _extra(column: str, values: np.ndarray, weight: np.ndarray | None, reference
     typical = usual if weight is None else usual * np.median(weight[reference])
     return _Extra(column, amount, rate, abs(float(typical)))
 
-# %% ../../nbs/detection/04_suspects.ipynb #85dfa4cb
+# %% ../../nbs/detection/04_suspects.ipynb #225c7c0b
 def _reachable(target: str, graph: Mapping) -> dict[str, int]:
     "Hosts that may cause what the target sees, with their distance in calls."
     depth, queue = {target: 0}, [target]
@@ -134,6 +139,7 @@ def _reachable(target: str, graph: Mapping) -> dict[str, int]:
                 queue.append(called)
     return depth
 
+# %% ../../nbs/detection/04_suspects.ipynb #7992e39c
 def _extras(frame: pd.DataFrame, target: Series, reference: np.ndarray, depth: Mapping[str, int]) -> dict[str, _Extra]:
     "Extra of the target's metric on every host that may be its cause."
     alike = target.labels | {'host': ''}
@@ -167,6 +173,7 @@ def _reached(windows: np.ndarray) -> np.ndarray:
     count = max(1, math.ceil(PERSIST * windows.shape[1]))
     return np.partition(windows, -count, axis=1)[:, -count]
 
+# %% ../../nbs/detection/04_suspects.ipynb #b43e8c9f
 def _strength(extra: _Extra, reference: np.ndarray, grain: float) -> float:
     "How many times beyond its own quiet past the host is; above `MARGIN` it counts."
     length = int((~reference).sum())
@@ -184,6 +191,7 @@ def _own(share: Mapping[str, float], graph: Mapping, depth: Mapping[str, int]) -
     called = lambda h: max([share.get(c, 0.) for c in graph.get(h, ()) if c != h], default=0.)
     return {h: (max(0., s - called(h)) + .25 * s) / 1.25 + 1e-4 * depth.get(h, 0) for h, s in share.items()}
 
+# %% ../../nbs/detection/04_suspects.ipynb #21a3fe8e
 def _by_shares(frame: pd.DataFrame, target: Series, reference: np.ndarray, graph: Mapping, depth: Mapping[str, int]) -> dict[str, float] | None:
     "Column → score by bookkeeping; None where the target's metric is known on no other host."
     extras = _extras(frame, target, reference, depth)
@@ -209,6 +217,7 @@ def _onset(size: np.ndarray) -> float:
     "Where in the abnormal rows a series reached half of its greatest size, 0 to 1."
     return float(np.argmax(size >= .5 * size.max())) / max(1, len(size))
 
+# %% ../../nbs/detection/04_suspects.ipynb #6574d81e
 def _by_shape(frame: pd.DataFrame, target: Series, reference: np.ndarray, graph: Mapping, depth: Mapping[str, int]) -> dict[str, float]:
     "Column → score by shape, strength and order in time."
     aim = _extra(str(target), frame[str(target)].to_numpy(), None, reference)
@@ -222,7 +231,7 @@ def _by_shape(frame: pd.DataFrame, target: Series, reference: np.ndarray, graph:
     if str(target) not in found or found[str(target)][2] <= MARGIN: return {}
     return _ordered_in_time({c: f for c, f in found.items() if f[2] > MARGIN and f[1] >= .3}, graph)
 
-# %% ../../nbs/detection/04_suspects.ipynb #6574d81e
+# %% ../../nbs/detection/04_suspects.ipynb #34284335
 def _shape(extra: _Extra, aim: _Extra, reference: np.ndarray) -> tuple[float, float, float]:
     "Likeness to the target, strength in the direction it moved, onset."
     sign = np.sign(np.median(extra.amount[~reference])) or 1.
@@ -231,6 +240,7 @@ def _shape(extra: _Extra, aim: _Extra, reference: np.ndarray) -> tuple[float, fl
     scale = 1.4826 * np.median(np.abs(extra.amount[reference]))
     return max(0., likeness), _strength(turned, reference, .1 * scale + .002 * extra.usual + 1e-12), _onset(np.abs(extra.amount[~reference]))
 
+# %% ../../nbs/detection/04_suspects.ipynb #e02657b1
 def _ordered_in_time(found: dict, graph: Mapping) -> dict[str, float]:
     "Scores in which the earlier one, the stronger one and the one further down the calls win."
     if not found: return {}
@@ -248,6 +258,7 @@ def _resources(frame: pd.DataFrame, target: Series) -> list[str]:
     "The target and the series that are no service metrics: cpu, memory, disk, network."
     return [c for c in frame.columns if c == str(target) or not any(w in Series.parse(c).metric for w in SERVICE)]
 
+# %% ../../nbs/detection/04_suspects.ipynb #64491109
 def rank_suspects(
     frame: pd.DataFrame,              # before `at` the reference, from `at` on abnormal
     target: str | Series,             # the series that raised the alarm
@@ -273,6 +284,7 @@ def rank_suspects(
     rest = list(frame.columns) if scores is None else _resources(frame, series)     # the books are clean: only resources are left to look at
     return _ranking(_by_shape(frame[rest], series, reference, graph, depth) if scores is None or len(rest) > 1 else {})
 
+# %% ../../nbs/detection/04_suspects.ipynb #e3eb686b
 def _ranking(scores: Mapping[str, float]) -> pd.DataFrame:
     "Scores as the result, best first, ties by name."
     rows = sorted(((c, Series.parse(c).host, round(float(s), 6)) for c, s in scores.items()), key=lambda r: (-r[2], r[0]))
@@ -291,6 +303,7 @@ def judge_suspects(
         rows.append((case.name, case.name.split('/')[0], Series.parse(case.target).metric, case.truth, hosts[0] if hosts else None, place))
     return pd.DataFrame(rows, columns=['case', 'scenario', 'metric', 'truth', 'first', 'place'])
 
+# %% ../../nbs/detection/04_suspects.ipynb #c5704ea4
 def summarise_suspects(judged: pd.DataFrame) -> dict[str, float]:
     "top-1 and top-3 recall over the issues, specificity over the quiet windows; NaN where there is none."
     issues, quiet = judged[judged['truth'].notna()], judged[judged['truth'].isna()]
