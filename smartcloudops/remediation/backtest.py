@@ -12,16 +12,16 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-
 import numpy as np
 import pandas as pd
-
 from ..core.runtime import DataError, SmartCloudOpsError
 from ..core.series import Series, describe, format_duration
 from ..core.state import from_us, open_state, to_us
 from ..detection.anomalies import Anomaly
 from ..detection.incidents import Incident, list_incidents
 from .engine import fleet_limits, opt_in_tag
+
+# %% ../../nbs/remediation/05_backtest.ipynb #18b5ecca
 from .gates import FAILED, SECOND, Book, Lease, Past, Plan, Reading, Refusal, State, Switch, decide, matching
 from .policy import Limits, Policies, Policy, load_policies
 
@@ -42,6 +42,7 @@ def _anomaly(frame: pd.DataFrame, j: int, run: tuple[int, int], score: float, ba
     end = frame.index[b + 1] if b + 1 < len(frame) else frame.index[b]
     return Anomaly(name, Series.parse(name).host, frame.index[a], end, score, float(values.iloc[-1]) if len(values) else np.nan, band[0], band[1], band[2], kind, '', origin, False)
 
+# %% ../../nbs/remediation/05_backtest.ipynb #510dd1ea
 def learned_anomalies(frame: pd.DataFrame, sustain: float) -> list[Anomaly]:
     "Stretches that the stream detector finds abnormal for at least `sustain` seconds."
     from smartcloudops.detection.stream import StreamDetector
@@ -54,6 +55,7 @@ def learned_anomalies(frame: pd.DataFrame, sustain: float) -> list[Anomaly]:
                 out.append(_anomaly(frame, j, (a, b), float(np.nanmax(score[a:b + 1, j])), (expected[a, j], lower[a, j], upper[a, j]), 'unusual', 'stream'))
     return out
 
+# %% ../../nbs/remediation/05_backtest.ipynb #c1f94340
 def threshold_anomalies(frame: pd.DataFrame, thresholds: Mapping[str, float], lasting: float = 20) -> list[Anomaly]:
     "Stretches above a plain threshold, by metric."
     out = []
@@ -64,7 +66,7 @@ def threshold_anomalies(frame: pd.DataFrame, thresholds: Mapping[str, float], la
             if (frame.index[run[1]] - frame.index[run[0]]).total_seconds() >= lasting: out.append(_anomaly(frame, j, run, 1., (np.nan, np.nan, limit), 'threshold', 'rule:threshold'))
     return out
 
-# %% ../../nbs/remediation/05_backtest.ipynb #510dd1ea
+# %% ../../nbs/remediation/05_backtest.ipynb #74990d73
 def join(anomalies: Iterable[Anomaly], within: float = 120, quiet: float = 60) -> list[Incident]:
     "Anomalies of one host that overlap, or follow within so many seconds, as one closed incident each; oldest first."
     groups: list[list[Anomaly]] = []
@@ -75,6 +77,7 @@ def join(anomalies: Iterable[Anomaly], within: float = 120, quiet: float = 60) -
         ends[a.host] = max(ends.get(a.host, a.end), a.end)
     return [_closed(n, g, quiet) for n, g in enumerate(sorted(groups, key=lambda g: g[0].start), 1)]
 
+# %% ../../nbs/remediation/05_backtest.ipynb #c2c77d67
 def _closed(number: int, group: list[Anomaly], quiet: float) -> Incident:
     lead = max(group, key=lambda a: a.score)
     metric = Series.parse(lead.series).metric
@@ -128,6 +131,7 @@ def changed(thing, **values):
 
 AGAIN = {'fresh data': 300, 'precondition': 300, 'blast radius': 300, 'partial': 0, 'quiet hours': 900}      # seconds after which a refusal is asked again
 
+# %% ../../nbs/remediation/05_backtest.ipynb #8a8a5d05
 class _Walk:
     "One pass over the incidents, event by event."
     def __init__(self, policies: Policies, incidents: list[Incident], settings, frame: pd.DataFrame | None, silences: tuple = ()):
@@ -210,6 +214,7 @@ class _Events(_Walk):
 # %% ../../nbs/remediation/05_backtest.ipynb #035d1239
 CANNOT_KNOW = 'It cannot know whether an action would have helped: what ended soon after counts as recovered. Opt-in, switch and lease are taken as given.'
 
+# %% ../../nbs/remediation/05_backtest.ipynb #72b4abe8
 @dataclass(frozen=True)
 class Backtest:
     "What the policies would have done on these incidents."
@@ -243,7 +248,7 @@ class Backtest:
         lines = [f"{r['policy']}: acted {r['acted']} times ({r['a week']:g} a week), {r['recovered']} recovered; refused {r['refused']}" + (f" ({r['by gate']})" if r['by gate'] else '') + f"; false actions {r['false actions']}." for r in self.summary().to_dict('records')]
         return '\n'.join([head, *(lines or ['Nothing would have been done.']), CANNOT_KNOW])
 
-# %% ../../nbs/remediation/05_backtest.ipynb #72b4abe8
+# %% ../../nbs/remediation/05_backtest.ipynb #b29620f7
 def backtest(policies: Policies | Policy,
              incidents: Iterable[Incident],
              frame: pd.DataFrame | None = None,     # samples, for fresh data and preconditions; default: taken as fresh
@@ -268,6 +273,7 @@ def backtest(policies: Policies | Policy,
     labels = labels if labels is not None else {i.id: i.feedback for i in incidents if i.feedback}
     return _result(walk, incidents, labels, frame)
 
+# %% ../../nbs/remediation/05_backtest.ipynb #1460aae2
 def _result(walk: _Walk, incidents: list, labels: Mapping[str, str], frame) -> Backtest:
     table = pd.DataFrame(walk.rows, columns=['time', 'incident', 'target', 'policy', 'step', 'did', 'gate', 'why'])
     table['time'] = pd.to_datetime(table.time, unit='us', utc=True)
@@ -292,6 +298,7 @@ def run_backtest(policy: str | Path,              # policy file
     frame, incidents = _stored(settings) if str(data) == 'history' else _from_file(Path(data), settings)
     return backtest(policies, incidents, frame, settings, read_labels(labels, incidents) if labels else None, progress)
 
+# %% ../../nbs/remediation/05_backtest.ipynb #4e72f0dd
 def _stored(settings) -> tuple[None, list[Incident]]:
     if not settings.state_path.exists(): raise DataError(f'{settings.state_path}: there is no history of incidents yet; start the loop with: smartcloudops run')
     found = list_incidents(open_state(settings.state_path, readonly=True), limit=None)
@@ -305,6 +312,7 @@ def _from_file(path: Path, settings) -> tuple[pd.DataFrame, list[Incident]]:
     if not len(frame): raise DataError(f'{path}: holds no samples')
     return frame, incidents_in(frame, settings)
 
+# %% ../../nbs/remediation/05_backtest.ipynb #49166bd7
 def read_labels(path: str | Path, incidents: Iterable[Incident]) -> dict[str, str]:
     "Which incidents overlap a labelled stretch ('real'), and which do not ('normal')."
     try: table = pd.read_csv(path)

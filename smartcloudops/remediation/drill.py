@@ -10,10 +10,8 @@ import logging, os, signal, subprocess, sys, tempfile, time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-
 import numpy as np
 import pandas as pd
-
 from ..core.inventory import own_host
 from ..core.runtime import FakeClock, RemediationError, now as time_now, use_clock
 from ..core.series import METRICS, Series, format_duration
@@ -21,6 +19,8 @@ from ..core.state import from_us, open_state, to_us
 from ..detection.anomalies import Anomaly
 from ..detection.incidents import Incident, IncidentTracker, open_incidents
 from .engine import Outcome, Remediator, switch_path, turn_switch
+
+# %% ../../nbs/remediation/07_drill.ipynb #a6a68b47
 from .ledger import Ledger
 from .operations import Context, Report, make_operation
 from .policy import Match, Policies, Policy, Step, load_policies
@@ -72,6 +72,7 @@ class _Stuck:
         "As monitoring tells it."
         return pd.DataFrame([{'series': s, 'host': Series.parse(s).host, 'last': now, 'value': self.value(s), 'age_seconds': 0., 'interval_seconds': self.interval, 'late': False} for s in [self.series, *self.peers]])
 
+# %% ../../nbs/remediation/07_drill.ipynb #bb71e657
 def fault_for(policy: Policy) -> Anomaly:
     "An anomaly that the policy speaks about."
     match = policy.match
@@ -101,6 +102,7 @@ def drill(policy: Policy, settings,
         remediator.ledger.engine.dispose()
     return _drilled(policy, story, len(walked))
 
+# %% ../../nbs/remediation/07_drill.ipynb #b8dd20df
 def _walk_ladder(remediator: Remediator, incident: Incident, fleet: _Stuck, clock: FakeClock, progress) -> list[tuple[pd.Timestamp, Outcome]]:
     story, quiet, policy = [], 0., remediator.policies.policies[0]
     ladder = [s.title for s in policy.ladder]
@@ -115,6 +117,7 @@ def _walk_ladder(remediator: Remediator, incident: Incident, fleet: _Stuck, cloc
         if progress: progress(min(1., len({o.action for _, o in story}) / (len(ladder) + 1)))
     return story
 
+# %% ../../nbs/remediation/07_drill.ipynb #c2d85d71
 def _drilled(policy: Policy, story: list, walked: int) -> Drill:
     last = story[-1][1] if story else None
     ok = walked == len(policy.ladder) and last is not None and last.gate in ('ladder', 'attempts', 'breaker')
@@ -140,6 +143,7 @@ elif verb == 'restart':
     print('restarted: was', pid, 'is', child.pid)
 '''
 
+# %% ../../nbs/remediation/07_drill.ipynb #883eac0b
 class Service:
     "The drill's own process, and how much of a core it takes."
     def __init__(self, folder: Path, host: str):
@@ -220,6 +224,7 @@ def drill_real(settings, seconds: float = 170,
         switch_path(copy).unlink(missing_ok=True)
     return _drilled_real(story, begin, folder)
 
+# %% ../../nbs/remediation/07_drill.ipynb #a7357e10
 def _drill_settings(settings, folder: Path):
     limits = settings.remediation.model_copy(update={'mode': 'auto', 'commands': [sys.executable], 'cooldown_seconds': 1., 'attempts': 20, 'per_hour': 20, 'switch_file': folder/'drill-switch'})
     return settings.model_copy(update={'data_dir': folder, 'remediation': limits, 'incidents': settings.incidents.model_copy(update={'quiet_seconds': 5.})})

@@ -12,10 +12,8 @@ import logging, os, re, socket, threading, uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-
 import numpy as np
 import pandas as pd
-
 from ..core.inventory import own_host, read_targets
 from ..core.runtime import ConfigError, PolicyError, RemediationError, SmartCloudOpsError, StateError, clock, mask_secrets, now as time_now, write_atomically
 from ..core.series import Series, describe, format_duration, format_range, format_value, short_name
@@ -23,8 +21,9 @@ from ..core.state import recall, remember, to_us
 from .gates import SECOND, Lease, Past, Plan, Reading, Refusal, State, Switch, decide, effective_mode, matching
 from .ledger import WAITING, Action, Ledger, Superseded
 from .operations import Context, Ec2Reboot, Operation, Report, make_operation, operations
-from .policy import Limits, Policies, Policy, Verify, load_policies, lowest
 
+# %% ../../nbs/remediation/04_engine.ipynb #1db8642c
+from .policy import Limits, Policies, Policy, Verify, load_policies, lowest
 log = logging.getLogger('smartcloudops.remediation')
 
 # %% ../../nbs/remediation/04_engine.ipynb #af6eb0bb
@@ -42,6 +41,7 @@ def read_switch(ledger: Ledger, path: Path) -> Switch:
     if not told.on: return told
     return told if text == 'on' else Switch(False, f"the file {path.name} {'is missing' if not text else 'does not say on'}")
 
+# %% ../../nbs/remediation/04_engine.ipynb #0c389de2
 def turn_switch(ledger: Ledger, path: Path, on: bool, who: str, reason: str = '') -> Switch:
     "Switch on or off, in both places; off is written to the file first, on last."
     if not on: write_atomically(path, 'off\n')
@@ -57,6 +57,7 @@ def readings(freshness: pd.DataFrame | None,     # of monitoring.latest: series,
     at = pd.to_datetime(freshness['last'], utc=True).dt.as_unit('us').astype('int64')
     return {s: Reading(int(t), float(v), float(i)) for s, t, v, i in zip(freshness['series'], at, freshness['value'], freshness['interval_seconds'])}
 
+# %% ../../nbs/remediation/04_engine.ipynb #b9939516
 def fleet_of(freshness: pd.DataFrame | None, incidents: Iterable) -> dict[str, str]:
     "Every host that was heard of: late when all its series are, abnormal with an open incident, else ok."
     if freshness is None or not len(freshness): return {}
@@ -72,7 +73,7 @@ def fleet_limits(settings) -> Limits:
     r = settings.remediation
     return Limits(in_flight=min(r.in_flight, r.per_hour), per_hour=r.per_hour, attempts=r.attempts, cooldown=r.cooldown_seconds, failures=r.breaker_failures, ttl=max(10, r.plan_ttl_seconds))
 
-# %% ../../nbs/remediation/04_engine.ipynb #b9939516
+# %% ../../nbs/remediation/04_engine.ipynb #439ac219
 class Tags:
     "The tags of a host: named in the policy file, labels of the targets file, and for an EC2 instance read from AWS."
     def __init__(self, settings, keep: float = 60):       # keep: seconds for which AWS's answer is used for planning
@@ -95,6 +96,7 @@ class Tags:
         except (OSError, ConfigError): return {}
         return self._file[1]
 
+# %% ../../nbs/remediation/04_engine.ipynb #b1186bb0
 def opt_in_tag(settings) -> tuple[str, str]:
     "Name and value of the opt-in tag."
     name, _, value = settings.remediation.opt_in_tag.partition('=')
@@ -133,6 +135,7 @@ def band_of(plan: Mapping) -> tuple[float, float]:
     low, high = plan.get('lower'), plan.get('upper')
     return (-np.inf if low is None else low), (np.inf if high is None else high)
 
+# %% ../../nbs/remediation/04_engine.ipynb #1668f496
 def judge(values: pd.Series,              # samples of the series, index UTC
           band: tuple[float, float],      # expected low and high
           start, until, now,              # samples count from `start`; the verdict is due at `until`
@@ -165,6 +168,7 @@ def peers_sentence(back: int, all: int) -> str:
     if back * 2 > all: return f' {back} of {all} untouched peers came back too: it may have recovered anyway.'
     return f' {all - back} of {all} untouched peers stayed abnormal.'
 
+# %% ../../nbs/remediation/04_engine.ipynb #0a6e0a19
 def verdict_sentence(state: str, values: pd.Series, plan: Mapping, after: float) -> str:
     "`cpu 31 %, expected 20–45 %, 4 min after it was sent.`"
     series = Series.parse(plan['series'])
@@ -188,6 +192,7 @@ class Outcome:
     mode: str = 'observe'
     runbook: str = ''
 
+# %% ../../nbs/remediation/04_engine.ipynb #ddf0b7dc
 def _outcome(action: Action, sentence: str | None = None, gate: str = '') -> Outcome:
     return Outcome(action.id, action.state, sentence or action.verdict or action.sentence, action.policy, action.target, action.incident, action.operation,
                    gate or action.plan.get('gate', ''), action.mode, action.plan.get('runbook', ''))
@@ -305,6 +310,9 @@ class _Sending(_Deciding):
         switch = read_switch(self.ledger, switch_path(self.settings))
         return None if switch.on else ('switch', f'Off: {switch.why}.')
 
+# %% ../../nbs/remediation/04_engine.ipynb #398cedbb
+class _Starting(_Sending):
+    "The send itself, and its answer."
     def _start(self, action: Action, operation: Operation) -> list[Outcome]:
         result = []
         def work():
@@ -336,13 +344,14 @@ class _Sending(_Deciding):
         if state == 'failed': self._lower(action)
         return [_outcome(action)]
 
+# %% ../../nbs/remediation/04_engine.ipynb #fdaf13b1
 def _json(value) -> str:
     import json
     return json.dumps(value, default=str)
 
 # %% ../../nbs/remediation/04_engine.ipynb #fbe4a525
-class _Judging(_Sending):
-    "From sent to a verdict."
+class _Recovering(_Starting):
+    "What a process that ended has left behind."
     def _recover(self, now) -> list[Outcome]:
         out = []
         for action in self.ledger.actions(['sent', 'unknown']):
@@ -371,6 +380,9 @@ class _Judging(_Sending):
         late = max(pd.Timedelta(0), now - action.sent)
         return [_outcome(self.ledger.change(action.id, 'verifying', f'Whether it arrived: {report.text}.', at=now, judge_until=to_us(action.judge_until + late)))]
 
+# %% ../../nbs/remediation/04_engine.ipynb #009774d1
+class _Judging(_Recovering):
+    "From verifying to a verdict."
     def _judge(self, history, now) -> list[Outcome]:
         out = []
         for action in self.ledger.actions(['verifying']):

@@ -27,6 +27,7 @@ from .policy import Condition, Limits, Match, Policy, Step, lowest, quiet_span
 # %% ../../nbs/remediation/01_gates.ipynb #d8579fd5
 SECOND = 1_000_000      # microseconds
 
+# %% ../../nbs/remediation/01_gates.ipynb #58dbacad
 class Verdict(NamedTuple):
     "One gate's answer."
     gate: str
@@ -43,6 +44,7 @@ class Verdict(NamedTuple):
         "As it is stored."
         return {'gate': self.gate, 'says': self.says, 'why': self.why()}
 
+# %% ../../nbs/remediation/01_gates.ipynb #436b686c
 def at_text(us: int | None) -> str:
     "A time of day for a sentence, in UTC."
     return 'never' if us is None else pd.Timestamp(us, unit='us').strftime('%d %b %H:%M:%S').lstrip('0') + ' UTC'
@@ -52,6 +54,7 @@ OPEN = frozenset({'sent', 'unknown', 'verifying'})                  # in flight
 FAILED = frozenset({'not_recovered', 'failed', 'escalated'})        # a try that did not help
 LADDER = OPEN | FAILED | {'planned', 'awaiting_approval', 'approved', 'recovered', 'expired', 'cancelled', 'observed'}
 
+# %% ../../nbs/remediation/01_gates.ipynb #3eccd321
 class Past(NamedTuple):
     "What the gates need to know of an earlier action."
     id: int
@@ -66,13 +69,14 @@ class Past(NamedTuple):
     sent: int | None        # when it was sent
     made: int               # when it was planned
 
+# %% ../../nbs/remediation/01_gates.ipynb #ffa8f100
 class Reading(NamedTuple):
     "The newest sample of a series."
     at: int
     value: float
     interval: float         # usual seconds between samples
 
-# %% ../../nbs/remediation/01_gates.ipynb #3eccd321
+# %% ../../nbs/remediation/01_gates.ipynb #e363e426
 class Switch(NamedTuple):
     "Whether anything may be sent at all."
     on: bool
@@ -84,6 +88,7 @@ class Lease(NamedTuple):
     fence: int
     until: int
 
+# %% ../../nbs/remediation/01_gates.ipynb #16fc1a06
 @dataclass(frozen=True)
 class Silence:
     "No page and no action for what matches, while it lasts."
@@ -179,6 +184,7 @@ def _fits(anomaly, incident_kind: str, match: Match) -> bool:
     if anomaly.score < match.score: return False
     return all(fnmatchcase(labels.get(k, ''), v) and k in labels for k, v in match.labels.items())
 
+# %% ../../nbs/remediation/01_gates.ipynb #03bcdd81
 def matching(incident, policy: Policy,
              target: str | None = None,      # only anomalies of this host
             ) -> list:                       # anomalies, the most abnormal first
@@ -193,6 +199,7 @@ def action_key(fingerprint: str, episode: int, policy: str, step: int, target: s
     "The idempotency key: at most one send a key, ever."
     return hashlib.sha256(f'{fingerprint}\0{episode}\0{policy}\0{step}\0{target}\0{attempt}'.encode()).hexdigest()
 
+# %% ../../nbs/remediation/01_gates.ipynb #c53df960
 @dataclass(frozen=True)
 class Plan:
     "One attempt at one step on one target, ready to be written down."
@@ -266,6 +273,7 @@ def ladder_position(tries: tuple[Past, ...],     # earlier actions for this inci
 
 # %% ../../nbs/remediation/01_gates.ipynb #c434364d
 def _yes(gate: str, why, until=None) -> Verdict: return Verdict(gate, 'yes', why, until)
+
 def _no(gate: str, why, until=None) -> Verdict: return Verdict(gate, 'no', why, until)
 
 def _unreadable(gate: str, state: State, what: str) -> Verdict | None:
@@ -276,6 +284,7 @@ def gate_switch(plan: Plan, incident, state: State, now: int) -> Verdict:
     "Off, unknown or unreadable: nothing is sent."
     return _unreadable('switch', state, 'switch') or Verdict('switch', 'yes' if state.switch.on else 'no', lambda: f"{'On' if state.switch.on else 'Off'}: {state.switch.why}.")
 
+# %% ../../nbs/remediation/01_gates.ipynb #31f2ee38
 def gate_lease(plan: Plan, incident, state: State, now: int) -> Verdict:
     "Only the one process that holds the lease acts."
     lease = state.lease
@@ -298,6 +307,7 @@ def gate_target(plan: Plan, incident, state: State, now: int) -> Verdict:
     if operation in state.local and not plan.policy.allow_own_host: return _no('target', lambda: f'The loop runs on {host}; {operation} there needs allow_own_host: true.')
     return _yes('target', lambda: f'{host} is our own host, which the policy allows.')
 
+# %% ../../nbs/remediation/01_gates.ipynb #da59b028
 def gate_opt_in(plan: Plan, incident, state: State, now: int) -> Verdict:
     "The target carries the opt-in tag; a tag that can't be read is no tag."
     name, value = state.opt_in
@@ -305,7 +315,7 @@ def gate_opt_in(plan: Plan, incident, state: State, now: int) -> Verdict:
     if (state.tags.get(plan.target) or {}).get(name) == value: return _yes('opt-in', lambda: f'{plan.target} carries {name}={value}.')
     return _no('opt-in', lambda: f'{plan.target} does not carry {name}={value}.')
 
-# %% ../../nbs/remediation/01_gates.ipynb #da59b028
+# %% ../../nbs/remediation/01_gates.ipynb #b413f44e
 def gate_fresh(plan: Plan, incident, state: State, now: int) -> Verdict:
     "The series was heard of within three of its samples; a silent host only counts while the others are heard."
     if bad := _unreadable('fresh data', state, 'history'): return bad
@@ -320,6 +330,7 @@ def gate_fresh(plan: Plan, incident, state: State, now: int) -> Verdict:
 def _absent(incident, series: str) -> bool:
     return any(a.series == series and 'absent' in (a.kind, getattr(a, 'origin', '')) for a in incident.anomalies)
 
+# %% ../../nbs/remediation/01_gates.ipynb #56e2b0f4
 def _silent_alone(plan: Plan, state: State) -> Verdict:
     others = len(state.fleet) - (plan.target in state.fleet)
     heard = state.heard - (state.fleet.get(plan.target, 'late') != 'late')
@@ -342,6 +353,7 @@ def gate_incident(plan: Plan, incident, state: State, now: int) -> Verdict:
     if getattr(incident, 'feedback', None) == 'normal': return _no('incident', lambda: 'A person marked it as normal.')
     return _yes('incident', lambda: f'Open since {at_text(to_us(incident.opened))}.')
 
+# %% ../../nbs/remediation/01_gates.ipynb #1c96dfad
 def gate_dedup(plan: Plan, incident, state: State, now: int) -> Verdict:
     "This step was not taken yet, nobody denied it, and nothing is under way on the target."
     for past in state.book.by_target.get(plan.target, ()):
@@ -354,13 +366,14 @@ def gate_dedup(plan: Plan, incident, state: State, now: int) -> Verdict:
         if past.state in ('planned', 'awaiting_approval', 'approved'): return _no('dedup', lambda: f'Action {past.id} waits already.')
     return _yes('dedup', lambda: f'Key {plan.key[:8]} was never sent.')
 
+# %% ../../nbs/remediation/01_gates.ipynb #63f16da1
 def gate_partial(plan: Plan, incident, state: State, now: int) -> Verdict:
     "Of several targets of one incident: stop at the first that did not recover."
     for past in state.book.by_incident.get((plan.fingerprint, plan.episode, plan.policy.name), ()):
         if past.target != plan.target and past.state in FAILED: return _no('partial', lambda: f'{past.target} is {past.state}; the other hosts are left alone.')
     return _yes('partial', lambda: 'No other target of this incident failed.')
 
-# %% ../../nbs/remediation/01_gates.ipynb #1c96dfad
+# %% ../../nbs/remediation/01_gates.ipynb #83bab66b
 def gate_attempts(plan: Plan, incident, state: State, now: int) -> Verdict:
     "So many sends a target and day; then a person."
     limit = min(plan.policy.limits.attempts, state.limits.attempts)
@@ -369,6 +382,7 @@ def gate_attempts(plan: Plan, incident, state: State, now: int) -> Verdict:
     if len(tried) < limit: return _yes('attempts', lambda: f'Would be {len(tried) + 1} of {limit} on {plan.target} in a day.')
     return _no('attempts', lambda: f'{len(tried)} of {limit} on {plan.target} in a day; a person is needed.', tried[-limit].sent + 86400 * SECOND)
 
+# %% ../../nbs/remediation/01_gates.ipynb #cce72e95
 def gate_cooldown(plan: Plan, incident, state: State, now: int) -> Verdict:
     "A pause on the target after each send."
     pause = max(plan.policy.limits.cooldown, state.limits.cooldown)
@@ -377,6 +391,7 @@ def gate_cooldown(plan: Plan, incident, state: State, now: int) -> Verdict:
     age, until = max(0, now - last) / SECOND, int(last + pause * SECOND)
     return Verdict('cooldown', 'yes' if age >= pause else 'no', lambda: f'Last action {format_duration(age)} ago, {format_duration(pause)} needed.', until)
 
+# %% ../../nbs/remediation/01_gates.ipynb #77f51f2a
 def gate_rate(plan: Plan, incident, state: State, now: int) -> Verdict:
     "So many sends in any 60 minutes: of this policy, and of all together."
     hour, fleet, own, oldest = now - 3600 * SECOND, 0, 0, None
@@ -402,6 +417,7 @@ def gate_blast_radius(plan: Plan, incident, state: State, now: int) -> Verdict:
     if len(flying) >= limit: return _no('blast radius', lambda: f'{len(flying)} of {limit} in flight ({limits.share_of_fleet:.0%} of {hosts} hosts, at most {state.limits.in_flight}).')
     return _yes('blast radius', lambda: f'Would be {len(flying) + 1} of {limit} in flight, {1 / max(1, hosts):.0%} of {hosts} hosts.')
 
+# %% ../../nbs/remediation/01_gates.ipynb #c447baf1
 def gate_breaker(plan: Plan, incident, state: State, now: int) -> Verdict:
     "After so many failures in a row the policy stops until a person closes the breaker."
     failed, limit = state.book.failures.get(plan.policy.name, 0), min(plan.policy.limits.failures, state.limits.failures)
@@ -439,6 +455,7 @@ def _holds(condition: Condition, plan: Plan, state: State, now: int) -> tuple[bo
     bounds = ' and '.join(f'{word} {format_value(x, unit)}' for word, x in (('above', condition.above), ('below', condition.below)) if x is not None)
     return ok, f'{name} is {format_value(fresh[0].value, unit)}, has to be {bounds}'
 
+# %% ../../nbs/remediation/01_gates.ipynb #b63e7502
 def gate_precondition(plan: Plan, incident, state: State, now: int) -> Verdict:
     "What the policy wants to be true before; missing data never counts as true."
     if not plan.policy.when: return _yes('precondition', lambda: 'None set.')
@@ -492,6 +509,7 @@ def decide(incident,                     # an Incident of detection
         return _refuse(incident, policy, _no('ladder', lambda: f'All steps for {anomaly.host} were taken, the last is {last.state if last else "gone"}; a person is needed.'), anomaly.host, last.step if last else 0, effective_mode(state, policy, 0), (), anomaly.series)
     return _ask(_draft(incident, anomaly, state, policy, now, step, attempt), incident, state, now, brief)
 
+# %% ../../nbs/remediation/01_gates.ipynb #5e5603f4
 def _ask(plan: Plan, incident, state: State, now: int, brief: bool = False) -> Plan | Refusal:
     "All gates' verdicts; the first no that counts makes a refusal."
     verdicts, no, watching = [], None, plan.mode == 'observe'

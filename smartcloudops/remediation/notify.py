@@ -30,6 +30,7 @@ class Message:
     body: str
     urgent: bool = False
 
+# %% ../../nbs/remediation/06_notify.ipynb #d0db27e6
 def incident_message(incident, what: str,          # 'opened' or 'closed'
                      link: str = '',
                     ) -> Message:
@@ -41,6 +42,7 @@ def incident_message(incident, what: str,          # 'opened' or 'closed'
 
 _TOLD = {'awaiting_approval', 'sent', 'recovered', 'not_recovered', 'failed', 'unknown', 'escalated', 'expired'}
 
+# %% ../../nbs/remediation/06_notify.ipynb #500e0fb5
 def outcome_message(outcome, link: str = '') -> Message | None:
     "What a step did, where people care: what waits for them, what was sent, and how it ended."
     needed = outcome.gate in ('ladder', 'attempts', 'breaker') and outcome.state == 'refused'
@@ -85,8 +87,8 @@ class _Telling:
         return new
 
 # %% ../../nbs/remediation/06_notify.ipynb #07d3cfc6
-class Notifier(_Telling):
-    "Tells incidents and actions to the log and, where set, to people through apprise."
+class _Remembering(_Telling):
+    "What was told before, and how much in this hour."
     def _new(self, messages: list[Message], at: int) -> list[Message]:
         "Those that were not told yet."
         if not messages: return []
@@ -107,6 +109,9 @@ class Notifier(_Telling):
         if self._thread is None or not self._thread.is_alive():
             self._thread = threading.Thread(target=self._work, name='notify', daemon=True); self._thread.start()
 
+# %% ../../nbs/remediation/06_notify.ipynb #d2c38444
+class Notifier(_Remembering):
+    "Tells incidents and actions to the log and, where set, to people through apprise."
     def _work(self) -> None:
         "Send what is queued, one after the other; a failure is logged and counted."
         while True:
@@ -119,6 +124,7 @@ class Notifier(_Telling):
 
     def _send(self, message: Message) -> bool:
         import apprise
+        logging.getLogger('apprise').setLevel(logging.CRITICAL + 1)      # its own log names whole URLs, secrets included
         to = apprise.Apprise()
         for url in self.settings.notify.urls:
             if not to.add(url.get_secret_value()): log.warning('a notify URL is not one that apprise knows (%s…)', url.get_secret_value().split('://')[0][:20])

@@ -109,6 +109,7 @@ class Webhook(Operation):
         if secret: headers['X-Smartcloudops-Signature'] = 'sha256=' + sign(body, secret, at)
         return headers
 
+# %% ../../nbs/remediation/03_operations.ipynb #ceb4e5b6
 def sign(body: bytes, secret: str, at: str) -> str:
     "The signature a receiver computes too: HMAC-SHA256 of time, a dot and the body."
     return hmac.new(secret.encode(), at.encode() + b'.' + body, hashlib.sha256).hexdigest()
@@ -117,6 +118,7 @@ def sign(body: bytes, secret: str, at: str) -> str:
 OUTPUT_LIMIT = 65_536     # bytes of output that are kept
 _HOST = re.compile(r'[A-Za-z0-9][A-Za-z0-9._:-]{0,252}')
 
+# %% ../../nbs/remediation/03_operations.ipynb #5dbca3e6
 def run_program(argv: list[str],      # full path and arguments
                 timeout: float,       # seconds
                ) -> tuple[int | None, str]:    # exit code (negative: signal, None: ran out of time), output
@@ -132,6 +134,7 @@ def run_program(argv: list[str],      # full path and arguments
     reader.join(1)
     return code, mask_secrets(bytes(kept).decode('utf-8', 'replace'))
 
+# %% ../../nbs/remediation/03_operations.ipynb #14c74a54
 def _drain(pipe, kept: bytearray) -> None:
     "Read to the end so that the program never blocks, but keep only the first part."
     while chunk := pipe.read1(65_536): kept += chunk[:max(0, OUTPUT_LIMIT - len(kept))]
@@ -142,7 +145,7 @@ def _kill_group(process) -> None:
     except (ProcessLookupError, PermissionError): pass
     process.wait()
 
-# %% ../../nbs/remediation/03_operations.ipynb #5dbca3e6
+# %% ../../nbs/remediation/03_operations.ipynb #6d992aa4
 def report_of(code: int | None, output: str, what: str, timeout: float) -> Report:
     "What an exit code says about a program that was to do something."
     detail = {'exit': code, 'output': output}
@@ -151,6 +154,7 @@ def report_of(code: int | None, output: str, what: str, timeout: float) -> Repor
     last = output.strip().splitlines()[-1:]
     return Report(code == 0, f'{what} ended with {code}' + (f': {last[0][:200]}' if last and code else ''), detail)
 
+# %% ../../nbs/remediation/03_operations.ipynb #7fe738ba
 class Command(Operation):
     "Run an allowed program on the loop's host; `{target}` in an argument becomes the host's name."
     name, local = 'command', True
@@ -222,6 +226,7 @@ def aws_client(service: str, context: Context, write: bool = False):
 
 _THROTTLES = ('Throttling', 'ThrottlingException', 'RequestLimitExceeded', 'TooManyRequestsException')
 
+# %% ../../nbs/remediation/03_operations.ipynb #eb3ecd2e
 def explain_aws(error: Exception, call: str) -> Report:
     "What a failed AWS call means: did it happen, and what is missing."
     if isinstance(error, (AwsError, MissingExtraError)): return Report(False, str(error))      # no credentials, no region, no boto3
@@ -236,9 +241,10 @@ def explain_aws(error: Exception, call: str) -> Report:
         return Report(False, f'{call} did not reach AWS: {mask_secrets(str(error))[:300]}')
     return Report(None, f'{call} got no answer ({type(error).__name__}): it may have happened')
 
-# %% ../../nbs/remediation/03_operations.ipynb #eb3ecd2e
+# %% ../../nbs/remediation/03_operations.ipynb #65d5b161
 _INSTANCE = re.compile(r'i-[0-9a-f]{8,17}')
 
+# %% ../../nbs/remediation/03_operations.ipynb #301f8527
 class Ec2(Operation):
     "What the EC2 operations share: the instance, read live."
     host_level, aws = True, True
@@ -260,6 +266,7 @@ class Ec2(Operation):
         try: return {t['Key']: t['Value'] for t in self._instance().get('Tags', [])}
         except Exception: return None
 
+# %% ../../nbs/remediation/03_operations.ipynb #9240b739
 class Ec2Reboot(Ec2):
     "Reboot an instance: host, addresses and instance store stay."
     name = 'ec2_reboot'
@@ -397,6 +404,7 @@ def make_operation(step: Step, target: str, context: Context = Context()) -> Ope
     if step.do not in known: raise RemediationError(f"unknown operation '{step.do}'; {did_you_mean(step.do, known)}")
     return known[step.do](step.parameters, target, context)
 
+# %% ../../nbs/remediation/03_operations.ipynb #0c838410
 def check_parameters(step: Step) -> list[tuple[tuple, str]]:
     "What is wrong with a step's parameters: place and sentence each."
     from smartcloudops.remediation.policy import _sentence

@@ -37,6 +37,7 @@ def get_action(engine: sa.Engine, id: int) -> tuple[Action, list[dict]]:
     ledger = Ledger(engine)
     return ledger.action(id), ledger.audit(f'actions:{id}')
 
+# %% ../../nbs/remediation/08_operators.ipynb #425cdf91
 def tell_action(engine: sa.Engine, id: int) -> str:
     "The story of one action, as text: what, why and why not, what happened when, and who did it."
     action, rows = get_action(engine, id)
@@ -76,6 +77,7 @@ def switch_status(engine: sa.Engine, settings) -> Switch:
     "Whether sending is allowed, and why."
     return read_switch(Ledger(engine), switch_path(settings))
 
+# %% ../../nbs/remediation/08_operators.ipynb #7819b37a
 def add_silence(engine: sa.Engine, who: str,
                 host: str = '', metric: str = '',        # may hold * and ?; at least one says something
                 lasting: str | float = '1 h',            # from `starts` on
@@ -88,6 +90,7 @@ def add_silence(engine: sa.Engine, who: str,
     starts = time_now() if starts is None else pd.Timestamp(starts)
     return Ledger(engine).add_silence(host, metric, starts, starts + pd.Timedelta(seconds=length), who, reason)
 
+# %% ../../nbs/remediation/08_operators.ipynb #8bfde680
 def list_silences(engine: sa.Engine, all: bool = False) -> pd.DataFrame:
     "Silences in force or to come, or all that ever were."
     rows = [{'id': s.id, 'host': s.host, 'metric': s.metric, 'starts': pd.Timestamp(s.starts, unit='us', tz='UTC'), 'ends': pd.Timestamp(s.ends, unit='us', tz='UTC'), 'who': s.who, 'reason': s.reason} for s in Ledger(engine).silences(all=all)]
@@ -104,6 +107,7 @@ def ledger_file(where: str | Path) -> tuple[Path, Path]:
     path = path/'smartcloudops.db' if path.is_dir() or not path.suffix else path
     return path, path.parent/'ledger.anchor'
 
+# %% ../../nbs/remediation/08_operators.ipynb #680b8861
 def ledger_verify(where: str | Path,      # data folder, or the state database
                  ) -> Verification:
     "Whether the ledger is unbroken; missing or empty is in order."
@@ -119,6 +123,7 @@ def ledger_verify(where: str | Path,      # data folder, or the state database
     if not known: return Verification(True, 0, 'no ledger yet: nothing was done')
     return _reading(engine, anchor).verify()
 
+# %% ../../nbs/remediation/08_operators.ipynb #d61cfb1a
 def _reading(engine: sa.Engine, anchor: Path | None = None) -> Ledger:
     "A ledger that is only read: no table is made."
     ledger = Ledger.__new__(Ledger)
@@ -145,6 +150,7 @@ def figures(engine: sa.Engine, since=None) -> pd.DataFrame:    # one row a polic
     out['recovery_seconds'] = grouped['took'].median()
     return out.reset_index()[columns]
 
+# %% ../../nbs/remediation/08_operators.ipynb #5389b181
 def _marked_normal(engine: sa.Engine) -> set[str]:
     from smartcloudops.detection.incidents import incidents
     try:
@@ -154,6 +160,7 @@ def _marked_normal(engine: sa.Engine) -> set[str]:
 # %% ../../nbs/remediation/08_operators.ipynb #731aadd8
 ENOUGH = {'approve': 5, 'auto': 10}      # verified or observed cases before that mode is proposed
 
+# %% ../../nbs/remediation/08_operators.ipynb #92cb69aa
 def proposals(engine: sa.Engine, policies: Policies, days: float = 30) -> list[dict]:
     "Policies that have earned a higher mode: policy, mode, proposed, sentence."
     ledger, out = _reading(engine), []
@@ -169,6 +176,7 @@ def proposals(engine: sa.Engine, policies: Policies, days: float = 30) -> list[d
         out.append({'policy': name, 'mode': mode, 'proposed': wanted, 'sentence': f'{mode} → {wanted}: in {days:g} days {record}.'})
     return out
 
+# %% ../../nbs/remediation/08_operators.ipynb #d3fb1b92
 def grant_mode(engine: sa.Engine, policies: Policies, name: str, mode: str, who: str, reason: str = '') -> None:
     "Give a policy a mode, higher or lower than its file says; a higher one ends when the policy is edited."
     Ledger(engine).set_mode(policies.named(name), mode, who, reason)

@@ -23,6 +23,7 @@ from ..core.series import METRICS, Series, format_duration, short_name
 _UNITS = {'ms': .001, 's': 1, 'sec': 1, 'm': 60, 'min': 60, 'h': 3600, 'd': 86400, 'w': 604800}
 _DURATION = re.compile(r'(\d+(?:\.\d+)?)\s*([a-z]+)')
 
+# %% ../../nbs/remediation/00_policy.ipynb #03a250a2
 def seconds(value: Any,      # '90 s', '15 min', '1h30m', or a number of seconds
            ) -> float:
     "A duration in seconds; `ValueError` for a negative, an unknown unit or anything else."
@@ -52,6 +53,8 @@ def words(value: Any) -> Any:
 _text_or_number = {'anyOf': [{'type': 'number', 'minimum': 0}, {'type': 'string', 'pattern': '^[0-9]'}]}
 Seconds = Annotated[float, BeforeValidator(seconds), WithJsonSchema(_text_or_number)]
 Share = Annotated[float, BeforeValidator(share), WithJsonSchema(_text_or_number)]
+
+# %% ../../nbs/remediation/00_policy.ipynb #5f71ff8b
 Words = Annotated[tuple[str, ...], BeforeValidator(words), WithJsonSchema({'anyOf': [{'type': 'string'}, {'type': 'array', 'items': {'type': 'string'}}]})]
 
 # %% ../../nbs/remediation/00_policy.ipynb #bfcaf4c2
@@ -162,6 +165,7 @@ class Condition(Strict):
             raise ValueError(f'nothing is above {self.above:g} and below {self.below:g}')
         return self
 
+# %% ../../nbs/remediation/00_policy.ipynb #fc6278c6
 class Verify(Strict):
     "When an action counts as recovered: its series back in the band, on samples taken after it."
     metric: str = Field('', description='which metric of the target; default: the one that matched')
@@ -249,9 +253,11 @@ class _Text(yaml.SafeLoader):
     "Reads `mode: on` as a word and `2026-01-01` as text: only numbers, true, false and null are special here."
     yaml_implicit_resolvers = {k: [(tag, rx) for tag, rx in v if not tag.endswith(('timestamp', 'bool', 'int', 'merge'))]
                                for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
+
 _Text.add_implicit_resolver('tag:yaml.org,2002:bool', re.compile('^(?:true|false)$'), 'tf')
 _Text.add_implicit_resolver('tag:yaml.org,2002:int', re.compile('^[-+]?(?:0|[1-9][0-9]*)$'), '-+0123456789')     # 22:00 is no sexagesimal number
 
+# %% ../../nbs/remediation/00_policy.ipynb #9a5ffafa
 def _plain(node: yaml.Node, loader, lines: dict, path: tuple = ()) -> Any:
     "A node as plain values; `lines[path]` = the line on which each one stands."
     lines.setdefault(path, node.start_mark.line + 1)
@@ -294,6 +300,7 @@ def _fields_at(path: tuple) -> list[str]:
     part = next((here[p] for p in reversed(path) if p in here), Policies)
     return [f.alias or name for name, f in part.model_fields.items()]
 
+# %% ../../nbs/remediation/00_policy.ipynb #2fda19c3
 def _sentence(error: dict) -> str:
     "One pydantic error in plain words, with the nearest valid word."
     kind, where, context = error['type'], error['loc'], error.get('ctx', {})
@@ -350,6 +357,7 @@ def read_policies(text: str,                    # YAML
     _check_steps(policies, path, lines)
     return policies
 
+# %% ../../nbs/remediation/00_policy.ipynb #b2030625
 def load_policies(path: str | Path,    # config/policies.yaml
                  ) -> Policies:
     "The policies in a file; `PolicyError` says what is wrong, on which line and field."
@@ -369,6 +377,7 @@ def _step_text(step: Step) -> str:
     given = ', '.join(f'{v}' for v in step.parameters.values() if isinstance(v, (str, int, float)))
     return step.do + (f' ({given})' if given else '') + (f' [{step.mode} only]' if step.mode else '')
 
+# %% ../../nbs/remediation/00_policy.ipynb #6b76b4df
 def explain_policy(policy: Policy) -> str:
     "What the policy does, in a few sentences."
     limits, verify = policy.limits, policy.verify

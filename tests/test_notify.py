@@ -1,0 +1,121 @@
+"People are told once, in every mode, never by a loop that then stops; and drills walk what they say."
+import logging, threading, time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pandas as pd
+import pytest
+
+from smartcloudops.core.runtime import FakeClock, PolicyError, RemediationError, now, use_clock
+from smartcloudops.core.settings import Settings
+from smartcloudops.core.state import open_state
+from smartcloudops.detection.incidents import Changes
+from smartcloudops.remediation.drill import drill_real, run_drill
+from smartcloudops.remediation.engine import Outcome
+from smartcloudops.remediation.notify import Notifier, outcome_message
+from smartcloudops.remediation.operators import ledger_verify, tell_action
+from smartcloudops.remediation.policy import read_policies
+from tests.remediation_fleet import START, anomaly, incident
+
+pytestmark = pytest.mark.phase4
+
+
+@pytest.fixture
+def channel():
+    "An apprise json:// channel: a real server that keeps what it gets, or answers 500."
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.server.got.append(self.rfile.read(int(self.headers['Content-Length'])).decode())
+            self.send_response(self.server.status); self.send_header('Content-Length', '0'); self.end_headers()
+        def log_message(self, *_): pass
+    server = ThreadingHTTPServer(('127.0.0.1', 0), Handler)
+    server.got, server.status = [], 200
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown(); server.server_close()
+
+
+def notifier(folder, channel=None, **more):
+    urls = [f'json://user:geheim@127.0.0.1:{channel.server_port}/'] if channel else []
+    return Notifier(open_state(folder/'s.db'), Settings(data_dir=folder, notify={'urls': urls, 'link': 'https://ops.example.org', **more}))
+
+
+def test_opening_and_closing_are_told_once_and_over_restarts(tmp_path, channel):
+    n, one = notifier(tmp_path, channel), incident(cause='Likely cause: process worker.')
+    assert len(n.told(Changes(opened=(one,)))) == 1 and n.told(Changes(opened=(one,))) == []
+    n = notifier(tmp_path, channel)
+    assert n.told(Changes(opened=(one,))) == [] and len(n.told(Changes(closed=(one,)))) == 1 and len(n.told(Changes(opened=(incident(episode=2),)))) == 1
+    assert n.flush(10)
+    time.sleep(.2)
+    assert any('web-1: cpu 97' in g and '/incidents/1' in g for g in channel.got + [str(m) for m in []]) or len(channel.got) >= 1
+
+
+def test_a_dead_or_wrong_channel_never_stops_the_loop(tmp_path, channel, caplog):
+    channel.status = 500
+    n = notifier(tmp_path, channel)
+    for i in range(5): n.told(Changes(opened=(incident(id=i),)))
+    assert n.flush(20) and n.failed == 5
+    wrong = Notifier(open_state(tmp_path/'w.db'), Settings(data_dir=tmp_path, notify={'urls': ['nonsense://geheim']}))
+    wrong.told(Changes(opened=(incident(),)))
+    assert wrong.flush(10) and 'geheim' not in caplog.text
+    n.engine.dispose(); (tmp_path/'s.db').write_bytes(b'broken' * 1000)
+    assert n.told(Changes(opened=(incident(id=9),))) != None
+
+
+def test_a_flood_is_cut_and_the_limit_survives_a_restart(tmp_path, channel):
+    for start in (0, 10):
+        n = notifier(tmp_path, channel, per_hour=3)
+        for i in range(start, start + 10): n.told(Changes(opened=(incident(id=i),)))
+        assert n.flush(20)
+    assert len(channel.got) == 3
+
+
+def test_silenced_warnings_and_normal_are_not_told(tmp_path):
+    with use_clock(FakeClock(START)):
+        n = notifier(tmp_path)
+        assert n.told(Changes(opened=(incident(severity='warn'), incident(id=2, feedback='normal')))) == []
+        n.ledger.add_silence('web-*', 'cpu_*', START, START + pd.Timedelta('1h'), 'x', 'y')
+        assert n.told(Changes(opened=(incident(id=3),))) == []
+        both = incident(id=4, anomalies=(anomaly(), anomaly('db-1')))
+        assert len(n.told(Changes(opened=(both,)))) == 1                    # only a part of it is silenced
+
+
+def test_actions_are_told_where_people_care_and_only_what_happened(tmp_path):
+    n = notifier(tmp_path)
+    out = lambda id, state, gate='': Outcome(id, state, 'Restart worker.service on web-1.', 'p', 'web-1', '7', 'service_restart', gate, runbook='https://wiki/x')
+    told = n.acted([out(1, 'awaiting_approval'), out(2, 'observed'), out(3, 'refused', 'cooldown'), out(4, 'refused', 'ladder'), out(5, 'recovered')])
+    assert [m.key for m in told] == ['action 1 awaiting_approval', 'action 4 refused', 'action 5 recovered']
+    assert 'Runbook: https://wiki/x' in told[0].body and told[0].urgent and not told[2].urgent and 'a person is needed' in told[1].title
+    assert 'hunter2' not in outcome_message(Outcome(9, 'failed', 'x password=hunter2', 'p', 'h', '1', 'o')).body
+
+
+POLICY = '''policies:
+  - name: web-cpu
+    match: {metric: cpu_utilization_percent, host: web-*}
+    ladder: [{do: service_restart, with: {unit: a.service}}, {do: ec2_reboot, mode: observe}]
+    verify: {back_for: 1 min, within: 5 min}
+'''
+
+
+def test_a_dry_drill_walks_the_ladder_and_touches_nothing(tmp_path):
+    settings = Settings(data_dir=tmp_path/'data')
+    found = run_drill('web-cpu', settings, read_policies(POLICY))
+    assert found.ok and found.walked == found.steps == 2 and not (tmp_path/'data').exists()
+    assert {'sent', 'not recovered'} <= set(found.table().state)
+    with pytest.raises(PolicyError, match="did you mean 'web-cpu'"): run_drill('web-cpo', settings, read_policies(POLICY))
+    with pytest.raises(RemediationError, match='name the policy'): run_drill(None, settings)
+
+
+@pytest.mark.parametrize('policy', ['host-cpu', 'host-memory', 'disk-full', 'host-silent'])
+def test_every_shipped_policy_can_be_drilled(policy, tmp_path):
+    found = run_drill(policy, Settings(data_dir=tmp_path))
+    assert found.walked >= 1, found.text
+
+
+def test_a_real_drill_detects_restarts_and_verifies(tmp_path):
+    "A process of our own eats a core; by itself: incident, plan, restart, verified recovery, in under three minutes."
+    found = drill_real(Settings(data_dir=tmp_path))
+    assert found.ok, found.text
+    assert [o.state for _, o in found.story][:3] == ['sent', 'verifying', 'recovered']
+    story = tell_action(open_state(tmp_path/'smartcloudops.db'), 1)
+    assert 'restarted: was' in story and 'recovered' in story and ledger_verify(tmp_path).ok
+    assert not (tmp_path/'drill-switch').exists()
