@@ -241,7 +241,8 @@ def novelty(s, beyond, span, shapes, forecast, every):
     s.long += .005*(likely - s.long)
     s.total += 1
     if s.n % 2000 == 1999: halve(s)
-    return total**.125/3 - .84 - .5*max(0., math.log10(750/(s.n + 1))) - .7*max(0., math.log10(300/every))
+    young = max(0., 1 - (s.last - s.born)/93600)       # less than 26 hours old: no day to compare with
+    return total**.125/3 - .84 - .5*max(0., math.log10(750/(s.n + 1))) - .7*max(0., math.log10(300/every)) - .8*young
 
 # %% ../../nbs/detection/01_stream.ipynb #11694ab5
 @jit
@@ -274,10 +275,10 @@ def name_kind(s, x, beyond, hour, forecast, shapes, frozen, restless, span):
     "The kind of evidence that says most about this sample."
     unit = s.dev + .01*span
     off = (x - s.mu)/unit
-    away = abs(off) > 3 and (s.away == 0 or (off > 0) == (s.away > 0))
+    away = abs(off) > 2 and (s.away == 0 or (off > 0) == (s.away > 0))
     if abs(off) > 1.5 and forecast > 5: s.jumped = 1.
     elif abs(off) < 1: s.jumped *= .8
-    s.away = s.away + math.copysign(1., off) if away else (math.copysign(1., off) if abs(off) > 3 else 0.)
+    s.away = s.away + math.copysign(1., off) if away else (math.copysign(1., off) if abs(off) > 2 else 0.)
     slow = abs(s.ema[1] - s.mu)/unit
     if frozen: return FLATLINE
     if restless > 3 and slow < 3 and abs(s.away) < 6: return VARIANCE
@@ -327,7 +328,7 @@ def begin(s, t, x):
     s.last = t
     span = s.high - s.low if s.high > s.low else 1e-3*abs(x)
     span = max(span, 1e-9*max(abs(s.high), abs(s.low)), 1e-12)
-    beyond = max(0., x - s.high, s.low - x)/span
+    beyond = max(0., x - s.high, s.low - x)/span if s.n >= 20 else 0.     # a range of few samples is broken all the time
     s.low, s.high = min(s.low, x), max(s.high, x)
     return (s.dt if s.dt > 0 else 300.), span, beyond
 
@@ -426,11 +427,11 @@ class Scores:
     confidence: object  # [0, 1]: how much past there is to judge by
 
 # %% ../../nbs/detection/01_stream.ipynb #2f40aa28
-def squash(raw: np.ndarray  # closed (.5, 1), open (1.5, 2), page from 2.9
+def squash(raw: np.ndarray  # closed (0, 1), open (1, 2), page from 2.9
           ) -> np.ndarray:
     "The raw score as a number in [0, 1], order kept: closed below .5, open below .9, page above."
     page = .9 + .1*(1 - np.exp(-np.maximum(raw - 2.9, 0)/1.5))
-    return np.where(raw >= 2.9, page, np.where(raw >= 1.5, .5 + .8*(raw - 1.5), np.maximum(raw - .5, 0)))
+    return np.where(raw >= 2.9, page, np.where(raw >= 1, .5 + .4*(raw - 1), .5*raw))
 
 # %% ../../nbs/detection/01_stream.ipynb #04aed5df
 def seconds(times) -> np.ndarray:
