@@ -334,7 +334,7 @@ def forecast(values: pd.Series,            # one series of a frame
     ahead = max(1, round(hours * 3600 / step))
     day = round(86400 / step)
     predicted = _predict(y, ahead, day)
-    errors = (y[ahead:] - predicted[:-ahead])[-7 * day:]
+    errors = (y[ahead:] - predicted[:-ahead])[-14 * day:]
     errors = errors[np.isfinite(errors)]
     low, high = _quantiles(errors, level)
     return dict(at=values.index[-1] + pd.Timedelta(seconds=ahead * step), expected=predicted[-1], lower=predicted[-1] + low, upper=predicted[-1] + high)
@@ -355,7 +355,7 @@ def _predict(y: np.ndarray, ahead: int, day: int) -> np.ndarray:
     known = np.isfinite(moves).any(axis=0)
     move = np.zeros(len(y))
     move[known] = np.nanmedian(moves[:, known], axis=0)
-    return level + .5 * move                 # half: days resemble each other, but not that much
+    return level + move
 
 def _quantiles(errors: np.ndarray, level: float) -> tuple[float, float]:
     "The errors' range that holds `level` of them, a little wider for few."
