@@ -8,7 +8,8 @@ __all__ = ['json_option', 'actions_approve', 'actions_deny', 'actions_cancel', '
            'targets_check', 'history', 'history_info', 'config_group', 'config_show', 'report', 'actions',
            'actions_list', 'actions_show', 'switch', 'silence', 'silence_add', 'silence_list', 'silence_end',
            'feedback', 'policy', 'policy_check', 'policy_explain', 'policy_schema_command', 'ledger', 'ledger_verify',
-           'ledger_export', 'doctor']
+           'ledger_export', 'backtest', 'drill', 'ingest', 'history_export', 'history_import', 'history_compact',
+           'targets_discover', 'schedule', 'doctor']
 
 # %% ../nbs/cli.ipynb #873a1658
 import json, os, sys
@@ -478,6 +479,179 @@ def ledger_export(ctx, output):
     from smartcloudops.remediation.operators import ledger_export as export
     text = export(settings_of(ctx).data_dir)
     write_atomically(output, text) if output else click.echo(text, nl=False)
+
+# %% ../nbs/cli.ipynb #40d61352
+def _bar(label: str):
+    "(context, callback(share)) of a progress bar on a terminal; nothing in a pipe."
+    from contextlib import nullcontext
+    if not sys.stderr.isatty(): return nullcontext(), lambda share: None
+    from rich.console import Console
+    from rich.progress import Progress
+    bar = Progress(console=Console(stderr=True), transient=True)
+    task = bar.add_task(label, total=1.)
+    return bar, lambda share: bar.update(task, completed=share)
+
+@main.command()
+@click.option('--policy', 'file', required=True, type=click.Path(path_type=Path), help='The policy file.')
+@click.option('--data', default='history', show_default=True, help="'history', or a CSV or Parquet file of samples.")
+@click.option('--labels', type=click.Path(path_type=Path), help='CSV start,end[,host] of what was really wrong.')
+@json_option
+@click.pass_context
+def backtest(ctx, file, data, labels, as_json):
+    """What a policy would have done, and refused, on stored or recorded metrics.
+
+    Example: smartcloudops backtest --policy config/policies.yaml --data history
+    """
+    from smartcloudops.remediation.backtest import run_backtest
+    bar, progress = _bar('backtest')
+    with bar: found = run_backtest(file, data, settings_of(ctx), labels, progress)
+    click.echo(json.dumps(found.plain(), indent=2, default=str, ensure_ascii=False) if as_json else found.text())
+
+# %% ../nbs/cli.ipynb #52246bb4
+@main.command()
+@click.option('--policy', 'name', help='The policy to drill.')
+@click.option('--real', is_flag=True, help='For real, with a harmless process of our own on this machine.')
+@json_option
+@click.pass_context
+def drill(ctx, name, real, as_json):
+    """Walk a policy's whole ladder against a made-up fault; nothing is sent. --real: detect, restart and verify a process of our own.
+
+    Example: smartcloudops drill --policy host-cpu
+    """
+    from smartcloudops.remediation.drill import run_drill
+    tell = (lambda text: click.echo(text, err=True)) if real and not as_json else None
+    done = run_drill(name, settings_of(ctx), real=real, progress=tell)
+    rows = _rows(done.table())
+    if as_json: click.echo(json.dumps(dict(policy=done.policy, ok=done.ok, text=done.text, story=rows), indent=2, default=str, ensure_ascii=False))
+    else:
+        show_table(rows, False, 'nothing happened')
+        click.echo(done.text)
+    if not done.ok: ctx.exit(1)
+
+# %% ../nbs/cli.ipynb #96ae3dae
+@main.command()
+@click.option('--since', required=True, metavar='AGE', help="How far back: '14d', '36h'.")
+@click.option('--source', help='Default: the one of the settings.')
+@json_option
+@click.pass_context
+def ingest(ctx, since, source, as_json):
+    """Fill the history from a source's past; goes on where it stopped.
+
+    Example: smartcloudops ingest --since 14d --source cloudwatch
+    """
+    import pandas as pd
+    from smartcloudops.ingestion.sources import make_source
+    settings = settings_of(ctx, source=source)
+    try: start = now() - pd.Timedelta(since)
+    except ValueError: raise UsageError(f"--since '{since}' is no length of time; e.g. 14d or 36h") from None
+    reader = make_source(settings.source, settings)
+    if not hasattr(reader, 'backfill'): raise ConfigError(f"source '{reader.name}' keeps no past that could be read; cloudwatch and prometheus do")
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    rows, samples = _backfill(settings, reader, start)
+    show_table([dict(source=reader.name, since=f'{start:%Y-%m-%d %H:%M}', rows=rows, samples=samples)], as_json)
+
+def _backfill(settings: Settings, reader, start) -> tuple[int, int]:
+    "Read the past chunk by chunk; what was stored is remembered, so that a second try goes on there."
+    from smartcloudops.core.state import from_us, open_state, recall, remember, to_us
+    from smartcloudops.monitoring.history import History
+    engine, rows, samples = open_state(settings.state_path), 0, 0
+    key = f'backfill:{reader.name}'
+    begun, reached = map(from_us, recall(engine, key, [None, None]))
+    if begun is not None and begun <= start < reached: start = reached
+    else: begun = start
+    bar, progress = _bar(f'{reader.name} since {start:%Y-%m-%d}')
+    with bar, History(settings.history_path, settings=settings.history) as history:
+        for chunk in reader.backfill(start):
+            samples += history.append(chunk.frame)
+            rows += len(chunk.frame)
+            remember(engine, key, [to_us(begun), to_us(chunk.end)])
+            progress(chunk.done)
+    return rows, samples
+
+# %% ../nbs/cli.ipynb #1b2dfee3
+@history.command('export')
+@click.argument('file', type=click.Path(path_type=Path))
+@click.option('--since', metavar='AGE', help="Only the last, e.g. '7d'.")
+@click.pass_context
+def history_export(ctx, file, since):
+    """Write what is stored into one .parquet or .csv file.
+
+    Example: smartcloudops history export week.parquet --since 7d
+    """
+    import pandas as pd
+    from smartcloudops.monitoring.history import History
+    from smartcloudops.monitoring.sealing import export_history
+    with History(settings_of(ctx).history_path, readonly=True) as stored:
+        click.echo(f"{file}: {export_history(stored, file, now() - pd.Timedelta(since) if since else None)} samples")
+
+@history.command('import')
+@click.argument('file', type=click.Path(path_type=Path))
+@click.pass_context
+def history_import(ctx, file):
+    """Add a .parquet, .csv or another history.db to what is stored.
+
+    Example: smartcloudops history import week.parquet
+    """
+    from smartcloudops.monitoring.history import History
+    from smartcloudops.monitoring.sealing import import_history
+    settings = settings_of(ctx)
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    with History(settings.history_path, settings=settings.history) as stored: click.echo(f'{file}: {import_history(stored, file)} samples')
+
+@history.command('compact')
+@click.pass_context
+def history_compact(ctx):
+    """Seal and merge what is over, and shrink the database.
+
+    Example: smartcloudops history compact
+    """
+    from smartcloudops.monitoring.history import History
+    from smartcloudops.monitoring.sealing import compact
+    settings = settings_of(ctx)
+    if not settings.history_path.exists(): raise DataError(f'{settings.history_path}: no history yet; start the loop with: smartcloudops run')
+    with History(settings.history_path, settings=settings.history) as stored: done = compact(stored)
+    click.echo(f'{len(done)} files sealed or merged')
+
+# %% ../nbs/cli.ipynb #77e8d832
+@targets.command('discover')
+@click.option('--tag', 'tags', multiple=True, metavar='NAME=VALUE', help='Only instances with this tag.')
+@json_option
+@click.pass_context
+def targets_discover(ctx, tags, as_json):
+    """Refresh aws_targets.json from the running EC2 instances; hand-made entries stay.
+
+    Example: smartcloudops targets discover --tag env=prod
+    """
+    from smartcloudops.core.aws import aws_clients
+    from smartcloudops.monitoring.targets import discover
+    settings = settings_of(ctx)
+    if any('=' not in t for t in tags): raise UsageError('--tag takes NAME=VALUE')
+    clients = aws_clients(settings)
+    found = discover(settings.targets_file, [clients.read('ec2', region) for region in clients.regions()], dict(t.split('=', 1) for t in tags))
+    show_table([dict(added=len(found.added), removed=len(found.removed), kept=found.kept, changed=found.changed)], as_json)
+
+# %% ../nbs/cli.ipynb #94d7787f
+@main.command()
+@click.option('--as', 'form', type=click.Choice(['systemd', 'cron']), help='Print timers or crontab lines instead of running.')
+@click.option('--list', 'listing', is_flag=True, help='What is scheduled, and when it is due.')
+@json_option
+@click.pass_context
+def schedule(ctx, form, listing, as_json):
+    """Run the scheduled reports, without the loop; or print a systemd timer or crontab lines for them.
+
+    Example: smartcloudops schedule --list
+    """
+    import signal, threading
+    from smartcloudops.core.state import open_state
+    from smartcloudops.reporting import Schedule, as_cron, as_systemd, jobs, next_due
+    settings = settings_of(ctx)
+    if form == 'cron': return click.echo(as_cron(settings), nl=False)
+    if form == 'systemd': return click.echo('\n'.join(f'# {name}\n{text}' for name, text in as_systemd(settings).items()), nl=False)
+    if listing: return show_table([dict(report=j.report, when=j.expression, next=str(next_due(j.expression, now(), j.timezone))) for j in jobs(settings)], as_json, 'nothing is scheduled; see [reports.schedule] in the settings')
+    stop = threading.Event()
+    for sign in (signal.SIGTERM, signal.SIGINT): signal.signal(sign, lambda *_: stop.set())
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    Schedule(settings, open_state(settings.state_path), config=settings_file(ctx.obj['config'])).run(stop)
 
 # %% ../nbs/cli.ipynb #2ee9ac02
 def _check(name: str, needed: bool, probe) -> dict:
