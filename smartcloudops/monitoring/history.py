@@ -257,22 +257,38 @@ def _store(self, db, times, sids, values, arrived) -> int:
     db.executemany('insert into samples values (?, ?, ?) on conflict do update set value = excluded.value',
                    zip(ts[keep].tolist(), sid[keep].tolist(), value[keep].tolist()))
     self._touch_windows(db, ts[keep], arrived)
-    np.add.at(self._facts[6], sid[changed], 1)
-    np.add.at(self._facts[5], sid[np.setdiff1d(behind, np.r_[same, changed])], 1)
-    self._facts[4, sids] += there.sum(0)
+    known = np.r_[same, changed]
+    for fact, which in ((4, np.setdiff1d(np.arange(len(ts)), known)), (5, np.setdiff1d(behind, known)), (6, changed)): np.add.at(self._facts[fact], sid[which], 1)
     self._remember(db, times, sids, values, there, arrived)
     return len(ts)
 
 @patch_to(History)
 def _compare(self, db, ts, sid, value, behind) -> tuple[np.ndarray, np.ndarray]:
-    "Which of the samples `behind` stand in the hot tier already: with the same value, with another."
+    "Which of the samples `behind` are stored already: with the same value, with another."
     if not len(behind): return behind, behind
     db.execute('create temp table if not exists incoming (n integer primary key, ts integer, sid integer)')
     db.execute('delete from incoming')
     db.executemany('insert into incoming values (?, ?, ?)', zip(behind.tolist(), ts[behind].tolist(), sid[behind].tolist()))
     found = db.execute('select n, s.value from incoming i cross join samples s on s.ts = i.ts and s.sid = i.sid').fetchall()
     n, stored = np.array([f[0] for f in found], dtype=np.int64), np.array([f[1] for f in found], dtype=float)
+    deep, deep_stored = self._compare_sealed(db, ts, sid, np.setdiff1d(behind, n))
+    n, stored = np.r_[n, deep], np.r_[stored, deep_stored]
     return n[stored == value[n]], n[stored != value[n]]
+
+@patch_to(History)
+def _compare_sealed(self, db, ts, sid, behind) -> tuple[np.ndarray, np.ndarray]:
+    "(which of the samples `behind` stand in sealed files, their values there)."
+    none = np.empty(0, np.int64), np.empty(0)
+    if not len(behind): return none
+    first, after = int(ts[behind].min()), int(ts[behind].max()) + 1
+    files = [f for f, in db.execute('select file from sealed where replaced is null and start < ? and "end" > ? order by start', (after, first))]
+    wanted = set(sid[behind].tolist())
+    try: pieces = read_sealed([self.folder/f for f in files], {name for name, number in self._names.items() if number in wanted}, first, after) if files else []
+    except (HistoryError, FileNotFoundError): return none          # damaged: what comes is new, and is kept
+    if not pieces: return none
+    stored = pd.concat([pd.DataFrame(dict(ts=p[0], sid=np.array([self._names[n] for n in p[3]])[p[1]], value=p[2])) for p in pieces])
+    found = pd.DataFrame(dict(n=behind, ts=ts[behind], sid=sid[behind])).merge(stored, on=['ts', 'sid'])
+    return found.n.to_numpy(), found.value.to_numpy()
 
 # %% ../../nbs/monitoring/00_history.ipynb #f0bad6cb
 WINDOW = 7_200_000_000      # µs: what is sealed at a time
@@ -305,9 +321,11 @@ def _rows(db, table: str, fields: str, start: int, end: int, sids: list[int] | N
     "[N, 2 + fields] of ts, sid, fields… with start ≤ ts < end, in order of time."
     span = dict(start=start, end=end)
     if sids is not None and len(sids) * 8 <= known:
-        query = _TIMES + f"select s.ts, s.sid, {fields} from t cross join {table} s on s.ts = t.ts and s.sid in ({','.join(map(str, sids))}) where s.ts < :end"
-    else: query = f"select ts, sid, {fields} from {table} where ts >= :start and ts < :end"
-    return _numbers_of(db.execute(query.format(table=table), span), 2 + fields.count(',') + 1)
+        jump = _TIMES + f"select s.ts, s.sid, {fields} from t cross join {table} s on s.ts = t.ts and s.sid in ({','.join(map(str, sids))}) where s.ts < :end"
+        return _numbers_of(db.execute(jump.format(table=table), span), 3 + fields.count(','))
+    times = _numbers_of(db.execute(f'select ts, count(*) from {table} where ts >= :start and ts < :end group by ts order by ts', span), 2)
+    rest = _numbers_of(db.execute(f'select sid, {fields} from {table} where ts >= :start and ts < :end order by ts, sid', span), 2 + fields.count(','))
+    return np.column_stack([np.repeat(times[:, 0], times[:, 1].astype(int)), rest])      # a time is fetched once, not once a sample
 
 def _numbers_of(cursor, width: int) -> np.ndarray:
     "Rows of a cursor as float64; microseconds of our time are below 2**53, so they stay exact."
