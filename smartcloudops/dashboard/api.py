@@ -79,7 +79,7 @@ def host(name: str):
     picture = site().pictures.current()
     found = next((h for h in picture.hosts if h.name == name), None)
     if found is None: abort(404, f'No samples of a host {name[:80]} are stored.')
-    return jsonify(**host_json(found), names=[shown_as(s) for s in picture.fresh.loc[picture.fresh['host'] == name, 'series']])
+    return jsonify(**host_json(found), names=[shown_as(s) for s in picture.names.get(name, ())])
 
 # %% ../../nbs/dashboard/03_api.ipynb #f4a35182
 @blueprint.get('/series')
@@ -132,8 +132,7 @@ def _drawn(name: str, start, end, width: int) -> dict:
 
 def known_series() -> set[str]:
     "The series that history knows, from the picture when it is at hand."
-    picture = site().pictures.current()
-    return set(picture.fresh['series']) if picture.fresh is not None and len(picture.fresh) else set()
+    return site().pictures.current().known
 
 # %% ../../nbs/dashboard/03_api.ipynb #91732008
 @blueprint.get('/csv')

@@ -24,13 +24,16 @@ def decimate(times: np.ndarray,      # seconds, ascending, shape (n,)
     "Positions of the samples to draw: every column's lowest and highest, the ends, and what `keep` names."
     n = len(times)
     if n <= 2 * width: return np.arange(n)
-    column = np.minimum(((times - times[0]) * (width / max(times[-1] - times[0], 1e-9))).astype(np.int64), width - 1)
-    order = np.lexsort((np.nan_to_num(values, nan=np.inf), column))
-    first = np.flatnonzero(np.diff(column[order], prepend=-1))
-    finite = np.bincount(column, weights=np.isfinite(values), minlength=width).astype(np.int64)[column[order[first]]]
-    lowest, highest = order[first[finite > 0]], order[first[finite > 0] + finite[finite > 0] - 1]
+    edges = times[0] + (times[-1] - times[0]) * np.arange(width) / width
+    starts = np.unique(np.searchsorted(times, edges))
     kept = np.flatnonzero(keep) if keep is not None else []
-    return np.unique(np.concatenate([lowest, highest, kept, [0, n - 1]])).astype(np.int64)
+    return np.unique(np.concatenate([_extremes(values, starts, np.fmin), _extremes(values, starts, np.fmax), kept, [0, n - 1]])).astype(np.int64)
+
+def _extremes(values: np.ndarray, starts: np.ndarray, pick) -> np.ndarray:
+    "The first position of the lowest (fmin) or highest (fmax) value of each stretch; none where all is missing."
+    best = np.repeat(pick.reduceat(values, starts), np.diff(starts, append=len(values)))
+    found = np.flatnonzero(values == best)
+    return found[np.flatnonzero(np.diff(np.searchsorted(starts, found, side='right'), prepend=-1))]
 
 # %% ../../nbs/dashboard/05_charts.ipynb #16f5420b
 def spacing(times: np.ndarray) -> float:
@@ -67,11 +70,10 @@ def chart(series: str,                         # as drawn
     "One series as columns for the browser: decimated, with its band, its anomalies and its gaps."
     samples = samples.dropna()
     t = seconds(samples.index)
-    table = aligned(samples, scores)
     at = decimate(t, samples.to_numpy(), width, keep=ends_of_gaps(t))
-    breaks = gaps(t)
+    table, breaks = aligned(samples.iloc[at], scores), gaps(t)
     meaning = describe(Series.parse(series).metric)
-    drawn = broken(t[at], {k: v[at] for k, v in table.items()}, t[breaks])
+    drawn = broken(t[at], table, t[breaks])
     return dict(series=series, label=short_name(series), unit=meaning.unit, help=meaning.help, host=Series.parse(series).host,
                 interval=clean(spacing(t)), samples=len(t), **drawn, gaps=[[float(t[i]), float(t[i + 1])] for i in breaks])
 

@@ -46,16 +46,10 @@ def loop_families(picture: Picture):
 def host_families(picture: Picture):
     "One line a host: its age, its highest score, its state."
     hosts = picture.hosts[:MOST_HOSTS]
-    yield gauge('smartcloudops_series_age_seconds_max', 'Age of the host\'s oldest series.', _oldest(picture, {h.name for h in hosts}), ('host',))
+    yield gauge('smartcloudops_series_age_seconds_max', 'Age of the host\'s oldest series.', {h.name: picture.oldest.get(h.name, 0.) + picture.age for h in hosts}, ('host',))
     yield gauge('smartcloudops_anomaly_score_max', 'Highest anomaly score of the host\'s series now, 0 to 1.', {h.name: h.score for h in hosts}, ('host',))
     yield gauge('smartcloudops_host_state', '1 for the state the host is in.', {(h.name, h.state): 1 for h in hosts}, ('host', 'state'))
     yield gauge('smartcloudops_hosts_omitted', f'Hosts beyond the first {MOST_HOSTS:,}, which are not exported one by one.', {(): len(picture.hosts) - len(hosts)})
-
-def _oldest(picture: Picture, names: set[str]) -> dict[str, float]:
-    if picture.fresh is None or not len(picture.fresh): return {}
-    ages = picture.fresh.groupby('host')['age_seconds'].max()
-    passed = picture.age
-    return {host: age + passed for host, age in ages.items() if host in names}
 
 # %% ../../nbs/dashboard/02_exposition.ipynb #1ff8de47
 def case_families(picture: Picture, totals: dict[str, int]):
@@ -71,7 +65,7 @@ def case_families(picture: Picture, totals: dict[str, int]):
 
 def history_families(picture: Picture, folder: Path):
     "How much was stored, and how much room it takes."
-    if picture.fresh is not None and len(picture.fresh): yield counter('smartcloudops_history_samples', 'Samples stored since the beginning.', {(): picture.fresh['samples'].sum()})
+    if picture.samples: yield counter('smartcloudops_history_samples', 'Samples stored since the beginning.', {(): picture.samples})
     files = [f for f in (folder/'history.db', folder/'history.db-wal', *folder.glob('history/*.parquet')) if f.exists()]
     yield gauge('smartcloudops_history_bytes', 'Size of the history on disk.', {(): sum(f.stat().st_size for f in files)}, unit='bytes')
 

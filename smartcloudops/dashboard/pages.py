@@ -86,14 +86,17 @@ def choices(picture, host: str | None, most: int = 200) -> list[str]:
     return names if host in names or host is None else [host, *names]
 
 def readings(picture, host: str | None, hours: float = 1., most: int = 6) -> list[views.Reading]:
-    "The telling series of a host, drawn."
-    here, trouble = site(), []
-    history = attempt(here.stores.history, None, 'the history', trouble)
-    if history is None or host is None or picture.fresh is None or not len(picture.fresh): return []
-    stored = picture.fresh.loc[picture.fresh['host'] == host, 'series'].tolist()
+    "The telling series of a host, drawn; once a picture, however many look."
+    if host not in picture.names: return []
+    if (host, hours) not in picture.drawn: picture.drawn[host, hours] = _readings(picture, host, hours, most)
+    return picture.drawn[host, hours]
+
+def _readings(picture, host: str, hours: float, most: int) -> list[views.Reading]:
+    trouble, stored = [], picture.names[host]
+    history = attempt(site().stores.history, None, 'the history', trouble)
     abnormal = tuple(s for c in picture.open for s in c.series if c.host == host)
     series = views.telling(stored, abnormal, most)
-    drawn = attempt(lambda: views.draw(history, series, now() - pd.Timedelta(hours=hours), None, 240, set(stored)), [], 'the history', trouble)
+    drawn = attempt(lambda: views.draw(history, series, now() - pd.Timedelta(hours=hours), None, 240, set(stored)), [], 'the history', trouble) if history is not None else []
     return [views.reading(d) for d in drawn]
 
 # %% ../../nbs/dashboard/11_pages.ipynb #e4462400

@@ -6,9 +6,10 @@
 __all__ = ['Item', 'Picture', 'fleet_sentence', 'strip', 'paint', 'Pictures', 'told']
 
 # %% ../../nbs/dashboard/09_picture.ipynb #76d758e0
-import re, threading
+import re, threading, time
 from collections import Counter
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import pandas as pd
 from markupsafe import Markup
@@ -46,6 +47,16 @@ class Picture:
     grid: Markup = Markup('')
     fresh: pd.DataFrame | None = None # monitoring's freshness, one row a series
 
+    @cached_property
+    def names(self) -> dict[str, list[str]]: "Stored series by host."; return {} if self.fresh is None or not len(self.fresh) else self.fresh.groupby('host')['series'].agg(list).to_dict()
+    @cached_property
+    def known(self) -> set[str]: "All stored series."; return {s for names in self.names.values() for s in names}
+    @cached_property
+    def oldest(self) -> dict[str, float]: "Age in seconds of each host's oldest series, when the picture was made."; return {} if self.fresh is None or not len(self.fresh) else self.fresh.groupby('host')['age_seconds'].max().to_dict()
+    @cached_property
+    def samples(self) -> int: "Samples stored since the beginning."; return 0 if self.fresh is None or not len(self.fresh) else int(self.fresh['samples'].sum())
+    @cached_property
+    def drawn(self) -> dict: "Readings that were asked for, kept for the next who asks."; return {}
     @property
     def age(self) -> float: "Seconds since it was put together."; return (now() - self.at).total_seconds()
     @property
@@ -135,22 +146,34 @@ class Pictures:
     def __init__(self, stores: Stores, loop: bool | None, link, icons):
         self.stores, self.loop, self.link, self.icons = stores, loop, link, icons
         self.latest: Picture | None = None
-        self.painting, self.watched = threading.Lock(), lambda: False
+        self.painting, self.watched, self.cost = threading.Lock(), lambda: False, 0.    # cost: seconds the last one took
 
     def key(self) -> tuple:
         "What changes when anything on disk does, and at least every 15 s, because ages do."
         return (*map(_trace, _files(self.stores)), int(now().timestamp() // 15))
 
     def current(self, force: bool = False) -> Picture:
-        "The picture as of now."
+        "The picture as of now; one that takes long to make may be some seconds old."
         latest, key = self.latest, self.key()
-        if latest is not None and not force and (latest.key == key or self.watched() and (now() - latest.at).total_seconds() < 20): return latest
-        if latest is not None and not force and not self.painting.acquire(blocking=False): return latest
-        if latest is None or force: self.painting.acquire()
-        try:
-            if self.latest is None or self.latest.key != key or force: self.latest = paint(self.stores, key, self.loop, self.link, self.icons())
+        if latest is not None and not force:
+            if latest.key == key: return latest
+            if latest.age < 20 and (self.watched() or self.cost > .1): self.later(); return latest
+        with self.painting:
+            if force or self.latest is None or self.latest.key != key: self._paint(key)
             return self.latest
-        finally: self.painting.release()
+
+    def later(self) -> None:
+        "Make the new picture beside the request, unless somebody is at it."
+        if self.watched() or self.painting.locked(): return
+        def work():
+            with self.painting:
+                if self.latest.key != (key := self.key()): self._paint(key)
+        threading.Thread(target=work, name='picture', daemon=True).start()
+
+    def _paint(self, key: tuple) -> None:
+        began = time.perf_counter()
+        self.latest = paint(self.stores, key, self.loop, self.link, self.icons())
+        self.cost = time.perf_counter() - began
 
     def look(self) -> tuple[tuple, dict]:
         "For the broadcaster: the key, and what every open page is told."

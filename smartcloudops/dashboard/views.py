@@ -111,9 +111,6 @@ def scores(incidents: list) -> dict[str, float]:
     return worst
 
 # %% ../../nbs/dashboard/01_views.ipynb #3ca7dfae
-_CELL = Markup('<li><a href="{url}" data-host="{name}" data-s="{s}" title="{name}: {word}, data {age} old"><span class="sr">{role}</span>{number}'
-               '<span class="sr">, {word}, data</span>{icon}<small data-since="{last:.1f}">{age}</small><span class="sr"> old</span></a></li>')
-
 def grid(hosts: list[Host],
          link,                # name → address of the host's page
          icons: str,          # address of icons.svg
@@ -133,10 +130,11 @@ def _row(role: str, members: list[Host], link, icons: str) -> Markup:
         '' if role else ' whole', role or 'hosts', len(members), cells, rest)
 
 def _cell(h: Host, role: str, link, icons: str) -> Markup:
-    mark = Markup('') if h.state == 'ok' else Markup('<svg class="i" aria-hidden="true" viewBox="0 0 12 12"><use href="{}#{}"/></svg>').format(icons, SHAPES[h.state])
-    whole = role == ''
-    return _CELL.format(url=link(h.name), name=h.name, s=h.state, word=WORDS[h.state], age=format_duration(h.age), last=h.last.timestamp(), icon=mark,
-                        role='' if whole else h.name[:len(h.name) - len(h.number)], number=h.name if whole else h.number)
+    name, word, age = escape(h.name), WORDS[h.state], format_duration(h.age)
+    number = escape(h.number) if role else name
+    mark = '' if h.state == 'ok' else f'<svg class="i" aria-hidden="true" viewBox="0 0 12 12"><use href="{escape(icons)}#{SHAPES[h.state]}"/></svg>'
+    return Markup(f'<li><a href="{escape(link(h.name))}" data-host="{name}" data-s="{h.state}" title="{name}: {word}, data {age} old"><span class="sr">{name[:len(name) - len(number)]}</span>{number}'
+                  f'<span class="sr">, {word}, data</span>{mark}<small data-since="{h.last.timestamp():.1f}">{age}</small><span class="sr"> old</span></a></li>')
 
 # %% ../../nbs/dashboard/01_views.ipynb #b440fdc0
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ __all__ = ['log', 'CODES', 'MENU', 'KEYMAP', 'Site', 'site', 'make_site', 'creat
            'metrics', 'events', 'errors', 'problem', 'templates', 'Top', 'asset', 'serve_command', 'served']
 
 # %% ../../nbs/dashboard/00_web.ipynb #cdcf9231
-import hashlib, logging, os, signal, sys, threading
+import ctypes, hashlib, logging, os, signal, sys, threading
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -225,10 +225,16 @@ def _no_control_socket() -> list[str]:
 
 def served(data_dir: str, parent: int = 0) -> Flask:
     "The app inside gunicorn's worker, as a child of the loop."
+    _few_arenas()
     app = create_app(data_dir, loop=bool(parent) or None)
     _stop_streams_first(app)
     if parent: threading.Thread(target=_die_with, args=(parent,), name='parent', daemon=True).start()
     return app
+
+def _few_arenas() -> None:
+    "A hundred threads would each get memory of their own from glibc and never give it back."
+    try: ctypes.CDLL(None).mallopt(-8, 2)      # M_ARENA_MAX
+    except (OSError, AttributeError): pass
 
 def _stop_streams_first(app: Flask) -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
