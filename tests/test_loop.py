@@ -184,9 +184,10 @@ class Flaky:
     def close(self): pass
 
 
-def test_a_source_that_fails_is_said_once_and_survived(tmp_path, caplog):
+def test_a_source_that_fails_is_said_once_and_survived(tmp_path, caplog, monkeypatch):
     import logging
-    logging.getLogger('smartcloudops').propagate = True
+    monkeypatch.setattr(logging.getLogger('smartcloudops'), 'propagate', True)
+    caplog.set_level('INFO', 'smartcloudops')
     with use_clock(FakeClock('2026-01-05 00:00')):
         loop = Loop(settings(tmp_path), Flaky())
         for _ in range(8): tick = loop.tick(); clock().advance(60)
