@@ -75,18 +75,20 @@ def _source():
     models = need('grafana_foundation_sdk.models.dashboard', 'grafana')
     return models.DataSourceRef(type_val='prometheus', uid=SOURCE)
 
+# %% ../../nbs/monitoring/03_grafana.ipynb #6e754df7
 def _panel(panel: Panel):
     kind = need(f"grafana_foundation_sdk.builders.{'stat' if panel.stat else 'timeseries'}", 'grafana')
     built = kind.Panel().title(panel.title).unit(panel.unit).datasource(_source()).span(panel.width).height(4 if panel.stat else 8)
     for i, (expr, legend) in enumerate(panel.queries): built = built.with_target(_query(expr, legend, i))
     return built
 
-# %% ../../nbs/monitoring/03_grafana.ipynb #6e754df7
+# %% ../../nbs/monitoring/03_grafana.ipynb #5df039fd
 def _host_variable():
     dashboard = need('grafana_foundation_sdk.builders.dashboard', 'grafana')
     variable = dashboard.QueryVariable('host').label('Host').datasource(_source()).query('label_values(up{job="node"}, host)')
     return variable.refresh(need('grafana_foundation_sdk.models.dashboard', 'grafana').VariableRefresh.ON_TIME_RANGE_CHANGED)
 
+# %% ../../nbs/monitoring/03_grafana.ipynb #ff3ba808
 def build(name: str,                  # 'fleet', 'host', 'loop'
           title: str,
           panels: list[Panel],
@@ -121,6 +123,7 @@ providers:
       path: /var/lib/grafana/dashboards/smartcloudops
 """
 
+# %% ../../nbs/monitoring/03_grafana.ipynb #7d32eebe
 def render_grafana(url: str = 'http://127.0.0.1:9090',        # the Prometheus server
                   ) -> dict[str, str]:                        # path below the output folder → text
     "Provisioning and dashboards; `MissingExtraError` without smartcloudops[grafana]."

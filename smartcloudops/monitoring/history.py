@@ -23,6 +23,7 @@ from .sealed import read_sealed
 APPLICATION_ID = 0x5C0B0002       # in the header of every history.db
 SCHEMA = 2                        # raised by one with every entry of _MIGRATIONS
 
+# %% ../../nbs/monitoring/00_history.ipynb #9447097c
 _TABLES = """
 create table series  (sid integer primary key autoincrement, name text not null unique, host text not null, metric text not null);
 create table samples (ts integer not null, sid integer not null, value real not null, primary key (ts, sid)) without rowid;
@@ -49,6 +50,7 @@ _REASONS = {
     'SQLITE_IOERR': 'cannot be read or written, the disk reports an error; check its space and health',
 }
 
+# %% ../../nbs/monitoring/00_history.ipynb #a801abaf
 @contextlib.contextmanager
 def explained(path: Path):       # the history file
     "Turns what SQLite says into a `HistoryError` that names the file and the next step."
@@ -86,6 +88,7 @@ def connect(path: Path,                    # the history file
     _check_version(db, path, readonly)
     return db
 
+# %% ../../nbs/monitoring/00_history.ipynb #cc5fe8f4
 def _make_folder(path: Path) -> None:
     try: path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as e: raise HistoryError(f'{path.parent}: cannot be made ({e.strerror}); choose another data_dir') from None
@@ -110,6 +113,7 @@ def _check_version(db: sqlite3.Connection, path: Path, readonly: bool) -> None:
     if readonly: raise HistoryError(f'{path}: has the older layout {found}; start the loop once with: smartcloudops run')
     migrate(db)
 
+# %% ../../nbs/monitoring/00_history.ipynb #995282ac
 def migrate(db: sqlite3.Connection) -> None:
     "Bring a new or older file to this version's layout, step by step in one transaction each."
     while True:
@@ -151,6 +155,7 @@ def _connection(self) -> sqlite3.Connection | None:
     if self._db is None and (not self.readonly or check_owner(self.path)): self._db = connect(self.path, self.readonly)
     return self._db
 
+# %% ../../nbs/monitoring/00_history.ipynb #36d02124
 @patch_to(History)
 @contextlib.contextmanager
 def _reading(self):
@@ -163,6 +168,7 @@ def _reading(self):
             try: yield db
             finally: db.execute('rollback')
 
+# %% ../../nbs/monitoring/00_history.ipynb #3df3302a
 @patch_to(History)
 @contextlib.contextmanager
 def _writing(self):
@@ -179,6 +185,7 @@ def _writing(self):
 def _middle(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
     return np.maximum(np.minimum(a, b), np.minimum(np.maximum(a, b), c))
 
+# %% ../../nbs/monitoring/00_history.ipynb #c9486f08
 def learn_rhythm(times: np.ndarray,          # [T] µs, ascending
                  there: np.ndarray,          # [T, S] whether there is a sample
                  last: np.ndarray,           # [S] time before the first row, 0 = none
@@ -208,6 +215,7 @@ def _load(self, db) -> None:
     if len(rows): self._facts[:7, rows[:, 0]] = rows[:, 1:].T
     self._version = version
 
+# %% ../../nbs/monitoring/00_history.ipynb #f245f4c7
 @patch_to(History)
 def _numbers(self, db, names: list[str]) -> np.ndarray:
     "The number of each series; new ones are written down."
@@ -219,7 +227,7 @@ def _numbers(self, db, names: list[str]) -> np.ndarray:
     if len(sids) and (more := sids.max() + 1 - self._facts.shape[1]) > 0: self._facts = np.pad(self._facts, ((0, 0), (0, more + 256)))
     return sids
 
-# %% ../../nbs/monitoring/00_history.ipynb #f245f4c7
+# %% ../../nbs/monitoring/00_history.ipynb #61a6afcf
 @patch_to(History)
 def append(self,
            frame: pd.DataFrame,                      # samples to add or correct
@@ -236,6 +244,7 @@ def append(self,
             return self._store(db, times, sids[order], values[:, order], to_us(arrived or now()))
         except BaseException: self._version = None; raise       # what was learned in between is not stored: forget it
 
+# %% ../../nbs/monitoring/00_history.ipynb #28c43087
 @patch_to(History)
 def _check(self, frame) -> None:
     "A frame whose series are all known needs no look at their spelling."
@@ -262,6 +271,7 @@ def _store(self, db, times, sids, values, arrived) -> int:
     self._remember(db, times, sids, values, there, arrived)
     return len(ts)
 
+# %% ../../nbs/monitoring/00_history.ipynb #f0bad6cb
 @patch_to(History)
 def _compare(self, db, ts, sid, value, behind) -> tuple[np.ndarray, np.ndarray]:
     "Which of the samples `behind` are stored already: with the same value, with another."
@@ -275,6 +285,7 @@ def _compare(self, db, ts, sid, value, behind) -> tuple[np.ndarray, np.ndarray]:
     n, stored = np.r_[n, deep], np.r_[stored, deep_stored]
     return n[stored == value[n]], n[stored != value[n]]
 
+# %% ../../nbs/monitoring/00_history.ipynb #8577aa85
 @patch_to(History)
 def _compare_sealed(self, db, ts, sid, behind) -> tuple[np.ndarray, np.ndarray]:
     "(which of the samples `behind` stand in sealed files, their values there)."
@@ -290,7 +301,7 @@ def _compare_sealed(self, db, ts, sid, behind) -> tuple[np.ndarray, np.ndarray]:
     found = pd.DataFrame(dict(n=behind, ts=ts[behind], sid=sid[behind])).merge(stored, on=['ts', 'sid'])
     return found.n.to_numpy(), found.value.to_numpy()
 
-# %% ../../nbs/monitoring/00_history.ipynb #f0bad6cb
+# %% ../../nbs/monitoring/00_history.ipynb #b16421bd
 WINDOW = 7_200_000_000      # µs: what is sealed at a time
 
 @patch_to(History)
@@ -299,6 +310,7 @@ def _touch_windows(self, db, ts, arrived) -> None:
     starts = np.unique(ts // WINDOW * WINDOW).tolist()
     db.executemany('insert into windows values (?, 1, ?) on conflict do update set changes = changes + 1, changed = excluded.changed', ((s, arrived) for s in starts))
 
+# %% ../../nbs/monitoring/00_history.ipynb #05df20fb
 @patch_to(History)
 def _remember(self, db, times, sids, values, there, arrived) -> None:
     "The last sample of each series, and its rhythm."
@@ -327,6 +339,7 @@ def _rows(db, table: str, fields: str, start: int, end: int, sids: list[int] | N
     rest = _numbers_of(db.execute(f'select sid, {fields} from {table} where ts >= :start and ts < :end order by ts, sid', span), 2 + fields.count(','))
     return np.column_stack([np.repeat(times[:, 0], times[:, 1].astype(int)), rest])      # a time is fetched once, not once a sample
 
+# %% ../../nbs/monitoring/00_history.ipynb #591b84e7
 def _numbers_of(cursor, width: int) -> np.ndarray:
     "Rows of a cursor as float64; microseconds of our time are below 2**53, so they stay exact."
     parts = []
@@ -335,7 +348,7 @@ def _numbers_of(cursor, width: int) -> np.ndarray:
         parts.append(np.array(flat, dtype=float).reshape(-1, width))
     return np.concatenate(parts) if parts else np.empty((0, width))
 
-# %% ../../nbs/monitoring/00_history.ipynb #591b84e7
+# %% ../../nbs/monitoring/00_history.ipynb #20603204
 def _span(start, end) -> tuple[int, int]:
     "Half-open microseconds of an inclusive stretch; none given = everything."
     return (to_us(start) if start is not None else -2**62), (to_us(end) + 1 if end is not None else 2**62)
@@ -343,6 +356,7 @@ def _span(start, end) -> tuple[int, int]:
 def _as_list(names) -> list[str] | None:
     return names if names is None else [str(names)] if isinstance(names, (str, Series)) else [str(n) for n in names]
 
+# %% ../../nbs/monitoring/00_history.ipynb #c6babf6b
 @patch_to(History)
 def _wanted(self, db, series, host, metric) -> dict[str, int] | None:
     "name → sid of what is asked for; None = all."
@@ -352,7 +366,7 @@ def _wanted(self, db, series, host, metric) -> dict[str, int] | None:
         if names is not None: where.append((f"{column} in (select value from json_each(?))", json.dumps(names)))
     return dict(db.execute(f"select name, sid from series where {' and '.join(w for w, _ in where)}", [v for _, v in where]))
 
-# %% ../../nbs/monitoring/00_history.ipynb #20603204
+# %% ../../nbs/monitoring/00_history.ipynb #2bcbc5db
 @patch_to(History)
 def read(self,
          series: str | list[str] | None = None,      # these, in this order (a column each, even without samples)
@@ -370,6 +384,7 @@ def read(self,
             if last_try: raise HistoryError(f'{e}: is missing; put it back, or let the history forget it with: smartcloudops history compact') from None
         else: return _frame(hot, cold, names, asked)
 
+# %% ../../nbs/monitoring/00_history.ipynb #823d64e0
 @patch_to(History)
 def _snapshot(self, series, host, metric, first: int, after: int) -> tuple:
     "(hot rows, sid → name, sealed files, names wanted or None = all), all of the same moment."
@@ -381,10 +396,11 @@ def _snapshot(self, series, host, metric, first: int, after: int) -> tuple:
         files = [f for f, in db.execute('select file from sealed where replaced is null and start < ? and "end" > ? order by start, created', (after, first))]
         return hot, names, files, None if wanted is None else set(wanted)
 
+# %% ../../nbs/monitoring/00_history.ipynb #f5f2e7e4
 @patch_to(History)
 def _series_count(self, db) -> int: return db.execute('select count(*) from series').fetchone()[0]
 
-# %% ../../nbs/monitoring/00_history.ipynb #c6babf6b
+# %% ../../nbs/monitoring/00_history.ipynb #b4edad3c
 def _frame(hot: np.ndarray, cold: list, names: dict[int, str], asked: list[str] | None) -> pd.DataFrame:
     "One frame of both tiers: sealed pieces (ts, code, value, names) first, hot rows over them."
     known = {name: i for i, name in enumerate(dict.fromkeys([*(asked or ()), *sorted({*names.values(), *(n for piece in cold for n in piece[3])})]))}
@@ -397,6 +413,7 @@ def _frame(hot: np.ndarray, cold: list, names: dict[int, str], asked: list[str] 
     value = np.concatenate([*(piece[2] for piece in cold), hot[:, 2]])
     return _pivot(ts, column, value, list(known), asked)
 
+# %% ../../nbs/monitoring/00_history.ipynb #7aa20289
 def _pivot(ts, column, value, names, asked) -> pd.DataFrame:
     times, row = np.unique(ts, return_inverse=True)
     matrix = np.full((len(times), len(names)), np.nan)
@@ -419,6 +436,7 @@ def latest(self) -> pd.DataFrame:        # series, host, metric, time, value, in
     for column in ('time', 'arrived'): df[column] = pd.to_datetime(df[column].astype('int64'), unit='us', utc=True)
     return df.astype(dict(value=float, interval_seconds=float))
 
+# %% ../../nbs/monitoring/00_history.ipynb #e8263853
 @patch_to(History)
 def series(self) -> list[str]:
     "The names of all series, sorted."
@@ -432,6 +450,7 @@ def last_time(self) -> pd.Timestamp | None:
 # %% ../../nbs/monitoring/00_history.ipynb #75c71645
 _SCORE = ['score', 'expected', 'lower', 'upper', 'anomaly']
 
+# %% ../../nbs/monitoring/00_history.ipynb #02e1300a
 @patch_to(History)
 def append_scores(self,
                   when,           # a frame (then `scores` has its shape), or one time (then `scores` is a table by series)
@@ -479,6 +498,7 @@ def retain(self, now: pd.Timestamp) -> int:        # hot rows and sealed files l
         self._version = None
     return gone
 
+# %% ../../nbs/monitoring/00_history.ipynb #274178a5
 @patch_to(History)
 def _fit(self, db, now: int) -> int:
     "Let the oldest sealed files go until everything fits into `max_bytes`."
@@ -490,6 +510,7 @@ def _fit(self, db, now: int) -> int:
         over -= live[gone][1]; gone += 1
     return gone
 
+# %% ../../nbs/monitoring/00_history.ipynb #217cce12
 @patch_to(History)
 def _drop(self, table: str, cut: int, chunk: int = 20_000) -> int:
     gone = 0
@@ -512,6 +533,7 @@ def info(self) -> dict:        # series, samples, hot_samples, sealed_samples, s
                     sealed_samples=rows or 0, sealed_files=files, scores=one('select count(*) from scores')[0], first=from_us(first), last=from_us(one('select max(ts) from latest')[0]),
                     bytes=self._bytes() + (size or 0), hot_bytes=self._bytes(), sealed_bytes=size or 0)
 
+# %% ../../nbs/monitoring/00_history.ipynb #73324457
 @patch_to(History)
 def _bytes(self) -> int:
     return sum(f.stat().st_size for f in (self.path, self.path.with_name(self.path.name + '-wal')) if f.exists())

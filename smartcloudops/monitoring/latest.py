@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 
 from ..core.runtime import DataError, now as current, read_text
-from ..core.state import to_us
 from .history import History
 
 # %% ../../nbs/monitoring/01_latest.ipynb #d1c2fa95
@@ -27,6 +26,7 @@ def age(times: pd.Series,           # last sample of each series, UTC
 LATE_AFTER = 3          # intervals
 SMALLEST = 1.           # seconds; below that a scheduler's hiccup would count as an outage
 
+# %% ../../nbs/monitoring/01_latest.ipynb #cfbd6016
 def freshness(history: History,
               now: pd.Timestamp | None = None,        # default: now
              ) -> pd.DataFrame:                       # series, host, last, value, age_seconds, interval_seconds, late, lag_seconds, samples, late_samples, rewritten
@@ -48,6 +48,7 @@ def gaps(frame: pd.DataFrame,                # samples, as `History.read` gives 
     empty = pd.DataFrame({'series': pd.Series(dtype=object), 'start': frame.index[:0], 'end': frame.index[:0], 'seconds': pd.Series(dtype=float)})
     return pd.concat(found).sort_values(['start', 'series'], ignore_index=True) if found else empty
 
+# %% ../../nbs/monitoring/01_latest.ipynb #744e2473
 def _gaps_of(name: str, times: pd.DatetimeIndex, longer: float) -> pd.DataFrame:
     steps = np.diff(times.as_unit('us').asi8) / 1e6
     at = np.flatnonzero(steps > longer * np.median(steps)) if len(steps) else np.array([], int)

@@ -18,6 +18,7 @@ _DNS = re.compile(r'(?!-)[A-Za-z0-9_-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9_-]{1,63}(?<
 class TargetsError(ValueError):
     "The targets file is wrong; the message names file, line and entry."
 
+# %% ../../nbs/monitoring/05_prometheus_config.ipynb #91ea2af9
 def check_address(text) -> str:
     "The address 'host:port' itself; `ValueError` saying what is wrong with it."
     m = _ADDRESS.fullmatch(text.strip()) if isinstance(text, str) else None
@@ -30,7 +31,7 @@ def check_address(text) -> str:
     except ValueError: raise ValueError(f"{text!r}: '{m['v6'] or m['name']}' is neither an IP address nor a DNS name") from None
     return text.strip()
 
-# %% ../../nbs/monitoring/05_prometheus_config.ipynb #91ea2af9
+# %% ../../nbs/monitoring/05_prometheus_config.ipynb #6d6d7b27
 def check_labels(labels) -> dict:
     "The labels themselves, sorted by name; `ValueError` when one can't be a label."
     if not isinstance(labels, dict): raise ValueError("'labels' has to be an object of text values")
@@ -40,13 +41,14 @@ def check_labels(labels) -> dict:
         if name == 'job': raise ValueError("label 'job' is set by the key the entry stands under; leave it out")
     return dict(sorted(labels.items()))
 
+# %% ../../nbs/monitoring/05_prometheus_config.ipynb #3ce19370
 def _entry(entry) -> tuple:
     "(address, labels or None) of one entry."
     if not isinstance(entry, dict): return check_address(entry), None
     if extra := set(entry) - {'target', 'labels'}: raise ValueError(f"unknown key '{min(extra)}'; an entry has target and labels")
     return check_address(entry.get('target')), check_labels(entry.get('labels', {}))
 
-# %% ../../nbs/monitoring/05_prometheus_config.ipynb #6d6d7b27
+# %% ../../nbs/monitoring/05_prometheus_config.ipynb #d23b8061
 def parse_targets(text: str,              # the JSON
                   name: str = 'targets',  # the file, for errors
                  ) -> dict:               # key → list of (address, labels or None)
@@ -58,6 +60,7 @@ def parse_targets(text: str,              # the JSON
         if key not in JOBS and not key.startswith('_'): raise TargetsError(f"{name}: {_line(text, key)}unknown key '{key}'; expected {' or '.join(JOBS)}")
     return {key: _entries(data.get(key, []), key, text, name) for key in JOBS}
 
+# %% ../../nbs/monitoring/05_prometheus_config.ipynb #3b3d6386
 def _entries(entries, key: str, text: str, name: str) -> list:
     if not isinstance(entries, list): raise TargetsError(f"{name}: {_line(text, key)}'{key}' has to be a list of \"host:port\"")
     found, seen = [], {}
@@ -68,6 +71,7 @@ def _entries(entries, key: str, text: str, name: str) -> list:
         if seen.setdefault(found[-1][0], i) != i: raise TargetsError(f'{name}: {_line(text, address)}{key}[{i}]: {address} stands there twice (first as {key}[{seen[address.strip()]}])')
     return found
 
+# %% ../../nbs/monitoring/05_prometheus_config.ipynb #7ce96f7b
 def _line(text: str, value) -> str:
     at = text.find(json.dumps(value))
     return f'line {text.count(chr(10), 0, at) + 1}: ' if at >= 0 else ''
@@ -88,6 +92,7 @@ OPTIONS = dict(metrics='127.0.0.1:5000',            # where our page serves /met
                webhook='http://127.0.0.1:5000/api/v1/alerts',
                token_file='alerts.token')           # beside alertmanager.yml: the webhook's token
 
+# %% ../../nbs/monitoring/05_prometheus_config.ipynb #3aa7e0eb
 _PROMETHEUS = r"""# Written from aws_targets.json by `smartcloudops targets write` or infra/scripts/prometheus_config.py; change the targets, not this file.
 global:
   scrape_interval: {scrape_interval}
@@ -127,6 +132,7 @@ def prometheus_yml(**options) -> str:
 # %% ../../nbs/monitoring/05_prometheus_config.ipynb #c6d100ef
 _DISK = 'fstype!~"tmpfs|ramfs|overlay|squashfs|iso9660"'
 
+# %% ../../nbs/monitoring/05_prometheus_config.ipynb #49acdb4e
 _RECORDED = """# Written by `smartcloudops targets write` or infra/scripts/prometheus_config.py.
 groups:
   - name: smartcloudops-recorded
@@ -171,6 +177,7 @@ def _alert(name: str, expr: str, wait: str, severity: str, summary: str) -> str:
     return (f"      - alert: {name}\n        expr: {expr}\n        for: {wait}\n        labels: {{severity: {severity}, origin: smartcloudops}}\n"
             f"        annotations:\n          summary: '{summary}'\n")
 
+# %% ../../nbs/monitoring/05_prometheus_config.ipynb #496e027b
 _LOOP = '  - name: smartcloudops-loop\n    rules:\n' + ''.join(_alert(*a) for a in [
     ('LoopUnreachable', 'up{job="smartcloudops"} == 0', '2m', 'page', 'smartcloudops at {{ $labels.instance }} does not answer'),
     ('LoopStale', 'time() - smartcloudops_loop_last_tick_timestamp_seconds{job="smartcloudops"} > '
@@ -184,6 +191,7 @@ _LOOP = '  - name: smartcloudops-loop\n    rules:\n' + ''.join(_alert(*a) for a 
     ('SwitchOff', 'smartcloudops_switch_on{job="smartcloudops"} == 0', '24h', 'warn', 'remediation has been switched off for a day'),
 ])
 
+# %% ../../nbs/monitoring/05_prometheus_config.ipynb #5f2d99ca
 def rules_yml() -> str:
     "rules/smartcloudops.yml: recording and alert rules."
     return _RECORDED + _HOSTS + _LOOP
@@ -211,6 +219,7 @@ receivers:
   - name: people
 """
 
+# %% ../../nbs/monitoring/05_prometheus_config.ipynb #7e4da14b
 def alertmanager_yml(**options) -> str:
     "alertmanager.yml; `options` as in OPTIONS. Add your own channels to the receiver `people`."
     return _ALERTMANAGER.format(**{k: json.dumps(v) for k, v in {**OPTIONS, **options}.items()})
@@ -221,6 +230,7 @@ def render_all(targets: dict, **options) -> dict:
     return {'prometheus/file_sd/app-and-node.json': file_sd(targets), 'prometheus/prometheus.yml': prometheus_yml(**options),
             'prometheus/rules/smartcloudops.yml': rules_yml(), 'prometheus/alertmanager.yml': alertmanager_yml(**options)}
 
+# %% ../../nbs/monitoring/05_prometheus_config.ipynb #e26314f9
 def write_file(path: Path, text: str) -> bool:
     "Replace the file in one step; False when it says the same already."
     data = text.encode()
@@ -232,6 +242,7 @@ def write_file(path: Path, text: str) -> bool:
     os.replace(f.name, path)
     return True
 
+# %% ../../nbs/monitoring/05_prometheus_config.ipynb #2cfa1822
 def difference(path: Path, text: str) -> str:
     "A unified diff from the file as it is to what would be written; '' when equal."
     have = path.read_text(encoding='utf-8', errors='replace') if path.is_file() else ''
@@ -247,6 +258,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, default in OPTIONS.items(): p.add_argument('--' + name.replace('_', '-'), default=default, help=f'(default {default or "none"})')
     return p
 
+# %% ../../nbs/monitoring/05_prometheus_config.ipynb #33408c9d
 def main(argv=None) -> int:
     "Write or check; 0 well, 1 differing or wrong."
     args = _parser().parse_args(argv)

@@ -23,6 +23,7 @@ SCHEMA = pa.schema([('series', pa.dictionary(pa.int32(), pa.string())), ('time',
 _ENCODING = dict(compression='zstd', compression_level=3, use_dictionary=['series'], column_encoding={'time': 'DELTA_BINARY_PACKED', 'value': 'BYTE_STREAM_SPLIT'})
 ROW_GROUP = 16_384
 
+# %% ../../nbs/monitoring/04_sealed.ipynb #318af814
 def write_sealed(path: Path,                       # the file to make
                  pieces: Iterable[tuple],          # of (ts[N], code[N], value[N], names), sorted by name and ts within and between pieces
                 ) -> int:                          # samples written
@@ -40,6 +41,7 @@ def write_sealed(path: Path,                       # the file to make
     finally: unfinished.unlink(missing_ok=True)
     return rows
 
+# %% ../../nbs/monitoring/04_sealed.ipynb #34206280
 def _write_piece(writer: pq.ParquetWriter, ts, code, value, names) -> int:
     "A row group at a time, each with only the names that occur in it."
     for i in range(0, len(ts), ROW_GROUP):
@@ -49,6 +51,7 @@ def _write_piece(writer: pq.ParquetWriter, ts, code, value, names) -> int:
         writer.write_table(pa.table([series, pa.array(ts[part], pa.int64()).cast(pa.timestamp('us', tz='UTC')), pa.array(value[part])], schema=SCHEMA), row_group_size=ROW_GROUP)
     return len(ts)
 
+# %% ../../nbs/monitoring/04_sealed.ipynb #c352b0eb
 def _flush_folder(folder: Path) -> None:
     handle = os.open(folder, os.O_RDONLY)
     try: os.fsync(handle)
@@ -63,13 +66,14 @@ def _footer(path: str):
     us = lambda t: int(t.value // 1000) if hasattr(t, 'value') else round(t.timestamp() * 1e6)
     return meta, [s.min for s, _ in stats], [s.max for s, _ in stats], [us(t.min) for _, t in stats], [us(t.max) for _, t in stats]
 
+# %% ../../nbs/monitoring/04_sealed.ipynb #0d1d2d56
 def _groups(path: str, names: list[str] | None, start: int, end: int) -> list[int]:
     "The row groups that may hold something of it."
     _, first, last, begin, until = _footer(path)
     asked = lambda g: names is None or ((i := bisect_left(names, first[g])) < len(names) and names[i] <= last[g])
     return [g for g in range(len(first)) if begin[g] < end and until[g] >= start and asked(g)]
 
-# %% ../../nbs/monitoring/04_sealed.ipynb #0d1d2d56
+# %% ../../nbs/monitoring/04_sealed.ipynb #2a222b5f
 def read_sealed(files: list[Path],            # sealed files, each overlapping the stretch
                 names: set[str] | None,       # these series; None = all
                 start: int, end: int,         # µs, half-open
@@ -79,6 +83,7 @@ def read_sealed(files: list[Path],            # sealed files, each overlapping t
     pieces = (_read(str(path), wanted, start, end) for path in files) if wanted is None or wanted else ()
     return [piece for piece in pieces if piece is not None and len(piece[0])]
 
+# %% ../../nbs/monitoring/04_sealed.ipynb #053d99da
 def _read(path: str, names: list[str] | None, start: int, end: int) -> tuple | None:
     try:
         groups = _groups(path, names, start, end)
@@ -88,7 +93,7 @@ def _read(path: str, names: list[str] | None, start: int, end: int) -> tuple | N
     except (OSError, pa.ArrowException, AttributeError) as e: raise HistoryError(f'{path}: is damaged ({e}); move it away, or put back a copy') from e
     return _cut(*_columns(table), names, start, end)
 
-# %% ../../nbs/monitoring/04_sealed.ipynb #2a222b5f
+# %% ../../nbs/monitoring/04_sealed.ipynb #56b9c7d0
 def _columns(table: pa.Table) -> tuple:
     "(ts, code, value, names) of what was read."
     series = table['series'].unify_dictionaries().combine_chunks() if table['series'].num_chunks > 1 else table['series'].chunk(0)
@@ -96,6 +101,7 @@ def _columns(table: pa.Table) -> tuple:
     ts = table['time'].combine_chunks().cast(pa.int64()).to_numpy(zero_copy_only=False)
     return ts, series.indices.to_numpy(zero_copy_only=False), table['value'].to_numpy(), series.dictionary.to_pylist()
 
+# %% ../../nbs/monitoring/04_sealed.ipynb #ccd0b709
 def _cut(ts, code, value, known, names, start, end) -> tuple:
     "Only what was asked for."
     keep = np.ones(len(ts), bool)
@@ -119,6 +125,7 @@ def overlay(pieces: list[tuple],        # (ts, code, value, names); the later pi
     last = np.r_[(ts[1:] != ts[:-1]) | (code[1:] != code[:-1]), np.ones(min(1, len(ts)), bool)]
     return ts[last], code[last], value[last], names
 
+# %% ../../nbs/monitoring/04_sealed.ipynb #93d197ca
 def sealed_names(files: list[Path]) -> set[str]:
     "The series that stand in these files."
     found = set()

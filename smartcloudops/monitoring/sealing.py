@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.frames import to_tidy
-from ..core.runtime import DataError, HistoryError, SmartCloudOpsError, now as current
+from ..core.runtime import DataError, SmartCloudOpsError, now as current
 from ..core.settings import HistorySettings
 from ..core.state import from_us, to_us
 from .history import WINDOW, History, explained
@@ -27,6 +27,7 @@ log = logging.getLogger('smartcloudops.monitoring')
 DAY, KEPT = 86_400_000_000, 600_000_000        # µs: what is merged, how long replaced files stay
 SETTLE = 600_000_000
 
+# %% ../../nbs/monitoring/06_sealing.ipynb #2a470c5d
 def due(db,                          # a connection inside a transaction
         now: int,                    # µs
         settle: int = SETTLE,        # µs without a write
@@ -54,6 +55,7 @@ class Rewritten:
     bytes: int
     emptied: bool                # all hot rows of the stretch are gone
 
+# %% ../../nbs/monitoring/06_sealing.ipynb #1eb0e606
 def _look(history: History, start: int, end: int):
     "(hot piece, files, number of writes to the stretch), of one moment; in small bites, so that the loop's thread is never kept from running."
     with history._reading() as db:
@@ -68,10 +70,11 @@ def _look(history: History, start: int, end: int):
     sids, code = np.unique(hot[:, 1].astype(np.int64), return_inverse=True)
     return (hot[:, 0].astype(np.int64), code, hot[:, 2], [names[s] for s in sids.tolist()]), files, writes
 
+# %% ../../nbs/monitoring/06_sealing.ipynb #d927ec10
 def _writes(db, start: int, end: int) -> tuple:
     return db.execute('select count(*), sum(changes) from windows where start >= ? and start < ?', (start, end)).fetchone()
 
-# %% ../../nbs/monitoring/06_sealing.ipynb #1eb0e606
+# %% ../../nbs/monitoring/06_sealing.ipynb #f02bf208
 def rewrite(history: History,             # a writer's own object
             start: int, end: int,         # µs, half-open, whole windows; covers every file that overlaps it
             now: int,                     # µs
@@ -84,11 +87,13 @@ def rewrite(history: History,             # a writer's own object
     _switch(history, path, files, start, end, samples, now)
     return Rewritten(path.name, from_us(start), from_us(end), samples, path.stat().st_size, _delete(history, start, end, writes))
 
+# %% ../../nbs/monitoring/06_sealing.ipynb #285f7535
 def _switch(history: History, path: Path, files: list[str], start: int, end: int, samples: int, now: int) -> None:
     with history._writing() as db:
         db.execute('insert into sealed values (?, ?, ?, ?, ?, ?, null)', (path.name, start, end, samples, path.stat().st_size, now))
         db.executemany('update sealed set replaced = ? where file = ?', [(now, f) for f in files])
 
+# %% ../../nbs/monitoring/06_sealing.ipynb #53eaaedb
 def _delete(history: History, start: int, end: int, writes: tuple, chunk: int = 5_000) -> bool:
     "Delete what was sealed; stops (False) as soon as the stretch is written to."
     while True:
@@ -109,6 +114,7 @@ def sealing_alone(folder: Path, wait: bool = False):
         except BlockingIOError: mine = False
         yield mine
 
+# %% ../../nbs/monitoring/06_sealing.ipynb #fcf55828
 def sweep(history: History, now: int) -> int:
     "Remove replaced files after ten minutes, and files that no list names; how many."
     with history._reading() as db: listed = dict(db.execute('select file, replaced from sealed'))
@@ -181,6 +187,7 @@ def compact(history: History, now: pd.Timestamp | None = None) -> list[Rewritten
         db.execute('pragma wal_checkpoint(truncate)')
     return done
 
+# %% ../../nbs/monitoring/06_sealing.ipynb #4eeda0e9
 def _forget_missing(history: History) -> None:
     with history._writing() as db:
         for name, in db.execute('select file from sealed').fetchall():
@@ -217,13 +224,14 @@ def export_history(history: History,
     unfinished.replace(path)
     return rows
 
+# %% ../../nbs/monitoring/06_sealing.ipynb #087678a7
 def _piece(frame: pd.DataFrame) -> tuple:
     "A frame as a piece of a sealed file, by series and time."
     values = frame.to_numpy().T
     code, row = np.nonzero(~np.isnan(values))
     return frame.index.as_unit('us').asi8[row], code, values[code, row], list(frame.columns)
 
-# %% ../../nbs/monitoring/06_sealing.ipynb #087678a7
+# %% ../../nbs/monitoring/06_sealing.ipynb #f55a4382
 def import_history(history: History,
                    path: str | Path,         # .parquet or .csv as exported, a CSV that can be replayed, or another history.db
                   ) -> int:                  # samples read
@@ -233,6 +241,7 @@ def import_history(history: History,
         with History(path, readonly=True) as other: return sum(history.append(frame) for frame in days(other))
     return sum(history.append(frame) for frame in _frames_of(path))
 
+# %% ../../nbs/monitoring/06_sealing.ipynb #8088652e
 def _frames_of(path: Path):
     "The frames of a file, some 30,000 samples at a time where it is Parquet."
     if not path.exists(): raise DataError(f'{path}: not found')
@@ -244,7 +253,7 @@ def _frames_of(path: Path):
         from smartcloudops.ingestion.replay import read_csv
         yield read_csv(path).frame
 
-# %% ../../nbs/monitoring/06_sealing.ipynb #f55a4382
+# %% ../../nbs/monitoring/06_sealing.ipynb #c65c1268
 def _parquet_frames(path: Path):
     import pyarrow as pa, pyarrow.parquet as pq
     try:
@@ -255,6 +264,7 @@ def _parquet_frames(path: Path):
                 yield _pivoted(pd.to_datetime(df.time, utc=True), df.series.astype(str), df.value)
     except pa.ArrowException as e: raise DataError(f'{path}: cannot be read as Parquet ({e})') from None
 
+# %% ../../nbs/monitoring/06_sealing.ipynb #c44f5b1a
 def _pivoted(time: pd.Series, series: pd.Series, value: pd.Series) -> pd.DataFrame:
     "A frame of one row a sample; the last of equal ones wins."
     times, row = np.unique(pd.DatetimeIndex(time).as_unit('us').asi8, return_inverse=True)

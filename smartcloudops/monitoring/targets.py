@@ -26,6 +26,7 @@ def options(settings: Settings) -> dict:
     server = settings.prometheus.url.split('://')[-1].strip('/').split('/')[0]
     return {**config.OPTIONS, 'metrics': page, 'webhook': f'http://{page}{settings.dashboard.prefix}/api/v1/alerts', 'prometheus': server, **given}
 
+# %% ../../nbs/monitoring/02_targets.ipynb #19ee85d5
 def _entries(inventory: Inventory) -> dict:
     "An inventory as `prometheus_config` takes it; plain entries carry no labels."
     of = {job: key for key, job in config.JOBS.items()}
@@ -33,7 +34,7 @@ def _entries(inventory: Inventory) -> dict:
     for t in inventory.targets: found[of[t.job]].append((t.target, dict(t.labels) if t.labels else None))
     return found
 
-# %% ../../nbs/monitoring/02_targets.ipynb #19ee85d5
+# %% ../../nbs/monitoring/02_targets.ipynb #424f094d
 def render(inventory: Inventory,                    # what `read_targets` gave
            settings: Settings | None = None,        # default: the package's
           ) -> dict[str, str]:                      # path below the output folder → text
@@ -45,6 +46,7 @@ def _grafana(settings: Settings) -> dict[str, str]:
     try: return render_grafana(settings.prometheus.url)
     except MissingExtraError as e: log.info('no Grafana dashboards: %s', e); return {}
 
+# %% ../../nbs/monitoring/02_targets.ipynb #8af9a4b3
 def write_targets(settings: Settings, out: str | Path = 'infra') -> dict[str, bool]:      # path → whether it changed
     "Write every file in one step each, unchanged ones not at all; `ConfigError` when the targets are wrong."
     files = render(_checked(settings), settings)
@@ -55,6 +57,7 @@ def check_targets(settings: Settings, out: str | Path = 'infra') -> dict[str, st
     found = {str(Path(out)/path): config.difference(Path(out)/path, text) for path, text in render(_checked(settings), settings).items()}
     return {path: diff for path, diff in found.items() if diff}
 
+# %% ../../nbs/monitoring/02_targets.ipynb #efe29b81
 def _checked(settings: Settings) -> Inventory:
     path = settings.file('targets_file')
     try: config.parse_targets(read_text(path, 'targets file', ConfigError), str(path))
@@ -72,6 +75,7 @@ class Discovered:
 
 PORTS = {'app': 5000, 'node_exporter': 9100}
 
+# %% ../../nbs/monitoring/02_targets.ipynb #80f6b0a2
 def discover(path: str | Path,                           # aws_targets.json, refreshed in one step
              ec2_client,                                 # boto3's ec2 client, or several (one a region)
              tags: dict[str, str] | None = None,         # only instances with these tags
@@ -89,7 +93,7 @@ def discover(path: str | Path,                           # aws_targets.json, ref
     config.parse_targets(text, str(path))
     return Discovered(tuple(sorted(after - before)), tuple(sorted(before - after)), kept, after != before and write_atomically(path, text))
 
-# %% ../../nbs/monitoring/02_targets.ipynb #80f6b0a2
+# %% ../../nbs/monitoring/02_targets.ipynb #1d6a3407
 def _ours(entry) -> bool: return isinstance(entry, dict) and 'instance_id' in entry.get('labels', {})
 
 def _read_or_new(path: Path) -> dict:
@@ -99,6 +103,7 @@ def _read_or_new(path: Path) -> dict:
     except config.TargetsError as e: raise ConfigError(str(e)) from None
     return json.loads(text)
 
+# %% ../../nbs/monitoring/02_targets.ipynb #5dcada2d
 def _instances(client, tags: dict[str, str]) -> list[dict]:
     "Running instances with an address, of one region."
     filters = [dict(Name='instance-state-name', Values=['running']), *(dict(Name=f'tag:{k}', Values=[v]) for k, v in tags.items())]
@@ -108,6 +113,7 @@ def _instances(client, tags: dict[str, str]) -> list[dict]:
         raise AwsError(f'EC2 DescribeInstances: {e}; the targets file was left as it is') from e
     return [i for page in pages for r in page['Reservations'] for i in r['Instances'] if i.get('PrivateIpAddress')]
 
+# %% ../../nbs/monitoring/02_targets.ipynb #82003b5b
 def _refreshed(entries: list, found: list[dict], port: int) -> list:
     "Hand-made entries, then one for each instance that no hand-made entry names."
     hand = [e for e in entries if not _ours(e)]
