@@ -63,14 +63,14 @@ def test_single_learned_anomalies_open_nothing(engine):
 def test_tail_of_a_closed_incident_opens_no_second(engine):
     tracker = IncidentTracker(engine)
     tracker.update(after(0), [rule()])
-    for t in range(5, 1200, 5): changes = tracker.update(after(t), [learned(metric='load15', start=30, lasts=t), learned(metric='x_bytes', start=90, lasts=t)])
+    for t in range(5, 1200, 15): changes = tracker.update(after(t), [learned(metric='load15', start=30, lasts=t), learned(metric='x_bytes', start=90, lasts=t)])
     assert [i.state for i in list_incidents(engine)] == ['closed']
 
 
 def test_flaps_are_one_incident_and_take_longer_to_close(engine):
     tracker, opened = IncidentTracker(engine), 0
-    for cycle in range(6):
-        for t in range(0, 400, 5): opened += len(tracker.update(after(cycle * 400 + t), [rule(start=cycle * 400)] if t < 60 else []).opened)
+    for cycle in range(4):
+        for t in range(0, 400, 10): opened += len(tracker.update(after(cycle * 400 + t), [rule(start=cycle * 400)] if t < 60 else []).opened)
     [i] = list_incidents(engine)
     assert opened == 1 and i.flaps >= 2 and i.episode == 1
     tracker.update(after(9000), []), tracker.update(after(20000), [rule(start=20000)])

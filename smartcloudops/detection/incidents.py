@@ -166,16 +166,14 @@ def _near(a: Anomaly, b: Anomaly, graph: Mapping | None) -> bool:
 
 # %% ../../nbs/detection/03_incidents.ipynb #5aec4f60
 def _grouped(anomalies: list[Anomaly], cfg: IncidentSettings, graph: Mapping | None) -> list[list[Anomaly]]:
-    "Anomalies in order of start, joined to the first group whose latest start is near in time and place."
+    "Anomalies in order of start; each joins all groups that are near in time and place, and so joins them to each other."
     groups: list[list[Anomaly]] = []
     for a in sorted(anomalies, key=lambda a: (a.start, a.host, a.series)):
-        recent = [g for g in groups if (a.start - max(b.start for b in g)).total_seconds() <= cfg.together_seconds]
-        home = next((g for g in recent if a.host in {b.host for b in g} or any(_near(a, b, graph) for b in g)), None)
-        if home is None and (len({b.host for g in recent for b in g} | {a.host}) >= cfg.fleet_hosts):
-            home = [b for g in recent for b in g]
-            groups = [g for g in groups if g not in recent] + [home]
-        if home is None: groups.append(home := [])
-        home.append(a)
+        recent = [g for g in groups if (a.start - g[-1].start).total_seconds() <= cfg.together_seconds]
+        homes = [g for g in recent if any(_near(a, b, graph) for b in g)]
+        if len({b.host for g in recent for b in g} | {a.host}) >= cfg.fleet_hosts: homes = recent
+        groups = [g for g in groups if not any(g is h for h in homes)]
+        groups.append(sorted([*(b for g in homes for b in g), a], key=lambda b: b.start))
     return groups
 
 # %% ../../nbs/detection/03_incidents.ipynb #ef887d94
