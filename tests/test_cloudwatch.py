@@ -1,5 +1,6 @@
 "CloudWatch over real HTTP: moto's server where it tells the truth, an own small endpoint for the rest."
-import json
+import json, re
+from pathlib import Path
 
 import httpx, pandas as pd, pytest
 from hypothesis import given, settings as hypothesis_settings, strategies as st
@@ -362,11 +363,28 @@ def test_live_overrides_the_endpoint(credentials, monkeypatch):
     assert 'amazonaws.com' in aws_clients(Settings(aws=dict(endpoint_url='http://127.0.0.1:2'))).read('ec2').meta.endpoint_url
 
 
-def test_iam_policies_allow_what_the_code_calls():
-    from pathlib import Path
-    policy = json.loads((Path(__file__).parent.parent/'infra/deploy/iam/ingest.json').read_text())
-    allowed = {a for s in policy['Statement'] for a in s['Action']}
-    assert allowed == {'cloudwatch:ListMetrics', 'cloudwatch:GetMetricData', 'ec2:DescribeInstances'}
+ROOT = Path(__file__).parent.parent
+
+def allowed(policy):
+    statements = json.loads((ROOT/f'infra/deploy/iam/{policy}.json').read_text())['Statement']
+    return {action: s for s in statements for action in s['Action']}
+
+
+def called(*folders):
+    "The AWS operations that the code calls, as IAM names them."
+    text = '\n'.join(p.read_text() for f in folders for p in sorted((ROOT/'smartcloudops').glob(f)))
+    direct = re.findall(r"(?:aws_client|\.read|\.write)\('(\w+)'[^()]*(?:\([^()]*\))?[^()]*\)\.(\w+)\(", text)
+    paged = re.findall(r"\.read\('(\w+)', region\)\.get_paginator\('(\w+)'\)", text)
+    pairs = [(s, o) for s, o in direct + paged if o != 'get_paginator'] + [('cloudwatch', 'get_metric_data')]*('client.get_metric_data(' in text)
+    return {f"{service}:{''.join(w.capitalize() for w in op.split('_'))}" for service, op in pairs}
+
+
+def test_iam_policies_allow_what_the_code_calls_and_no_more():
+    assert set(allowed('ingest')) == called('ingestion/*.py') == {'cloudwatch:ListMetrics', 'cloudwatch:GetMetricData', 'ec2:DescribeInstances'}
+    assert set(allowed('remediate')) == called('remediation/operations.py')
+    assert set(allowed('audit')) == {'s3:PutObject'}
+    changing = {a: s for a, s in allowed('remediate').items() if ':Describe' not in a}
+    assert all(s['Condition']['StringEquals'] == {'aws:ResourceTag/smartcloudops': 'act'} and s['Resource'] != '*' for s in changing.values())
 
 
 @pytest.mark.aws_live

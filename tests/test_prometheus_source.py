@@ -153,6 +153,16 @@ def test_more_than_11000_points(victoria):
     assert len(frame) == 17_000 and frame.index.is_unique
 
 
+def test_backfill(victoria):
+    put(victoria, [f'old{{instance="a:1"}} {i} {ms(T0 + pd.Timedelta(minutes=i))}' for i in range(180)])
+    source = source_for(victoria, step=60, queries=[dict(query='old')])
+    chunks = list(source.backfill(T0, T0 + pd.Timedelta('179min'), chunk='1h'))
+    got = pd.concat([c.frame for c in chunks]).groupby(level=0).last().iloc[:, 0]
+    assert got.tolist() == [float(i) for i in range(180)] and chunks[-1].done == 1
+    resumed = list(source.backfill(chunks[0].end, T0 + pd.Timedelta('179min'), chunk='1h'))
+    assert resumed[0].start == chunks[0].end and 'answers' in source.about()
+
+
 # ---- a server that misbehaves
 
 class Crooked:

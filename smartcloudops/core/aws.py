@@ -39,7 +39,6 @@ class AwsClients:
         "The credentials in force; `AwsError` saying where they could come from when there are none."
         return _credentials(self.session)
 
-    @property
     def regions(self) -> list[str]:
         "The regions to look at: `aws.regions`, else the configured one; `AwsError` when there is none."
         named = list(self.settings.aws.regions) if self.settings else []
@@ -62,7 +61,7 @@ def _credentials(session):
     return found
 
 def _client(self: AwsClients, kind: str, service: str, region: str | None):
-    key = kind, service, region or self.regions[0]
+    key = kind, service, region or self.regions()[0]
     with self._lock:
         if key not in self._clients:
             _credentials(self.session)

@@ -6,7 +6,7 @@
 __all__ = ['log', 'PRESETS', 'QUERIES', 'POINTS', 'Samples', 'Watched', 'CloudWatchSettings', 'cloudwatch_settings',
            'cost_per_month', 'affordable_interval', 'Instance', 'instances', 'listed', 'Query', 'query_of',
            'list_metrics', 'queries_for', 'get_metric_data', 'Lags', 'Rows', 'CloudWatchSource', 'read', 'status',
-           'Chunk', 'backfill', 'live_snapshot']
+           'about', 'backfill', 'live_snapshot']
 
 # %% ../../nbs/ingestion/02_cloudwatch.ipynb #40da4847
 import logging, math, re
@@ -24,6 +24,7 @@ from ..core.frames import empty_frame
 from ..core.inventory import Inventory, read_targets
 from ..core.runtime import AwsError, ConfigError, clock, did_you_mean, now as _now
 from ..core.series import Series
+from .sources import Chunk
 
 log = logging.getLogger('smartcloudops.ingestion')
 
@@ -339,7 +340,7 @@ class CloudWatchSource:
         self.settings, self.cfg, self.clients = settings, cloudwatch_settings(settings), clients or aws_clients(settings)
         self.watched = self.cfg.watched
         self.clients.credentials                                  # none: say so now
-        self.regions = self.clients.regions
+        self.regions = self.clients.regions()
         self.queries: list[Query] = []
         self.instances: list[Instance] = []
         self.problems: dict[str, str] = {}                        # 'eu-west-1 AWS/RDS' → what AWS said
@@ -480,17 +481,15 @@ def status(self: CloudWatchSource) -> dict:
                 calls=dict(self.clients.calls), usd=round(self.usd, 6), usd_per_month=round(self.cost_per_month(), 4), budget_usd=self.cfg.budget_usd,
                 problems=dict(self.problems), lags=self.lags.table().to_dict('records'))
 
-CloudWatchSource.status = status
+def about(self: CloudWatchSource) -> str:
+    "One sentence for `smartcloudops doctor`: what is read, how often, and what that costs; it looks for resources first."
+    self._discover(_now())
+    problems = ''.join(f'; {where}: {what}' for where, what in self.problems.items())
+    return f"cloudwatch, {len(self.queries)} metrics in {', '.join(self.regions)} every {self.interval:g} s: about ${self.cost_per_month():.2f} a month{problems}"
+
+CloudWatchSource.status, CloudWatchSource.about = status, about
 
 # %% ../../nbs/ingestion/02_cloudwatch.ipynb #ae716072
-@dataclass(frozen=True)
-class Chunk:
-    "A stretch of the past that has been read."
-    frame: pd.DataFrame
-    start: pd.Timestamp
-    end: pd.Timestamp          # go on here: pass it as `since`
-    done: float                # share of the whole, 0–1
-
 def backfill(self: CloudWatchSource,
              since: pd.Timestamp,
              until: pd.Timestamp | None = None,      # default: now

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['log', 'NODE', 'PromQuery', 'PrometheusQuerySettings', 'prometheus_settings', 'query_range', 'Naming', 'matrix_frame',
-           'PrometheusSource', 'status']
+           'PrometheusSource', 'status', 'about', 'backfill']
 
 # %% ../../nbs/ingestion/03_prometheus.ipynb #f4461e8b
 import logging, math, ssl
@@ -18,8 +18,9 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 
 from ..core.frames import empty_frame
 from ..core.inventory import canonical_host
-from ..core.runtime import ConfigError, DataError, SourceError, mask_secrets
+from ..core.runtime import ConfigError, DataError, SourceError, mask_secrets, now as _now
 from ..core.series import Series, escape
+from .sources import Chunk
 
 log = logging.getLogger('smartcloudops.ingestion')
 
@@ -275,4 +276,32 @@ def status(self: PrometheusSource) -> dict:
     "Facts about this source: queries, series, problems."
     return dict(url=mask_secrets(self.cfg.url), queries=len(self.queries), series=self._tail.shape[1], interval=self.interval, problems=dict(self.problems))
 
-PrometheusSource._news, PrometheusSource.status = _news, status
+def about(self: PrometheusSource) -> str:
+    "One sentence for `smartcloudops doctor`; it asks the server once, and `SourceError` says why it does not answer."
+    query_range(self.client, 'vector(1)', 0, 0, 1, attempts=1)
+    return f'prometheus at {mask_secrets(self.cfg.url)} answers; {len(self.queries)} queries every {self.interval:g} s'
+
+PrometheusSource._news, PrometheusSource.status, PrometheusSource.about = _news, status, about
+
+# %% ../../nbs/ingestion/03_prometheus.ipynb #c8799838
+def backfill(self: PrometheusSource,
+             since: pd.Timestamp,
+             until: pd.Timestamp | None = None,      # default: now
+             chunk: str = '6h',                      # a chunk's length
+            ) -> Iterator[Chunk]:
+    "The past, in chunks, oldest first; `SourceError` when no query is answered, and what was read before stands."
+    step, until = self.cfg.step, until or _now()
+    first, last = (math.floor(t.timestamp()/step)*step for t in (since, until))
+    size = max(1, int(pd.Timedelta(chunk).total_seconds()/step))*step
+    for start in np.arange(first, last, size):
+        end = min(start + size, last)
+        yield Chunk(self._past(float(start), float(end)), *(pd.Timestamp(t, unit='s', tz='UTC') for t in (start, end)), (end - first)/(last - first))
+
+def _past(self: PrometheusSource, start: float, end: float) -> pd.DataFrame:
+    marks = dict(self._until)
+    answers = [(q, self._answer(q, start, end)) for q in self.queries]
+    self._until = marks                                      # the live reading goes on where it was
+    if all(a is None for _, a in answers): raise SourceError('; '.join(dict.fromkeys(self.problems.values())))
+    return matrix_frame([(q, a) for q, a in answers if a is not None], start, self.cfg.step, round((end - start)/self.cfg.step) + 1, self.naming).dropna(how='all')
+
+PrometheusSource.backfill, PrometheusSource._past = backfill, _past
