@@ -211,3 +211,11 @@ def test_a_tick_with_five_hundred_anomalies_joins_them_once(engine):
 def test_only_what_matters_is_told(engine, series, change, told):
     anomaly = learned(metric=series, expected=1., observed=1. + change, lower=0., upper=2.)
     assert bool(IncidentTracker(engine).update(after(700), [anomaly]).opened) is told
+
+
+def test_less_load_is_told_after_an_hour_less_traffic_at_once(engine):
+    easing = dict(expected=60., lower=50., upper=70., observed=5.)
+    tracker = IncidentTracker(engine)
+    assert not tracker.update(after(700), [learned(metric='cpu_utilization_percent', **easing)]).opened
+    assert tracker.update(after(3700), [learned(metric='cpu_utilization_percent', lasts=3650, **easing)]).opened
+    assert tracker.update(after(700), [learned('shop-1', 'http_requests_per_second', **easing)]).opened

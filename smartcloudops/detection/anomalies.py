@@ -127,20 +127,18 @@ def stream_reason(
 def _first(scores, at: pd.Timestamp, row: int, column: int, name: str) -> Anomaly:
     "A stretch about to begin, with the band that holds at this moment."
     pick = lambda what: float(np.atleast_2d(getattr(scores, what))[row, column])
-    kinds = _kinds(scores, row, column)
-    return Anomaly(name, Series.parse(name).host or '', at, kind=kinds[0] if kinds else 'unusual', rows=0, score=0., confidence=0.,
+    kinds, sure = _kinds(scores, row, column), pick('confidence') if getattr(scores, 'confidence', None) is not None else 1.
+    return Anomaly(name, Series.parse(name).host or '', at, kind=kinds[0] if kinds else 'unusual', rows=0, score=0., confidence=sure,
                    expected=pick('expected'), lower=pick('lower'), upper=pick('upper'))
 
 # %% ../../nbs/detection/00_anomalies.ipynb #cecc976c
 def _extend(before: Anomaly, scores, at: pd.Timestamp, row: int, column: int, value: float, flagged: bool) -> Anomaly:
     "The stretch with one more abnormal sample."
     pick = lambda what: float(np.atleast_2d(getattr(scores, what))[row, column])
-    confidence = pick('confidence') if getattr(scores, 'confidence', None) is not None else 1.
     labels = {**before.labels, 'calm': 0, 'worst': worst((value, before.labels.get('worst', np.nan)), before.expected),
               'kinds': list(dict.fromkeys([*before.labels.get('kinds', ()), *_kinds(scores, row, column)]))}
     if flagged: labels['flagged'] = at.isoformat()
-    return replace(before, last=at, rows=before.rows + 1, score=max(before.score, pick('score')), observed=value, end=None, ongoing=True,
-                   confidence=max(before.confidence, confidence), labels=labels)
+    return replace(before, last=at, rows=before.rows + 1, score=max(before.score, pick('score')), observed=value, end=None, ongoing=True, labels=labels)
 
 # %% ../../nbs/detection/00_anomalies.ipynb #2f5f321d
 RAISED = .5            # score from which a sample keeps a stretch going
