@@ -433,3 +433,13 @@ def test_invariant_6_two_processes_on_one_ledger(tmp_path, effect):
     sent = {a.key: a for a in ledger.actions() if a.sent is not None}
     assert set(keys) <= set(sent)                                                     # never an effect without its intent
     assert len({e['who'] for e in ledger.audit() if e['event'] == 'lease taken'}) == 2
+
+
+def test_a_plan_left_behind_by_a_killed_process_goes_on(tmp_path, clock, effect, monkeypatch):
+    "Killed between `planned` and what follows: the next process does not wait for the plan to expire."
+    r = executor(tmp_path, name='first')
+    monkeypatch.setattr(r, '_approve_by_policy', lambda *a: (_ for _ in ()).throw(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt): tick(r, clock)
+    assert states(r.ledger) == ['planned']
+    clock.advance(31)
+    assert [o.state for o in tick(executor(tmp_path, name='second'), clock)] == ['sent', 'verifying'] and len(effects(effect)) == 1

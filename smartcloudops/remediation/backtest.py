@@ -146,7 +146,8 @@ class _Walk:
         self.columns = {c: n for n, c in enumerate(frame.columns)} if frame is not None else {}
         self.times = frame.index.as_unit('us').asi8 if frame is not None else None
         self.values = frame.to_numpy() if frame is not None else None
-        self.told = set()
+        self.told, self.waiting = set(), {}
+        self.ends = [i.closed.value // 1000 if i.closed is not None else 2**61 for i in incidents]      # Timestamp.value is nanoseconds UTC
 
     def push(self, at: int, kind: str, *what) -> None:
         "Something will happen at that time; closings come first, so that nothing is done about what is over."
@@ -156,8 +157,8 @@ class _Walk:
     def begin(self) -> None:
         "Openings and closings of all incidents."
         for n, i in enumerate(self.incidents):
-            self.push(to_us(i.opened), 'open', n)
-            self.push(to_us(i.closed) if i.closed is not None else 2**61, 'close', n)
+            self.push(i.opened.value // 1000, 'open', n)
+            self.push(self.ends[n], 'close', n)
 
     def newest(self, incident: Incident, at: int) -> dict[str, Reading]:
         "The samples that were known then; without a frame, the incident's own values count as fresh."
@@ -185,23 +186,24 @@ class _Events(_Walk):
 
     def ask(self, at: int, n: int, host: str) -> None:
         incident, policy = self.incidents[n], self.chosen[n]
-        if incident.closed is not None and at >= to_us(incident.closed): return
+        if at >= self.ends[n]: return
         decision = decide(incident, self.state(incident, at), policy, at, host, brief=True)
         if isinstance(decision, Plan): return self.act(at, n, decision)
         mark = (n, host, decision.step, decision.gate)
         if decision.gate != 'match' and mark not in self.told:
             self.told.add(mark)
             self.rows.append((at, n, host, policy.name, decision.step, 'refused', decision.gate, decision.sentence))
+        if decision.gate == 'blast radius': self.waiting[n, host] = None
         until = decision.verdict.until or (at + AGAIN[decision.gate] * SECOND if AGAIN.get(decision.gate) else None)
-        if until and until > at: self.push(until, 'ask', n, host)
+        if until and at < until < self.ends[n]: self.push(until, 'ask', n, host)
 
     def state(self, incident: Incident, at: int) -> State:
         counts = (len(self.fleet), len(self.ill))      # counted as incidents open and close, not again at each question
         return changed(self.base, book=self.memory.book(), newest=self.newest(incident, at), counts=counts)
 
     def act(self, at: int, n: int, plan: Plan) -> None:
-        incident, verify = self.incidents[n], plan.policy.verify
-        past, over, late = self.memory.add(plan, at), to_us(incident.closed) if incident.closed is not None else 2**61, at + int(verify.within * SECOND)
+        verify = plan.policy.verify
+        past, over, late = self.memory.add(plan, at), self.ends[n], at + int(verify.within * SECOND)
         soonest = at + int((verify.boot + verify.delay + verify.back_for) * SECOND)
         helped = max(over, soonest) <= late
         self.rows.append((at, n, plan.target, plan.policy.name, plan.step, 'acted', '', 'recovered' if helped else 'not recovered'))
@@ -209,6 +211,9 @@ class _Events(_Walk):
 
     def verdict(self, at: int, n: int, past: Past, state: str) -> None:
         self.memory.end(past, state)
+        for waits in self.waiting:                    # a place in flight is free again
+            if self.ends[waits[0]] > at: self.push(at, 'ask', *waits)
+        self.waiting = {}
         if state == 'not_recovered': self.push(at, 'ask', n, past.target)
 
 # %% ../../nbs/remediation/05_backtest.ipynb #035d1239

@@ -276,9 +276,15 @@ class _Deciding(_Base):
         action = self.ledger.record(plan, sentence, policy, at=now, report={'peers': untouched_peers(incidents, plan, {p.target for p in state.book.open})})
         if action is None: return []
         if plan.mode == 'observe': return [_outcome(action, f'Would propose: {sentence[:1].lower() + sentence[1:]}.')]
-        if plan.mode == 'approve': return [_outcome(self.ledger.change(action.id, 'awaiting_approval', f'Waits for one operator until {action.expires:%H:%M:%S} UTC.', at=now), f'{sentence}? Waits for you until {action.expires:%H:%M} UTC.')]
-        action = self.ledger.change(action.id, 'approved', f'Approved by policy {policy.name}, mode auto.', 'policy', now)
-        return self._send(action, incident, policy, state, now)
+        if plan.mode == 'approve': return [self._put_to_a_person(action, now)]
+        return self._send(self._approve_by_policy(action, now), incident, policy, state, now)
+
+    def _put_to_a_person(self, action: Action, now) -> Outcome:
+        action = self.ledger.change(action.id, 'awaiting_approval', f'Waits for one operator until {action.expires:%H:%M:%S} UTC.', at=now)
+        return _outcome(action, f'{action.sentence}? Waits for you until {action.expires:%H:%M} UTC.')
+
+    def _approve_by_policy(self, action: Action, now) -> Action:
+        return self.ledger.change(action.id, 'approved', f'Approved by policy {action.policy}, mode auto.', 'policy', now)
 
 # %% ../../nbs/remediation/04_engine.ipynb #ee36b05f
 class _Sending(_Deciding):
@@ -443,6 +449,14 @@ class _Waiting(_Judging):
             except Superseded: pass
         return out
 
+    def _resume(self, now) -> list[Outcome]:
+        "Plans that a process wrote down right before it ended: they go on from there."
+        out = []
+        for action in self.ledger.actions(['planned']):
+            if action.mode == 'approve': out.append(self._put_to_a_person(action, now))
+            else: self._approve_by_policy(action, now)
+        return out
+
     def _send_approved(self, state: State, policies: Policies, incidents: Mapping, now) -> list[Outcome]:
         "What a person approved since the last step."
         out = []
@@ -479,6 +493,7 @@ class Remediator(_Waiting):
         out += self._recover(now)
         out += self._judge(history, now)
         out += self._expire(by_id, now)
+        out += self._resume(now)
         if not incidents: return
         doubt = self._clock_doubt(now)
         freshness = freshness() if callable(freshness) else freshness

@@ -501,7 +501,7 @@ def decide(incident,                     # an Incident of detection
     found = matching(incident, policy, target)
     if not found: return _refuse(incident, policy, _no('match', lambda: f'policy {policy.name} does not speak about this incident.'), target or '')
     anomaly = found[0]
-    lasted = (now - to_us(anomaly.start)) / SECOND
+    lasted = (now - anomaly.start.value // 1000) / SECOND          # Timestamp.value is nanoseconds UTC
     if lasted < policy.match.lasting: return _refuse(incident, policy, _no('match', lambda: f'has lasted {format_duration(lasted)}, {format_duration(policy.match.lasting)} needed.', int(now + (policy.match.lasting - lasted) * SECOND)), anomaly.host)
     if retry is not None: step, attempt, last = retry.step, retry.attempt, None
     else: step, attempt, last = ladder_position(state.book.by_incident.get((incident.fingerprint, incident.episode, policy.name), ()), policy, anomaly.host, effective_mode(state, policy, 0) == 'observe')

@@ -88,8 +88,7 @@ class Match(Strict):
     @property
     def empty(self) -> bool:
         "True when nothing in particular is selected, as by `host: '*'`."
-        given = [*self.metric, *self.host, *self.kind, *self.labels.values()]
-        return not given or all(not w.strip('*? ') for w in given)
+        return not any(w.strip('*? ') for words in (self.metric, self.host, self.kind, self.labels.values()) for w in words)
 
 # %% ../../nbs/remediation/00_policy.ipynb #1a2db744
 class Step(Strict):
