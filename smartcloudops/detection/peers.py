@@ -7,6 +7,8 @@ __all__ = ['PEERS', 'rolling_sigma', 'grafana_promql', 'holt_winters', 'netdata_
            'half_space_trees']
 
 # %% ../../nbs/detection/06_peers.ipynb #f8f275b4
+import warnings
+
 import numpy as np, pandas as pd
 
 from ..core.runtime import need
@@ -75,7 +77,9 @@ def netdata_kmeans(times: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, n
     cluster = need('sklearn.cluster', 'bench')
     smooth = pd.Series(np.diff(values, prepend=values[0])).rolling(3, min_periods=1).mean().to_numpy()
     def fit(past):
-        model = cluster.KMeans(2, n_init=1, random_state=0).fit(past)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")              # a constant series has one cluster
+            model = cluster.KMeans(2, n_init=1, random_state=0).fit(past)
         far = lambda x: model.transform(x).min(axis=1)
         most = max(np.quantile(far(past), .99), 1e-12)
         return lambda x: far(x)/most
@@ -87,7 +91,7 @@ def isolation_forest(times: np.ndarray, values: np.ndarray) -> tuple[np.ndarray,
     "scikit-learn's IsolationForest on eight lags, fitted anew every 1,000 rows."
     ensemble = need('sklearn.ensemble', 'bench')
     def fit(past):
-        model = ensemble.IsolationForest(50, random_state=0).fit(past)
+        model = ensemble.IsolationForest(n_estimators=50, random_state=0).fit(past)
         return lambda x: -model.score_samples(x)
     return _alarm(_refitted(_lags(values, 8), fit, 1000, 4000), .65)
 

@@ -25,13 +25,13 @@ KINDS = ('', 'spike', 'level shift', 'drift', 'variance', 'pattern', 'flatline',
 SPIKE, SHIFT, DRIFT, VARIANCE, PATTERN, FLATLINE, UNSEEN, HOUR = range(1, 9)
 
 # %% ../../nbs/detection/01_stream.ipynb #06a80253
-SLOTS, BINS, WINDOW, WINDOWS, PROTOTYPES, NOVEL = 48, 32, 4, 24, 8, 6
+SLOTS, BINS, WINDOW, WINDOWS, PROTOTYPES, NOVEL = 48, 24, 4, 20, 6, 6
 _scalars = ('scale n last dt low high mu dev near stored arerr known spread total residual bias calm short long m '
             'pages since_page last_page opens since_open last_open open quiet run longest wiggle rough width away jumped moves moved floor ceiling born')
 STATE = np.dtype([(name, 'f8') for name in _scalars.split()] + [
     ('ema', 'f8', (4,)), ('quartile', 'f8', (3,)), ('recent', 'f8', (WINDOW,)), ('top', 'f8', (NOVEL,)),
     ('w', 'f8', (5,)), ('P', 'f8', (15,)),
-    ('profile', 'f4', (SLOTS,)), ('slotdev', 'f4', (SLOTS,)), ('seen', 'u2', (SLOTS,)),
+    ('profile', 'f4', (SLOTS,)), ('slotdev', 'f4', (SLOTS//2,)), ('seen', 'u2', (SLOTS,)),
     ('windows', 'f4', (WINDOWS, WINDOW)), ('prototypes', 'f4', (PROTOTYPES, 4)), ('used', 'f4', (PROTOTYPES,)),
     ('counts', 'u2', (NOVEL, BINS))])
 STATE.itemsize      # bytes a series
@@ -88,13 +88,13 @@ def against_hour(s, x, span, slot):
     seen = s.seen[slot]/500.
     base = s.mu + (s.profile[slot] - s.mu)*seen/(seen + .5)
     off = x - base
-    here = (s.slotdev[slot]*seen + s.residual*2)/(seen + 2)
+    here = (s.slotdev[slot//2]*seen + s.residual*2)/(seen + 2)
     return base, off, abs(off)/(s.residual + .01*span), abs(off)/(here + .01*span)
 
 @jit
 def learn_hour(s, x, span, slot, off, gain, part):
     seen, most = s.seen[slot]/500., 6*(s.residual + .01*span)
-    s.slotdev[slot] += max(1/(seen + 1), .1)*part*(min(abs(off), most) - s.slotdev[slot])
+    s.slotdev[slot//2] += max(1/(seen + 1), .1)*part*(min(abs(off), most) - s.slotdev[slot//2])
     s.residual += gain*(abs(clip(off, most) if s.n > 20 else off) - s.residual)
     if seen == 0: s.profile[slot] = x
     else: s.profile[slot] += max(1/(seen + 1), .08)*part*(x - s.profile[slot])
@@ -211,7 +211,7 @@ def against_prototypes(s, x, span, gain):
 def decades(s, k, x):
     "−log10 of the share of the past that was at least so extreme; then remember it."
     b = 0
-    if x > 4e-3: b = min(int((math.log2(x) + 8)*2), BINS - 1)
+    if x > .04: b = min(int((math.log2(x) + 5)*2), BINS - 1)
     above = 0.
     for j in range(b, BINS): above += s.counts[k, j]
     rare = -math.log10(min((above + .5)/(s.total + 1), 1.))
@@ -389,10 +389,10 @@ def step(s, t, x, out):
     s.m += .5*(mean - s.m)
     evidence, slower = (mean + .4*s.m)/1.4, (mean + .6*s.m)/1.6
     learn_level(s, x, span, gain)
-    # a series that never moved pages only when it stays at its new value
-    moved = s.moves >= 3 or s.n - s.moved == 10
+    # a series that never moved is news only when it stays at its new value
+    moved = s.moves >= 3 or (s.n - s.moved == 10 and abs(s.away) >= 5)
     paged = page(s, rare, evidence if s.moves >= 3 else 1., every, moved and s.n >= 20)
-    open_alert(s, evidence, slower, every)
+    open_alert(s, evidence if moved else 0., slower, every)
     if paged >= .15 or frozen or leak: s.open, s.quiet = 1., 0.
     s.n += 1
     rank = 1/(1 + math.exp(-1.5*(slower - .25*max(0., math.log10(3600/every)))))
@@ -411,8 +411,8 @@ def walk(state, times, values, out):
             if s.scale == 0.: s.scale = abs(v)
             x = v/s.scale if s.scale > 0 else 0.
             step(s, times[r], min(max(x, -1e30), 1e30), out[r, j])
-            out[r, j, 1] = min(max(out[r, j, 1]*s.scale, -1.7e308), 1.7e308)
-            out[r, j, 2] = min(out[r, j, 2]*s.scale, 1.7e308)
+            out[r, j, 1] = min(max(out[r, j, 1]*s.scale, -8e307), 8e307)
+            out[r, j, 2] = min(out[r, j, 2]*s.scale, 8e307)
 
 # %% ../../nbs/detection/01_stream.ipynb #fa21db44
 @dataclass(frozen=True)
@@ -448,11 +448,15 @@ class StreamDetector:
 # %% ../../nbs/detection/01_stream.ipynb #732f014a
 def _place(self, names: list) -> np.ndarray:
     "Row numbers of these series in the state, adding those not met before."
+    if isinstance(names, range) and (not self.rows or self.rows == names):       # an array: no names to keep
+        if not self.rows: self.rows, self.state = names, new_state(len(names))
+        return np.arange(len(names))
+    if isinstance(self.rows, range): self.rows = {n: n for n in self.rows}
     if len(set(names)) != len(names): raise DataError('a series appears twice in one call: give each column its own name')
     new = [n for n in names if n not in self.rows]
     if new:
         self.rows.update({n: len(self.rows) + k for k, n in enumerate(new)})
-        self.state = np.concatenate([self.state, new_state(len(new))])
+        self.state = np.concatenate([self.state, new_state(len(new))]) if len(self.state) else new_state(len(new))
     return np.fromiter((self.rows[n] for n in names), 'i8', len(names))
 StreamDetector._place = _place
 
@@ -509,7 +513,7 @@ StreamDetector.score = score
 # %% ../../nbs/detection/01_stream.ipynb #d01fb63b
 def save(self, path: str | Path) -> None:
     "Keep all that was learned in one file, replaced atomically."
-    head = json.dumps({'format': 2, 'series': list(self.rows)})
+    head = json.dumps({'format': 2, 'series': len(self.rows) if isinstance(self.rows, range) else list(self.rows)})
     buffer = io.BytesIO()
     np.savez_compressed(buffer, head=np.frombuffer(head.encode(), 'u1'), state=self.state)
     write_atomically(path, buffer.getvalue())
@@ -524,6 +528,7 @@ def load(cls, path: str | Path) -> 'StreamDetector':
     except Exception as e: raise StateError(f'{path} is not a saved detector ({e}): delete it, and the detector learns again from history')
     if state.dtype != STATE: raise StateError(f'{path} was saved by another version: delete it, and the detector learns again from history')
     self = cls()
-    self.rows, self.state = {n: k for k, n in enumerate(head['series'])}, state
+    names = head['series']
+    self.rows, self.state = range(names) if isinstance(names, int) else {n: k for k, n in enumerate(names)}, state
     return self
 StreamDetector.load = classmethod(load)
