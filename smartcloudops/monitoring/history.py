@@ -432,9 +432,10 @@ def latest(self) -> pd.DataFrame:        # series, host, metric, time, value, in
     with self._reading() as db:
         rows = [] if db is None else db.execute("""select name, host, metric, ts, value, nullif(interval, 0) / 1e6, arrived, samples, late, rewritten
                                                    from latest join series using (sid) order by name""").fetchall()
-    df = pd.DataFrame(rows, columns=_LATEST)
-    for column in ('time', 'arrived'): df[column] = pd.to_datetime(df[column].astype('int64'), unit='us', utc=True)
-    return df.astype(dict(value=float, interval_seconds=float))
+    columns = dict(zip(_LATEST, zip(*rows) if rows else [()] * len(_LATEST)))
+    times = {name: pd.DatetimeIndex(np.array(columns[name], dtype='M8[us]'), tz='UTC') for name in ('time', 'arrived')}
+    floats = {name: np.array(columns[name], dtype=float) for name in ('value', 'interval_seconds')}
+    return pd.DataFrame({**{name: list(values) for name, values in columns.items()}, **times, **floats}).astype({} if rows else dict.fromkeys(('series', 'host', 'metric'), object))
 
 # %% ../../nbs/monitoring/00_history.ipynb #e8263853
 @patch_to(History)
