@@ -443,3 +443,17 @@ def test_a_plan_left_behind_by_a_killed_process_goes_on(tmp_path, clock, effect,
     assert states(r.ledger) == ['planned']
     clock.advance(31)
     assert [o.state for o in tick(executor(tmp_path, name='second'), clock)] == ['sent', 'verifying'] and len(effects(effect)) == 1
+
+
+def test_what_can_be_taken_back_is_when_it_did_not_help(tmp_path, clock, effect, monkeypatch):
+    "Once, with its intent in the audit before it; a failed undo is said as failed (chaostoolkit-lib#94)."
+    for answer, event in ((Report(True, 'back at 2'), 'undone'), (Report(False, 'refused'), 'undo failed')):
+        folder = tmp_path/event.replace(' ', '-')
+        folder.mkdir()
+        monkeypatch.setattr(Effect, 'can_undo', True); monkeypatch.setattr(Effect, 'undo_when_failed', True)
+        calls = []
+        monkeypatch.setattr(Effect, 'undo', lambda self: (calls.append(1), answer)[1])
+        r = executor(folder)
+        tick(r, clock); clock.advance(301); tick(r, clock, []); clock.advance(60); tick(r, clock, [])
+        events = [e['event'] for e in r.ledger.audit('actions:1')]
+        assert events[-3:] == ['not_recovered', 'undo intended', event] and calls == [1] and r.ledger.verify().ok

@@ -357,7 +357,7 @@ def gate_incident(plan: Plan, incident, state: State, now: int) -> Verdict:
 def gate_dedup(plan: Plan, incident, state: State, now: int) -> Verdict:
     "This step was not taken yet, nobody denied it, and nothing is under way on the target."
     for past in state.book.by_target.get(plan.target, ()):
-        if past.state in OPEN and past.key != plan.key: return _no('dedup', lambda: f'Action {past.id} on {plan.target} is {past.state}.')
+        if past.state in OPEN and past.key != plan.key: return _no('dedup', lambda: f'Action {past.id} on {plan.target} is {past.state.replace("_", " ")}.')
     tries = state.book.by_incident.get((plan.fingerprint, plan.episode, plan.policy.name), ())
     for past in tries:
         if past.key == plan.key and past.state not in ('planned', 'awaiting_approval', 'approved'): return _no('dedup', lambda: f'Key {plan.key[:8]} was used by action {past.id}, {past.state}.')
@@ -370,7 +370,7 @@ def gate_dedup(plan: Plan, incident, state: State, now: int) -> Verdict:
 def gate_partial(plan: Plan, incident, state: State, now: int) -> Verdict:
     "Of several targets of one incident: stop at the first that did not recover."
     for past in state.book.by_incident.get((plan.fingerprint, plan.episode, plan.policy.name), ()):
-        if past.target != plan.target and past.state in FAILED: return _no('partial', lambda: f'{past.target} is {past.state}; the other hosts are left alone.')
+        if past.target != plan.target and past.state in FAILED: return _no('partial', lambda: f'{past.target} is {past.state.replace("_", " ")}; the other hosts are left alone.')
     return _yes('partial', lambda: 'No other target of this incident failed.')
 
 # %% ../../nbs/remediation/01_gates.ipynb #83bab66b
@@ -506,7 +506,7 @@ def decide(incident,                     # an Incident of detection
     if retry is not None: step, attempt, last = retry.step, retry.attempt, None
     else: step, attempt, last = ladder_position(state.book.by_incident.get((incident.fingerprint, incident.episode, policy.name), ()), policy, anomaly.host, effective_mode(state, policy, 0) == 'observe')
     if step is None or step >= len(policy.ladder):
-        return _refuse(incident, policy, _no('ladder', lambda: f'All steps for {anomaly.host} were taken, the last is {last.state if last else "gone"}; a person is needed.'), anomaly.host, last.step if last else 0, effective_mode(state, policy, 0), (), anomaly.series)
+        return _refuse(incident, policy, _no('ladder', lambda: f'All steps for {anomaly.host} were taken, the last is {last.state.replace("_", " ") if last else "gone"}; a person is needed.'), anomaly.host, last.step if last else 0, effective_mode(state, policy, 0), (), anomaly.series)
     return _ask(_draft(incident, anomaly, state, policy, now, step, attempt), incident, state, now, brief)
 
 # %% ../../nbs/remediation/01_gates.ipynb #5e5603f4
