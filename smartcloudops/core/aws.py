@@ -71,6 +71,7 @@ def _client(self: AwsClients, kind: str, service: str, region: str | None):
             self._clients[key].meta.events.register('before-send.*', self._count)
     return self._clients[key]
 
+# %% ../../nbs/core/06_aws.ipynb #80199727
 def _count(self: AwsClients, request, event_name: str, **_) -> None:
     self.calls[event_name.removeprefix('before-send.')] += 1       # 'cloudwatch.GetMetricData'; each attempt counts
 
@@ -88,6 +89,7 @@ _ADVICE = {
     ('Throttling', 'ThrottlingException', 'RequestLimitExceeded', 'TooManyRequestsException'): "AWS asks to slow down; raise the interval",
 }
 
+# %% ../../nbs/core/06_aws.ipynb #21c2464b
 @contextmanager
 def explain(what: str):                  # what was being done: 'asking CloudWatch in eu-west-1'
     "Turn botocore's errors inside a `with` block into an `AwsError` with advice."
@@ -119,6 +121,7 @@ class TokenBucket:
 
 _buckets: dict[tuple, TokenBucket] = {}
 
+# %% ../../nbs/core/06_aws.ipynb #0d93f0af
 def bucket(clients: AwsClients, region: str, what: str = 'requests', rate: float = 25, burst: float = 50) -> TokenBucket:
     "The one bucket of an account and region in this process (the account is told by its access key)."
     key = clients.credentials.access_key, region, what

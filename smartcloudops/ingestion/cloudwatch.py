@@ -51,6 +51,7 @@ class Watched(BaseModel):
         object.__setattr__(self, 'name', str(Series(name)))
         return self
 
+# %% ../../nbs/ingestion/02_cloudwatch.ipynb #01a47948
 def _snake(name: str) -> str:
     words = re.sub(r'(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])', '_', name)
     return re.sub(r'\W+', '_', words).strip('_').lower()
@@ -105,6 +106,7 @@ class CloudWatchSettings(BaseModel):
         if unknown: raise ConfigError(f"aws.cloudwatch.presets: unknown preset '{unknown[0]}'; {did_you_mean(unknown[0], PRESETS)}")
         return [w.model_copy(update=dict(period=w.period or self.period)) for w in (*(w for p in self.presets for w in PRESETS[p]), *self.metrics)]
 
+# %% ../../nbs/ingestion/02_cloudwatch.ipynb #a2c65a94
 def cloudwatch_settings(settings) -> CloudWatchSettings:
     "The table `[aws.cloudwatch]`, checked; `ConfigError` names the field."
     given = getattr(settings.aws, 'cloudwatch', None) or {}
@@ -123,6 +125,7 @@ def cost_per_month(metrics: int,               # asked for at each read
     "What reading so many metrics so often costs."
     return metrics * _MONTH / interval * usd_per_1000 / 1000
 
+# %% ../../nbs/ingestion/02_cloudwatch.ipynb #4245d3aa
 def affordable_interval(metrics: int,
                         interval: float,          # what one would like, seconds
                         budget: float | None,     # US dollars a month; None: no limit
@@ -150,6 +153,7 @@ class Instance:
     @property
     def tags(self) -> dict[str, str]: "Tag → value."; return dict(self.pairs)
 
+# %% ../../nbs/ingestion/02_cloudwatch.ipynb #246c2621
 def _instance(raw: dict, region: str) -> Instance:
     tags = {t['Key']: t['Value'] for t in raw.get('Tags', ())}
     names = tuple(n for n in (raw.get('PrivateDnsName'), raw.get('PublicDnsName')) if n)
@@ -167,6 +171,7 @@ def instances(clients: AwsClients,
         pages = clients.read('ec2', region).get_paginator('describe_instances').paginate(Filters=filters)
         return [_instance(raw, region) for page in pages for r in page['Reservations'] for raw in r['Instances']]
 
+# %% ../../nbs/ingestion/02_cloudwatch.ipynb #5f3f6526
 def listed(found: list[Instance], inventory: Inventory) -> list[Instance]:
     "The instances that the inventory lists: by id, address, DNS name or tag Name."
     hosts = set(inventory.hosts) | {t.host for t in inventory.targets}
@@ -188,6 +193,7 @@ class Query:
 
 _NO_DISK = {'tmpfs', 'devtmpfs', 'overlay', 'squashfs'}
 
+# %% ../../nbs/ingestion/02_cloudwatch.ipynb #262468b3
 def query_of(watched: Watched, dimensions: dict[str, str], region: str,
              aliases: dict[str, str] | None = None,       # alias → host, from the settings
              many_regions: bool = False,                  # then the region is a label
@@ -205,6 +211,7 @@ def list_metrics(clients: AwsClients, region: str, namespace: str) -> list[dict]
         pages = clients.read('cloudwatch', region).get_paginator('list_metrics').paginate(Namespace=namespace, RecentlyActive='PT3H')
         return [m for page in pages for m in page['Metrics']]
 
+# %% ../../nbs/ingestion/02_cloudwatch.ipynb #cc723b85
 def queries_for(region: str,
                 watched: list[Watched],
                 metrics: Iterable[dict],            # of ListMetrics
@@ -231,6 +238,7 @@ def _windows(start: int, end: int, period: int, queries: int) -> Iterator[tuple[
     step = max(1, POINTS // queries) * period
     for at in range(start // period * period, end // period * period, step): yield at, min(at + step, end // period * period)
 
+# %% ../../nbs/ingestion/02_cloudwatch.ipynb #dcbfa739
 def get_metric_data(clients: AwsClients, queries: list[Query], start: int, end: int,
                     before: callable = lambda queries: None,      # told before each page: for counting, for waiting
                    ) -> tuple[Samples, dict[str, str]]:
@@ -249,6 +257,7 @@ def get_metric_data(clients: AwsClients, queries: list[Query], start: int, end: 
         if not page.get('NextToken'): return samples, said
         request['NextToken'] = page['NextToken']
 
+# %% ../../nbs/ingestion/02_cloudwatch.ipynb #4e2b2271
 def _in_our_unit(value: float, w: Watched) -> float:
     return value * w.scale / (w.period if w.name.endswith('_per_second') and w.stat in ('Sum', 'SampleCount') else 1)
 
@@ -269,6 +278,7 @@ def _ask(clients, queries: list[Query], start: int, end: int, before) -> tuple[S
     halves = [_ask(clients, part, start, end, before) for part in (queries[:len(queries)//2], queries[len(queries)//2:])]
     return halves[0][0] + halves[1][0], halves[0][1] | halves[1][1]
 
+# %% ../../nbs/ingestion/02_cloudwatch.ipynb #cac50340
 def _batches(queries: list[Query]) -> Iterator[list[Query]]:
     "At most 500 queries of one region and period."
     groups = defaultdict(list)
@@ -323,6 +333,7 @@ class Rows:
         missing = [q for q, last in self._last.items() if q not in self._waiting[at] and not at % q.watched.period and last >= at - 3*q.watched.period]
         return all(now >= at + q.watched.period + self.lags.patience(q) for q in missing)
 
+# %% ../../nbs/ingestion/02_cloudwatch.ipynb #66bbed50
 def _frame(rows: dict[int, dict[str, float]]) -> pd.DataFrame:
     if not rows: return empty_frame()
     frame = pd.DataFrame.from_dict(rows, orient='index', dtype=float)
@@ -376,6 +387,7 @@ def _discover(self: CloudWatchSource, now: pd.Timestamp) -> None:
     stretched = f', every {self.interval:.0f} s to stay within ${self.cfg.budget_usd:.2f}' if self.interval > (self.cfg.interval or min((w.period for w in self.watched), default=0)) else f' at {self.interval:.0f} s'
     log.info('cloudwatch: %d metrics of %d hosts: about $%.2f a month%s', len(self.queries), len({Series.parse(q.series).host for q in self.queries}), self.cost_per_month(), stretched)
 
+# %% ../../nbs/ingestion/02_cloudwatch.ipynb #3d296c49
 def _discover_region(self: CloudWatchSource, region: str) -> tuple[list[Instance], list[Query]]:
     only = bool(self.cfg.tags or self.cfg.from_targets)
     found = self._or_before(region, 'EC2', lambda: instances(self.clients, region, self.cfg.tags), [i for i in self.instances if i.region == region])
@@ -387,6 +399,7 @@ def _discover_region(self: CloudWatchSource, region: str) -> tuple[list[Instance
         queries += self._or_before(region, namespace, make, [q for q in self.queries if q.region == region and q.watched.namespace == namespace])
     return found, queries
 
+# %% ../../nbs/ingestion/02_cloudwatch.ipynb #ed515217
 def _or_before(self: CloudWatchSource, region: str, what: str, ask, before):
     "What `ask()` returns; what was known before when AWS refuses, and a note of it."
     try:
@@ -424,6 +437,7 @@ def read(self: CloudWatchSource, now: pd.Timestamp) -> pd.DataFrame:
     first, self._last_read = self._last_read is None, at
     return self._rows.ready(at, everything=first)
 
+# %% ../../nbs/ingestion/02_cloudwatch.ipynb #83598dcf
 def _read_region(self: CloudWatchSource, region: str, at: float) -> Samples | None:
     "All batches of a region; None when each of them failed."
     batches = list(_batches([q for q in self.queries if q.region == region]))
@@ -432,6 +446,7 @@ def _read_region(self: CloudWatchSource, region: str, at: float) -> Samples | No
     good = [a for a in answers if a is not None]
     return [s for a in good for s in a] if good or not batches else None
 
+# %% ../../nbs/ingestion/02_cloudwatch.ipynb #bf9b4e33
 def _read_batch(self: CloudWatchSource, batch: list[Query], at: float) -> Samples | None:
     period, where = batch[0].watched.period, f'{batch[0].region} {", ".join(dict.fromkeys(q.watched.namespace for q in batch))}'
     end = int(at // period * period)
@@ -447,7 +462,7 @@ def _read_batch(self: CloudWatchSource, batch: list[Query], at: float) -> Sample
 
 CloudWatchSource.read, CloudWatchSource._read_region, CloudWatchSource._read_batch = read, _read_region, _read_batch
 
-# %% ../../nbs/ingestion/02_cloudwatch.ipynb #83598dcf
+# %% ../../nbs/ingestion/02_cloudwatch.ipynb #a8a45fd3
 def _before_call(self: CloudWatchSource, region: str, metrics: int) -> None:
     "Wait for a place in the account's quota, and count what is asked for."
     bucket(self.clients, region, 'GetMetricData', self.cfg.requests_per_second, 2*self.cfg.requests_per_second).take()
@@ -459,6 +474,7 @@ def _zeros(self: CloudWatchSource, batch: list[Query], samples: Samples, start: 
     return [(q, t, 0.) for q in batch if q.watched.count for t in range(start // q.watched.period * q.watched.period, end, q.watched.period)
             if (q, t) not in there and at >= t + q.watched.period + self.lags.patience(q)]
 
+# %% ../../nbs/ingestion/02_cloudwatch.ipynb #6e9d7f81
 def _changed(self: CloudWatchSource, samples: Samples, at: float) -> Samples:
     "The samples that are new or differ from what was handed on; learns the lag of the new ones."
     out, steady = [], self._last_read is not None and at - self._last_read <= 2*self.interval
@@ -504,6 +520,7 @@ def backfill(self: CloudWatchSource,
         yield Chunk(self._past(start, end), start, end, (end - since) / (until - since))
         start = end
 
+# %% ../../nbs/ingestion/02_cloudwatch.ipynb #2e2d7c42
 def _past(self: CloudWatchSource, start: pd.Timestamp, end: pd.Timestamp) -> pd.DataFrame:
     rows, age = defaultdict(dict), (_now() - start).total_seconds() / 86400
     oldest = 60 if age < 15 else 300 if age < 63 else 3600

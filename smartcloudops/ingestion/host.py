@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['log', 'Readings', 'COLLECTORS', 'cpu', 'memory', 'mounts', 'file_systems', 'disks', 'networks', 'system', 'pressure',
-           'kernel', 'conntrack', 'time_sync', 'cgroup', 'HostSource']
+           'kernel', 'conntrack', 'time_sync', 'cgroup', 'CpuShare', 'HostSource']
 
 # %% ../../nbs/ingestion/01_host.ipynb #7e920a2a
 import ctypes, logging, os, re, time as _time
@@ -51,6 +51,7 @@ def mounts() -> list[str]:
         if part.device not in found or len(part.mountpoint) < len(found[part.device]): found[part.device] = part.mountpoint
     return sorted({'/', *found.values()})
 
+# %% ../../nbs/ingestion/01_host.ipynb #809bfe41
 def file_systems() -> Readings:
     "How full each real file system is; one that does not answer is left out."
     for mount in mounts():
@@ -175,13 +176,37 @@ def _cores(limit: str, period: str) -> float | None:
     length = float((limit.split()[1:] or period.split() or ['100000'])[0])
     return None if quota is None else quota / length
 
+# %% ../../nbs/ingestion/01_host.ipynb #519bba71
 def _throttled(stat: str) -> float | None:
     fields = dict(line.split() for line in stat.splitlines() if len(line.split()) == 2)
     if 'throttled_usec' in fields: return int(fields['throttled_usec']) / 1e6
     return int(fields['throttled_time']) / 1e9 if 'throttled_time' in fields else None
 
 # %% ../../nbs/ingestion/01_host.ipynb #d6e1cdd5
-COLLECTORS = (cpu, memory, file_systems, disks, networks, system, pressure, kernel, conntrack, time_sync, cgroup)
+class CpuShare:
+    "The share of all cores' time that was busy since the last look."
+    def __init__(self): self._before, self._at, self._last = _times(), _time.monotonic(), None
+
+    def percent(self) -> float | None:
+        "0–100; a repeat within 0.1 s gets the last answer, None where the kernel does not say."
+        passed = _time.monotonic() - self._at
+        if passed < .1 and self._last is not None: return self._last
+        if passed < .1: _time.sleep(.1 - passed)
+        before, self._before, self._at = self._before, _times(), _time.monotonic()
+        self._last = _busy_share(before, self._before)
+        return self._last
+
+# %% ../../nbs/ingestion/01_host.ipynb #e7063216
+def _times() -> dict[str, float] | None:
+    try: return _modes()
+    except (OSError, psutil.Error) as e: _once('cpu times', e)
+
+def _busy_share(before: dict[str, float] | None, now: dict[str, float] | None) -> float | None:
+    if before is None or now is None: return None
+    passed = {m: max(0., now[m] - before[m]) for m in now}
+    total = sum(passed.values())
+    return 100 * (1 - (passed.get('idle', 0) + passed.get('iowait', 0)) / total) if total > 0 else None
+
 _said: set[str] = set()
 
 def _once(what: str, error: Exception) -> None:
@@ -189,6 +214,18 @@ def _once(what: str, error: Exception) -> None:
     if what not in _said: log.warning('host: %s cannot be read here (%s: %s); going on without', what, type(error).__name__, error)
     _said.add(what)
 
+# %% ../../nbs/ingestion/01_host.ipynb #7a856291
+COLLECTORS = (cpu, memory, file_systems, disks, networks, system, pressure, kernel, conntrack, time_sync, cgroup)
+_EXPECTED = OSError, psutil.Error, AttributeError, ValueError, KeyError, IndexError, NotImplementedError, RuntimeError
+
+def _readings(collector) -> list:
+    "All of a collector's readings up to the first that fails."
+    readings = []
+    try: readings.extend(collector())
+    except _EXPECTED as e: _once(collector.__name__, e)
+    return readings
+
+# %% ../../nbs/ingestion/01_host.ipynb #82af6a41
 class HostSource:
     "This machine: one row a read."
     name, done = 'host', False
@@ -200,13 +237,12 @@ class HostSource:
                  collectors=COLLECTORS):
         name = host or own_host()
         self.interval, self.host, self.collectors = float(interval), (aliases or {}).get(name, name), collectors
-        self._before, self._looked, self._share, self._names = self._cpu_times(), _time.monotonic(), None, {}
+        self._share, self._names = CpuShare(), {}
 
     def read(self, now: pd.Timestamp) -> pd.DataFrame:
         "One row, at `now`; what cannot be read is not in it."
-        row = {self._series(m, labels): float(v) for collector in self.collectors for m, labels, v in self._try(collector)}
-        busy = self._busy()
-        if busy is not None: row[self._series('cpu_utilization_percent', {})] = busy
+        row = {self._series(m, labels): float(v) for collector in self.collectors for m, labels, v in _readings(collector)}
+        if (busy := self._share.percent()) is not None: row[self._series('cpu_utilization_percent', {})] = busy
         return pd.DataFrame(row, index=pd.DatetimeIndex([now], name='time'))
 
     def close(self) -> None: pass
@@ -215,29 +251,3 @@ class HostSource:
         key = metric, *labels.items()
         if key not in self._names: self._names[key] = str(Series(metric, dict(labels, host=self.host)))
         return self._names[key]
-
-    def _try(self, collector) -> list:
-        "All of a collector's readings up to the first that fails."
-        readings = []
-        try: readings.extend(r for r in collector())
-        except (OSError, psutil.Error, AttributeError, ValueError, KeyError, IndexError, NotImplementedError, RuntimeError) as e: _once(collector.__name__, e)
-        return readings
-
-    def _cpu_times(self) -> dict[str, float] | None:
-        try: return _modes()
-        except (OSError, psutil.Error) as e: _once('cpu times', e)
-
-    def _busy(self) -> float | None:
-        "Busy share of the cpu time since the last read, in percent; the kernel counts in hundredths, so a repeat within 0.1 s gets the last answer."
-        passed = _time.monotonic() - self._looked
-        if passed < .1 and self._share is not None: return self._share
-        if passed < .1: _time.sleep(.1 - passed)
-        before, self._before, self._looked = self._before, self._cpu_times(), _time.monotonic()
-        self._share = _busy_share(before, self._before)
-        return self._share
-
-def _busy_share(before: dict[str, float] | None, now: dict[str, float] | None) -> float | None:
-    if before is None or now is None: return None
-    passed = {m: max(0., now[m] - before[m]) for m in now}
-    total = sum(passed.values())
-    return 100 * (1 - (passed.get('idle', 0) + passed.get('iowait', 0)) / total) if total > 0 else None

@@ -41,6 +41,7 @@ class PromQuery(BaseModel):
     @property
     def key(self) -> tuple[str, str]: "What tells it from other queries."; return self.metric, self.query
 
+# %% ../../nbs/ingestion/03_prometheus.ipynb #3aa61627
 def _node(*rows: str) -> list[PromQuery]:
     "Rows 'our_name | PromQL | their_label=ours …'."
     parts = [[p.strip() for p in row.split(' | ')] for row in rows]
@@ -93,6 +94,7 @@ class PrometheusQuerySettings(BaseModel):
     attempts: int = Field(4, ge=1)
     max_bytes: int = Field(256_000_000, ge=1000)   # of one answer; larger ones are asked for in pieces
 
+# %% ../../nbs/ingestion/03_prometheus.ipynb #31bedefc
 def prometheus_settings(settings) -> PrometheusQuerySettings:
     "The table `[prometheus]`, checked; `ConfigError` names the field."
     given = settings.prometheus
@@ -125,6 +127,7 @@ def _ask(client: httpx.Client, path: str, form: dict, max_bytes: int) -> dict:
     except (httpx.TransportError, httpx.DecodingError) as e: raise _Again(mask_secrets(f"{client.base_url} does not answer ({type(e).__name__}: {e}); check prometheus.url and that the server runs")) from None
     return _meaning(client, response.status_code, bytes(body))
 
+# %% ../../nbs/ingestion/03_prometheus.ipynb #c4533cb7
 def _meaning(client: httpx.Client, status: int, body: bytes) -> dict:
     where = mask_secrets(str(client.base_url))
     if status in (401, 403): raise SourceError(f"{where} refuses our credentials ({status}); set prometheus.token, or username and password")
@@ -182,6 +185,7 @@ class Naming:
 
 _PLACE = {'__name__', 'job', 'instance', 'host'}
 
+# %% ../../nbs/ingestion/03_prometheus.ipynb #ef9fe2fc
 def matrix_frame(parts: list[tuple[PromQuery, list[dict]]],     # answers
                  start: float, step: float, rows: int,          # the grid
                  naming: Naming,
@@ -241,6 +245,7 @@ def _pieces(start: float, end: float, step: float) -> Iterator[tuple[float, floa
         yield start, min(end, start + (_POINTS - 1)*step)
         start += _POINTS*step
 
+# %% ../../nbs/ingestion/03_prometheus.ipynb #456c3fce
 def _answer(self: PrometheusSource, q: PromQuery, start: float, end: float) -> list[dict] | None:
     "All results of a query; None, and a note, when it fails."
     name, results, said = q.metric or q.query, [], []
@@ -254,6 +259,7 @@ def _answer(self: PrometheusSource, q: PromQuery, start: float, end: float) -> l
     self._until[q.key] = end if not said else self._until.get(q.key, end)      # a partial answer is asked for again
     return results
 
+# %% ../../nbs/ingestion/03_prometheus.ipynb #9179da32
 def _note(self: PrometheusSource, name: str, problem: str) -> None:
     if problem and self.problems.get(name) != problem: log.warning('prometheus: %s: %s', name, problem)
     if problem: self.problems[name] = problem
@@ -276,6 +282,7 @@ def status(self: PrometheusSource) -> dict:
     "Facts about this source: queries, series, problems."
     return dict(url=mask_secrets(self.cfg.url), queries=len(self.queries), series=self._tail.shape[1], interval=self.interval, problems=dict(self.problems))
 
+# %% ../../nbs/ingestion/03_prometheus.ipynb #358f0db5
 def about(self: PrometheusSource) -> str:
     "One sentence for `smartcloudops doctor`; it asks the server once, and `SourceError` says why it does not answer."
     query_range(self.client, 'vector(1)', 0, 0, 1, attempts=1)
@@ -297,6 +304,7 @@ def backfill(self: PrometheusSource,
         end = min(start + size, last)
         yield Chunk(self._past(float(start), float(end)), *(pd.Timestamp(t, unit='s', tz='UTC') for t in (start, end)), (end - first)/(last - first))
 
+# %% ../../nbs/ingestion/03_prometheus.ipynb #d2165fdf
 def _past(self: PrometheusSource, start: float, end: float) -> pd.DataFrame:
     marks = dict(self._until)
     answers = [(q, self._answer(q, start, end)) for q in self.queries]

@@ -28,6 +28,7 @@ class Layout:
     values: tuple[str, ...]
     names: tuple[str, ...] = ()      # long: the columns that name the series
 
+# %% ../../nbs/ingestion/04_replay.ipynb #1037165e
 def layout_of(columns: list[str],    # a table's header
               where: str = 'table',  # for errors
              ) -> Layout:
@@ -60,6 +61,7 @@ def parse_times(text: pa.Array | pa.ChunkedArray,     # strings
     try: return pd.DatetimeIndex(pd.to_datetime(strings, utc=True, format='ISO8601')), notes
     except ValueError: return pd.DatetimeIndex(_american(strings)), notes + ['times were read as month/day/year']
 
+# %% ../../nbs/ingestion/04_replay.ipynb #6c61fd31
 def _american(strings: pd.Series) -> pd.Series:
     "The one other spelling that exports use; anything else is refused rather than guessed."
     for form in ('%m/%d/%Y %H:%M', '%m/%d/%Y %H:%M:%S', '%m/%d/%Y %I:%M:%S %p'):
@@ -72,6 +74,7 @@ def _epoch(text) -> pd.DatetimeIndex:
     unit = next(u for u, top in (('s', 1e11), ('ms', 1e14), ('us', 1e17), ('ns', np.inf)) if numbers.max(initial=0) < top)
     return pd.DatetimeIndex(pd.to_datetime(numbers, unit=unit, utc=True))
 
+# %% ../../nbs/ingestion/04_replay.ipynb #cafaea1a
 def _half_zoned(text, zoned, where: str) -> str:
     flags = zoned.to_numpy(zero_copy_only=False)
     odd = int(np.argmax(flags != flags[0]))
@@ -95,6 +98,7 @@ def _column_series(name: str, host: str) -> str:
     else: series = Series(re.sub(r'^(?=\d)', '_', re.sub(r'[^a-zA-Z0-9_:]', '_', name.strip())) or 'value')
     return str(series if series.host else series.with_labels(host=host))
 
+# %% ../../nbs/ingestion/04_replay.ipynb #7622cb04
 def _long_names(table: pa.Table, layout: Layout, host: str, where: str) -> np.ndarray:
     "The series of each row: names are spelled once for each combination."
     keys = pd.MultiIndex.from_arrays([table[n].to_pandas().fillna('') for n in layout.names], names=[n.lower() for n in layout.names])
@@ -159,6 +163,7 @@ def _header(path: Path) -> tuple[list[str], str]:
     if columns and _is_data(columns[0]): raise DataError(f"{path}, line 1: starts with data ('{columns[0]}'), not with a header; add a first line such as timestamp,value")
     return columns, delimiter
 
+# %% ../../nbs/ingestion/04_replay.ipynb #9555e313
 def _is_data(word: str) -> bool:
     return bool(re.match(r'\s*\d{4}-\d\d-\d\d|\s*\d+(\.\d*)?\s*$|\d{1,2}/\d{1,2}/\d{4}', word))
 
@@ -179,6 +184,7 @@ def _decoded(lines, path: Path):
         try: yield line.decode('utf-8-sig' if n == 1 else 'utf-8')
         except UnicodeDecodeError as e: raise DataError(f"{path}, line {n}: not UTF-8 text (byte {e.start} of the line); save the file as UTF-8") from None
 
+# %% ../../nbs/ingestion/04_replay.ipynb #622b6d71
 def _problem(row: list[str], layout: Layout, header: list[str]) -> str | None:
     "What is wrong with a line's fields."
     if len(row) < len(header): return f"{len(row)} of {len(header)} columns; is the file cut off here?"
@@ -210,6 +216,7 @@ def read_parquet(path: str | Path) -> ReadResult:
     else: times, notes = _text_times(df[layout.time], path)
     return _frame_of(pa.Table.from_pandas(df, preserve_index=False), layout, times, notes, path)
 
+# %% ../../nbs/ingestion/04_replay.ipynb #e5a7293d
 def _numbers(column: pd.Series, what: str) -> pd.Series:
     try: return column.astype(float)
     except (ValueError, TypeError) as e: raise DataError(f"{what}: not numbers ({e})") from None

@@ -55,6 +55,7 @@ def _key(*parts) -> int:
     import hashlib
     return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), 'little')
 
+# %% ../../nbs/ingestion/00_sources.ipynb #72b5c353
 def noise_at(n: np.ndarray,    # integers: milliseconds, or numbers of lattice points
              *key,             # what the noise belongs to: seed, series …
             ) -> np.ndarray:   # about normal: mean 0, standard deviation 1, within ±3.5
@@ -170,6 +171,7 @@ def value_at(ms: np.ndarray,                   # milliseconds since 1970
     value = np.round(np.clip(value, 0., profile.high), profile.digits)
     return _frozen(value, hits, lambda at: value_at(at, profile, host, seed, tuple(f for f, *_ in hits if f.kind not in ('flatline', 'dropout'))))
 
+# %% ../../nbs/ingestion/00_sources.ipynb #e113ee26
 def _window(fault: Fault, ms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     "Which times lie inside a fault, and how far through it they are."
     start, length = fault.at.value // 1_000_000, fault.minutes*60_000
@@ -200,6 +202,7 @@ def host_names(hosts: int | list[str]) -> list[str]:
     "The hosts' names: as given, or web-1 to web-n."
     return [f'web-{i+1}' for i in range(hosts)] if isinstance(hosts, int) else list(hosts)
 
+# %% ../../nbs/ingestion/00_sources.ipynb #342c2eb8
 def _check_hosts(faults, hosts: list[str]) -> None:
     for f in faults:
         if f.host not in ('*', *hosts): raise SourceError(f"fault {f.kind}: no host '{f.host}' in the synthetic fleet; {did_you_mean(f.host, hosts)}")
@@ -255,6 +258,7 @@ def make_source(spec: str,          # 'host', 'synthetic', 'replay:FILE', 'cloud
     if rest and kind != 'replay': raise SourceError(f"source '{kind}' takes no '{rest}'; only replay:FILE has something after the colon")
     return maker(settings, rest)
 
+# %% ../../nbs/ingestion/00_sources.ipynb #98f97bbb
 def _synthetic(settings, _) -> Source:
     cfg = settings.synthetic
     try: faults = [Fault(**f) for f in cfg.faults]
@@ -270,6 +274,7 @@ def _replay(settings, path) -> Source:
     if not path: raise SourceError("replay needs a file: replay:FILE.csv")
     return ReplaySource(path, speed=settings.replay.speed)
 
+# %% ../../nbs/ingestion/00_sources.ipynb #7b9f249c
 def _cloudwatch(settings, _) -> Source:
     from smartcloudops.ingestion.cloudwatch import CloudWatchSource
     return CloudWatchSource(settings)
