@@ -21,7 +21,7 @@ CPU = 'cpu_utilization_percent%7Bhost%3D%22web-7%22%7D'
 PAGES = {'now': '/', 'incident': '/incidents/6', 'incident-verifying': '/incidents/5', 'incident-closed': '/incidents/1', 'incidents': '/incidents', 'hosts': '/hosts', 'host': '/hosts/web-7',
          'series': f'/series/{CPU}?range=1h', 'actions': '/actions', 'policies': '/policies', 'silences': '/silences', 'reports': '/reports', 'targets': '/aws-health', 'settings': '/settings'}
 LOOKS = {'light': dict(viewport=dict(width=1440, height=900), color_scheme='light'), 'dark': dict(viewport=dict(width=1440, height=900), color_scheme='dark'),
-         'phone': dict(viewport=dict(width=390, height=844), color_scheme='light', device_scale_factor=2, has_touch=True)}
+         'phone': dict(viewport=dict(width=390, height=844), color_scheme='light', has_touch=True)}
 CHROMIUM = dict(executable_path='/usr/bin/chromium', args=['--no-sandbox', '--disable-background-networking'])
 
 

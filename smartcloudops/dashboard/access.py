@@ -40,6 +40,7 @@ def _entry(name: str, text: str, where: str) -> tuple[str, str]:
     if not secret: raise ConfigError(f"{where}: '{name}' has a role but no secret; expected role:secret")
     return role, secret
 
+# %% ../../nbs/dashboard/04_access.ipynb #1c501a67
 def read_users(settings: Settings) -> dict[str, tuple[str, str]]:
     "Users by name as (role, password hash), from the settings and the users file; `ConfigError` names a wrong one."
     users = {name: _entry(name, text, 'dashboard.users') for name, text in settings.dashboard.users.items()}

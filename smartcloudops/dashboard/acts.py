@@ -25,6 +25,7 @@ from .stores import Stores
 FLYING = {'approved', 'sent', 'unknown', 'verifying'}
 STANDING = FLYING | {'planned', 'awaiting_approval'}
 
+# %% ../../nbs/dashboard/10_acts.ipynb #e993b192
 @dataclass(frozen=True)
 class Act:
     "One action or refusal of the ledger."
@@ -149,6 +150,7 @@ def explain(policy) -> str:
     from smartcloudops.remediation.policy import explain_policy
     return explain_policy(policy)
 
+# %% ../../nbs/dashboard/10_acts.ipynb #939edac7
 def describe_seconds(seconds: float) -> str:
     from smartcloudops.core.series import format_duration
     return format_duration(seconds)
@@ -186,6 +188,7 @@ def done(stores: Stores, id: str) -> Act | None:
     try: return act(reader(engine).action(number_of(id))) if engine is not None else None
     except RemediationError: return None
 
+# %% ../../nbs/dashboard/10_acts.ipynb #b27b5a16
 def dry_run(stores: Stores, id: str, fresh: pd.DataFrame | None) -> str:
     "Ask all gates about this plan as the world is now; nothing is sent."
     from smartcloudops.detection.incidents import get_incident, open_incidents
@@ -206,6 +209,7 @@ def dry_sentence(verdicts) -> str:
     said = ' '.join(f'{v.gate}: {v.sentence}' for v in holding[:3])
     return f"Dry-run: {len(verdicts)} gates asked, {len(verdicts) - len(holding)} yes. {said} Nothing was sent.".replace('  ', ' ')
 
+# %% ../../nbs/dashboard/10_acts.ipynb #ec1ea562
 def approve(stores: Stores, id: str, who: str, comment: str = '', plan_hash: str | None = None) -> Act:
     "Say yes to the plan that was shown."
     return act(writer(stores).approve(number_of(id), who, comment[:500], plan_hash or None), who)
@@ -230,6 +234,7 @@ def end_silence(stores: Stores, id: str, who: str) -> None:
     "End it now."
     writer(stores).end_silence(number_of(id), who)
 
+# %% ../../nbs/dashboard/10_acts.ipynb #fef159e1
 def feedback(stores: Stores, incident: str, verdict: str, who: str) -> None:
     "This incident was normal, or real."
     from smartcloudops.detection.incidents import give_feedback

@@ -111,6 +111,7 @@ def stretch() -> tuple[pd.Timestamp, pd.Timestamp | None]:
     hours = pages.number('hours', 1, 1, 24 * 400)
     return start or (end or now()) - pd.Timedelta(hours=hours), end
 
+# %% ../../nbs/dashboard/03_api.ipynb #d1d46c24
 @blueprint.get('/points')
 def points():
     "One series over time with its band: ?series=, ?start=, ?end= or ?hours=, ?width=."
@@ -163,6 +164,7 @@ def incidents():
     "Incidents, newest first; ?state=open|closed."
     return listed(cases(request.args.get('state')), case_json)
 
+# %% ../../nbs/dashboard/03_api.ipynb #3c284e40
 @blueprint.get('/incidents/<id>')
 def incident(id: str):
     "One incident with anomalies, suspects, actions and gates."
@@ -187,6 +189,7 @@ def actions():
     state = request.args.get('state')
     return listed([a for a in site().pictures.current().acts if not state or a.state == state], act_json)
 
+# %% ../../nbs/dashboard/03_api.ipynb #1ae1c8d6
 @blueprint.get('/targets')
 def targets():
     "Whether each target of the inventory answers."
@@ -210,6 +213,7 @@ def changed(answer, status: int = 200):
     site().pictures.current(force=True)
     return jsonify(answer), status
 
+# %% ../../nbs/dashboard/03_api.ipynb #2fb089cb
 @blueprint.post('/actions/<id>/<what>')
 def decide(id: str, what: str):
     "approve, deny, cancel or dry-run an action; body: plan_hash (of the plan that was seen), reason."
@@ -231,7 +235,7 @@ def feedback(id: str):
     acts.feedback(site().stores, id, verdict, g.person.name)
     return changed(dict(id=id, feedback=verdict))
 
-# %% ../../nbs/dashboard/03_api.ipynb #2fb089cb
+# %% ../../nbs/dashboard/03_api.ipynb #e0f88f3d
 def silence_json(s: dict) -> dict: "A silence."; return {**s, 'starts': iso(s['starts']), 'ends': iso(s['ends'])}
 
 @blueprint.get('/silences')
@@ -253,6 +257,7 @@ def end_silence(id: str):
     acts.end_silence(site().stores, id, g.person.name)
     return changed(dict(id=id, ended=True))
 
+# %% ../../nbs/dashboard/03_api.ipynb #bf00a059
 @blueprint.get('/switch')
 def switch():
     "Whether automation may act at all."
@@ -277,6 +282,7 @@ def mode(name: str):
     acts.grant_mode(site().stores, name, text(data, 'mode'), g.person.name, text(data, 'reason'))
     return changed(dict(policy=name, mode=data['mode']))
 
+# %% ../../nbs/dashboard/03_api.ipynb #2b9d5954
 @blueprint.get('/reports')
 def reports():
     "Executed reports, newest first."

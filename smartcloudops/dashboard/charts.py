@@ -135,6 +135,7 @@ def spark(data: dict,              # from `chart`
     if since and t[0] < since < t[-1]: parts.insert(1, f'<path class="at" d="M{x(since):.1f} 0V{height}"/>')
     return f'<svg class="spark" viewBox="0 0 {width} {height}" preserveAspectRatio="none" aria-hidden="true">{"".join(parts)}</svg>'
 
+# %% ../../nbs/dashboard/05_charts.ipynb #564e9933
 def _line(t, values, x, y, kind: str) -> str:
     steps, pen = [], 'M'
     for s, value in zip(t, values):

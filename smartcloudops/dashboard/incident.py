@@ -7,7 +7,7 @@ __all__ = ['UNDO', 'Step', 'Gate', 'Suspect', 'Story', 'timeline', 'gates', 'fac
            'ladder']
 
 # %% ../../nbs/dashboard/12_incident.ipynb #1eaf4d3c
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
@@ -35,6 +35,7 @@ class Gate:
     says: str        # yes, no, waits
     why: str
 
+# %% ../../nbs/dashboard/12_incident.ipynb #c88f75ec
 @dataclass(frozen=True)
 class Suspect:
     "A series that may be behind it."
@@ -45,6 +46,7 @@ class Suspect:
     say: str
     spark: object = ''
 
+# %% ../../nbs/dashboard/12_incident.ipynb #14a34471
 @dataclass(frozen=True)
 class Story:
     "Everything the page of one incident says."
@@ -96,6 +98,7 @@ def gates(act) -> tuple[Gate, ...]:
     "What each gate said when it was last asked."
     told = act.detail.get('gates', []) if act is not None else []
     found = [Gate(g.get('gate', ''), g.get('says', ''), g.get('why', '')) for g in told]
+    if act is not None and act.approved_by: found = [Gate(g.gate, 'yes', f'Approved by {act.approved_by}.') if g.says == 'waits' else g for g in found]
     return tuple(sorted(found, key=lambda g: ('no', 'waits', 'yes').index(g.says) if g.says in ('no', 'waits', 'yes') else 3))
 
 def facts(act, all_acts: list) -> tuple[tuple[str, str], ...]:
@@ -159,9 +162,11 @@ def story(site,            # the app's Site
     drawn = attempt(lambda: views.draw(history, wanted, start, end, 600), [], 'the history', trouble) if history is not None else []
     by_name = {d['series']: d for d in drawn}
     charts = tuple(views.reading(by_name[s], first.timestamp()) for s in series[:4] if s in by_name)
+    if charts: case = replace(case, say=views.back_again(case, charts[0]))
     return Story(incident, case, tuple(own), act, timeline(incident, act), gates(act), charts, suspects(incident, by_name), facts(act, list(picture.acts)), ladder(act, own),
                  before_after(act, [by_name[s] for s in series[:4] if s in by_name]), (start.timestamp(), end.timestamp() if end is not None else None), tuple(trouble))
 
+# %% ../../nbs/dashboard/12_incident.ipynb #f52b2c49
 def _span(incident, first: pd.Timestamp) -> tuple[pd.Timestamp, pd.Timestamp | None]:
     end = incident.closed + pd.Timedelta('15min') if incident.closed is not None else None
     length = min((incident.closed or now()) - first, pd.Timedelta('12h'))

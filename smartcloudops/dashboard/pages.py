@@ -53,6 +53,7 @@ class Page:
         "The address of another piece, other arguments kept."
         return urlencode({**request.args.to_dict(), **changes})
 
+# %% ../../nbs/dashboard/11_pages.ipynb #4e07d0f3
 def number(name: str, otherwise: int, low: int, high: int) -> int:
     "A whole number of the query within bounds; `Refused` (400) for anything else."
     text = request.args.get(name)
@@ -85,6 +86,7 @@ def choices(picture, host: str | None, most: int = 200) -> list[str]:
     names = [h.name for h in picture.hosts[:most]]
     return names if host in names or host is None else [host, *names]
 
+# %% ../../nbs/dashboard/11_pages.ipynb #0ccf5a98
 def readings(picture, host: str | None, hours: float = 1., most: int = 6) -> list[views.Reading]:
     "The telling series of a host, drawn; once a picture, however many look."
     if host not in picture.names: return []
@@ -144,6 +146,7 @@ def hosts_page():
     shown = paged(sorted(found, key=lambda h: HOST_ORDER.index(h.state)), 100)
     return page('hosts.html', 'hosts', lambda: dict(items=[host_json(h) for h in shown.items], total=shown.total), picture=picture, hosts=shown, state=state, word=word)
 
+# %% ../../nbs/dashboard/11_pages.ipynb #94611ced
 def host_page(name: str):
     "One host: its series from history over a range."
     from smartcloudops.dashboard.api import host_json
@@ -165,6 +168,7 @@ def readings_over(series: list[str], hours: float, stored: set[str]) -> list[vie
     history = site().stores.history()
     return [views.reading(d) for d in views.draw(history, series, now() - pd.Timedelta(hours=hours), None, 240, stored)] if history else []
 
+# %% ../../nbs/dashboard/11_pages.ipynb #2c24b64e
 def _boot(rows: pd.DataFrame) -> pd.Timestamp | None:
     at = rows.loc[rows['series'].str.startswith('boot_time_seconds'), 'value']
     return pd.Timestamp(float(at.iloc[0]), unit='s', tz='UTC') if len(at) and at.iloc[0] > 0 else None
@@ -280,6 +284,7 @@ def say_feedback(id: str):
     site().pictures.current(force=True)
     return redirect(url_for('incident', id=id), 303)
 
+# %% ../../nbs/dashboard/11_pages.ipynb #0b8cd894
 def add_silence():
     "Silence a host or a metric for a while."
     form, back = request.form, request.form.get('back', '')
@@ -299,6 +304,7 @@ def end_silence(id: str):
     site().pictures.current(force=True)
     return redirect(url_for('silences'), 303)
 
+# %% ../../nbs/dashboard/11_pages.ipynb #59024505
 def say_switch():
     "Allow automation to act at all, or stop it."
     on, reason = request.form.get('on', ''), request.form.get('reason', '').strip()

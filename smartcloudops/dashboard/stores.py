@@ -46,6 +46,7 @@ class Stores:
             if not self.state_path.exists(): raise
             return open_state(self.state_path, readonly=True)      # a folder one may only read is fine for looking
 
+# %% ../../nbs/dashboard/08_stores.ipynb #3e2b973f
 def _known_tables() -> None:
     "Import the modules that define tables, so that a new database has all of them."
     import smartcloudops.detection.incidents, smartcloudops.remediation.ledger      # noqa: E401, F401

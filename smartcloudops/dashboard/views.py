@@ -158,6 +158,7 @@ class Case:
     @property
     def word(self) -> str: "The state's word."; return WORDS[self.state]
 
+# %% ../../nbs/dashboard/01_views.ipynb #9eb8f0d8
 STANDING = {'awaiting_approval': 'waits', 'sent': 'verifying', 'verifying': 'verifying', 'approved': 'verifying', 'planned': 'verifying', 'unknown': 'verifying'}
 URGENCY = ['waits', 'abnormal', 'verifying']
 

@@ -81,6 +81,7 @@ def create_app(data_dir: str | Path | None = None,     # default: the settings'
     app.register_blueprint(api.blueprint)
     return app
 
+# %% ../../nbs/dashboard/00_web.ipynb #d433e5b3
 def behind_proxy(app: Flask, settings: Settings, access: Access) -> None:
     "Believe the X-Forwarded-* headers of as many proxies as there are."
     if access.open: raise ConfigError('dashboard.proxy: behind a proxy everybody looks local, so somebody has to log in; add a user ([dashboard.users]) or a token ([dashboard.tokens])')
@@ -121,6 +122,7 @@ def public_routes(app: Flask) -> None:
     app.get('/metrics')(metrics)
     app.get('/events')(events)
 
+# %% ../../nbs/dashboard/00_web.ipynb #866f0f37
 def metrics():
     "The loop's and the fleet's figures for Prometheus."
     here = site()
@@ -223,6 +225,7 @@ def _no_control_socket() -> list[str]:
     from gunicorn.config import KNOWN_SETTINGS
     return ['--no-control-socket'] if any(s.name == 'control_socket_disable' for s in KNOWN_SETTINGS) else []
 
+# %% ../../nbs/dashboard/00_web.ipynb #fdd82ca2
 def served(data_dir: str, parent: int = 0) -> Flask:
     "The app inside gunicorn's worker, as a child of the loop."
     _few_arenas()
@@ -244,6 +247,7 @@ def _stop_streams_first(app: Flask) -> None:
             if callable(before): before(received, frame)
         signal.signal(number, stop)
 
+# %% ../../nbs/dashboard/00_web.ipynb #00b4d72f
 def _die_with(parent: int, every: float = 1.) -> None:
     while True:
         threading.Event().wait(every)
