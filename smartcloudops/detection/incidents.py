@@ -52,7 +52,7 @@ class Incident:
 # %% ../../nbs/detection/03_incidents.ipynb #71d4b3d7
 @dataclass(frozen=True)
 class Changes:
-    "What one update did."
+    "What one update did: people hear of `opened` (new, back after it closed, or now worth a page) and `closed`."
     opened: tuple[Incident, ...] = ()
     updated: tuple[Incident, ...] = ()
     closed: tuple[Incident, ...] = ()
@@ -442,20 +442,19 @@ def _aftermath(tick: _Tick, anomaly: Anomaly, recent: list[Incident]) -> bool:
     return any(anomaly.host in i.hosts and anomaly.start <= i.closed + grace and tick.now <= i.closed + 6 * grace for i in recent)
 
 # %% ../../nbs/detection/03_incidents.ipynb #fe51ce74
-def _open(tick: _Tick, group: list[Anomaly], recent: list[Incident]) -> tuple[Incident | None, bool]:
-    "A new incident, or one that flaps back; None when the budget forbids it. And whether it is new."
+def _open(tick: _Tick, group: list[Anomaly], recent: list[Incident]) -> Incident | None:
+    "A new incident, or one that flaps back; None when the budget forbids it."
     found = _lead(group)
     mark, learned = fingerprint(found[0]), not any(map(_ordered, found))
     back = next((i for i in recent if i.fingerprint == mark and (tick.now - i.closed).total_seconds() <= tick.cfg.flap_seconds), None)
     if back is not None:
-        after, _ = _refresh(tick, replace(back, state='open', closed=None, flaps=back.flaps + 1), found)
-        return after, False
+        return _refresh(tick, replace(back, state='open', closed=None, flaps=back.flaps + 1), found)[0]
     pages, left = budget_left(tick.engine, tick.now, tick.cfg)
-    if learned and left <= 0: return None, False
+    if learned and left <= 0: return None
     level = severity(found, tick.now, tick.cfg) if pages > 0 else 'warn'
     new = Incident('', mark, _next_episode(tick.engine, mark), 'open', incident_kind(found[0]), level, tick.now, tick.now, None, found[0].host,
                    _hosts(found, found[0].host), title(found, tick.now, tick.fleet), '', tuple(found), started=min(a.start for a in found))
-    return _write(tick.engine, blamed(new, tick.frame, tick.graph), tick.now, learned or level == 'page'), True
+    return _write(tick.engine, blamed(new, tick.frame, tick.graph), tick.now, learned or level == 'page')
 
 # %% ../../nbs/detection/03_incidents.ipynb #00097039
 def _sorted_out(tick: _Tick, anomalies: list[Anomaly], known: list[Incident]) -> tuple[dict[str, list[Anomaly]], list[Anomaly]]:
@@ -468,7 +467,7 @@ def _sorted_out(tick: _Tick, anomalies: list[Anomaly], known: list[Incident]) ->
     return mine, free
 
 # %% ../../nbs/detection/03_incidents.ipynb #6854f155
-def _open_groups(tick: _Tick, free: list[Anomaly]) -> list[tuple[Incident, bool]]:
+def _open_groups(tick: _Tick, free: list[Anomaly]) -> list[Incident]:
     "Open an incident for each group that holds an opener; the group's other ongoing anomalies come along."
     able = openers(free, tick.now, tick.cfg)
     if not able: return []
@@ -476,7 +475,7 @@ def _open_groups(tick: _Tick, free: list[Anomaly]) -> list[tuple[Incident, bool]
     able = {(a.series, a.origin) for a in able if not _aftermath(tick, a, recent)}
     groups = _grouped([a for a in free if a.ongoing or (a.series, a.origin) in able], tick.cfg, tick.graph)
     made = [_open(tick, g, recent) for g in groups if any((a.series, a.origin) in able for a in g)]
-    return [(i, new) for i, new in made if i is not None]
+    return [i for i in made if i is not None]
 
 # %% ../../nbs/detection/03_incidents.ipynb #d450b490
 class IncidentTracker:
@@ -502,7 +501,9 @@ class IncidentTracker:
         mine, free = _sorted_out(tick, [a for a in anomalies if not is_normal(a, patterns)], known)
         after = [_refresh(tick, i, mine[i.id]) for i in known]
         made = _open_groups(tick, free)
-        return Changes(tuple(i for i, new in made if new), tuple([i for i, news in after if news and i.state == 'open'] + [i for i, new in made if not new]),
+        worse = {i.id for i, b in zip((i for i, _ in after), known) if i.severity == 'page' != b.severity and i.state == 'open'}
+        return Changes((*made, *(i for i, _ in after if i.id in worse)),
+                       tuple(i for i, news in after if news and i.state == 'open' and i.id not in worse),
                        tuple(i for i, _ in after if i.state == 'closed') + _forget_external(self.engine, now))
 
 # %% ../../nbs/detection/03_incidents.ipynb #055a6547
