@@ -113,6 +113,16 @@ def test_a_reader_before_the_first_write_is_empty_and_creates_nothing(tmp_path):
     with pytest.raises(sqlite3.OperationalError): r._db.execute('delete from samples')
 
 
+def test_a_reader_while_the_file_is_being_made_is_empty(tmp_path):
+    db = sqlite3.connect(tmp_path/'history.db')
+    db.execute(f'pragma application_id={APPLICATION_ID}')
+    db.close()
+    with History(tmp_path/'history.db', readonly=True) as r:
+        assert r.read().empty and r.info()['samples'] == 0
+        with History(tmp_path/'history.db') as w: w.append(frame())
+        assert len(r.series()) == 7
+
+
 def test_a_copy_in_a_folder_without_write_permission_can_be_read(tmp_path):
     with History(tmp_path/'history.db') as w: w.append(frame())
     code = f"from smartcloudops.monitoring import History; print(len(History({str(tmp_path/'history.db')!r}, readonly=True).series()))"

@@ -75,7 +75,7 @@ def check_owner(path: Path) -> bool:       # False when there is no history yet
 # %% ../../nbs/monitoring/00_history.ipynb #a73b02f3
 def connect(path: Path,                    # the history file
             readonly: bool = False,        # never create or write
-           ) -> sqlite3.Connection:
+           ) -> sqlite3.Connection | None:     # None for a reader while the writer is still making it
     "A connection to an existing or (for a writer) new history of this version's layout."
     known = check_owner(path)
     if not readonly: _make_folder(path)
@@ -85,8 +85,7 @@ def connect(path: Path,                    # the history file
     db.execute('pragma cache_size=-16000')      # KiB
     if readonly: db.execute('pragma query_only=on')
     else: _prepare_writer(db, known)
-    _check_version(db, path, readonly)
-    return db
+    return db if _check_version(db, path, readonly) else db.close()
 
 # %% ../../nbs/monitoring/00_history.ipynb #cc5fe8f4
 def _make_folder(path: Path) -> None:
@@ -106,12 +105,14 @@ def _prepare_writer(db: sqlite3.Connection, known: bool) -> None:
     db.execute('pragma synchronous=normal')
     db.execute('pragma journal_size_limit=67108864')
 
-def _check_version(db: sqlite3.Connection, path: Path, readonly: bool) -> None:
+def _check_version(db: sqlite3.Connection, path: Path, readonly: bool) -> bool:
     found = db.execute('pragma user_version').fetchone()[0]
     if found > SCHEMA: raise HistoryError(f'{path}: was written by a newer smartcloudops (layout {found}, this one knows {SCHEMA}); upgrade smartcloudops')
-    if found == SCHEMA: return
+    if found == SCHEMA: return True
+    if readonly and not found: return False
     if readonly: raise HistoryError(f'{path}: has the older layout {found}; start the loop once with: smartcloudops run')
     migrate(db)
+    return True
 
 # %% ../../nbs/monitoring/00_history.ipynb #995282ac
 def migrate(db: sqlite3.Connection) -> None:
