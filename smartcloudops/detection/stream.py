@@ -342,9 +342,9 @@ def learn_level(s, x, span, gain):
 
 @jit
 def band(s, surprise, usual, unit):
-    "Half width of the band: the 99.5th percentile of past |error|, tracked online (adaptive conformal inference, Gibbs and Candès 2021)."
+    "Half width of the band: the 99th percentile of past |error|, tracked online (adaptive conformal inference, Gibbs and Candès 2021)."
     half = s.width*(usual + .02)*unit
-    s.width = min(max(s.width*(1 + .05*((1. if surprise > s.width else 0.) - .005)), 2.5), 60.)
+    if s.n > 30: s.width = min(max(s.width*(1 + .15*((1. if surprise > s.width else 0.) - .01)), 2.5), 15.)
     return half
 
 # %% ../../nbs/detection/01_stream.ipynb #5c67f5f0
@@ -397,7 +397,7 @@ def step(s, t, x, out):
     s.n += 1
     rank = 1/(1 + math.exp(-1.5*(slower - .25*max(0., math.log10(3600/every)))))
     out[0] = 3 + paged if paged > -1 else rank + s.open
-    out[1], out[2], out[3], out[4], out[5] = expected, half, kind, s.n/(s.n + 20.), (1. if s.open > 0 and s.quiet == 0 else 0.)
+    out[1], out[2], out[3], out[4], out[5] = expected, half, kind, s.n/(s.n + 20.), (1. if s.open > 0 and s.quiet == 0 else 0.) + (2. if s.low >= 0 else 0.)
 
 # %% ../../nbs/detection/01_stream.ipynb #9bc374a7
 @jit
@@ -482,9 +482,10 @@ def _scores(self, out: np.ndarray, shape) -> Scores:
     "Raw kernel output as Scores; `shape` puts an array into the caller's container."
     score = squash(out[..., 0])
     score[np.isnan(out[..., 0])] = np.nan
-    anomaly = out[..., 5] > 0
+    anomaly, positive = (out[..., 5] == 1) | (out[..., 5] == 3), out[..., 5] >= 2
     kind = np.where(anomaly, np.nan_to_num(out[..., 3]), 0).astype('u1')
     lower, upper = out[..., 1] - out[..., 2], out[..., 1] + out[..., 2]
+    lower = np.where(positive, np.maximum(lower, 0), lower)            # what was never negative is not expected to be
     return Scores(*(shape(a) for a in (score, out[..., 1].copy(), lower, upper, anomaly, kind, out[..., 4].copy())))
 StreamDetector._scores = _scores
 
