@@ -90,7 +90,9 @@ def strip(beat, reason: str, switched, breaker: list[str], flying: int, most: in
     if switched is not None: items.append(Item('switch', 'on' if switched.on else 'off', _brief(switched.note), bad=not switched.readable))
     items.append(Item('breaker', 'open' if breaker else 'closed', ', '.join(breaker), bad=bool(breaker)))
     items.append(Item('in flight', f'{flying} of {most}', 'actions'))
-    if detail.get('aws_cost') is not None: items.append(Item('AWS cost', f"${detail['aws_cost']:.2f}", 'this month'))
+    status = detail['source'] if isinstance(detail.get('source'), dict) else {}
+    cost, per = detail.get('aws_cost', status.get('usd_per_month')), 'this month' if 'aws_cost' in detail else 'a month at this rate'
+    if cost is not None: items.append(Item('AWS cost', f'${cost:,.2f}', per))
     return tuple(items)
 
 def _brief(note: str) -> str:
@@ -109,6 +111,7 @@ def paint(stores: Stores, key: tuple, loop: bool | None, link, icons: str) -> Pi
     verifying = {a.target for a in acts if a.state in ('sent', 'verifying')}
     standing = [i for i, _ in cases if i.state == 'open']
     hosts = fleet(fresh, standing, verifying, quiet)
+    if beat is not None and beat.detail.get('problem'): trouble.append(f"the last tick: {beat.detail['problem']}")
     reason = health(beat, at, loop)
     items = attempt(lambda: strip(beat, reason, switch(stores), breakers(stores, acts), sum(a.flying for a in acts), stores.settings.remediation.in_flight), (), 'the switch', trouble)
     closed = sorted((c for i, c in cases if i.state == 'closed'), key=lambda c: c.closed, reverse=True)
