@@ -457,3 +457,12 @@ def test_what_can_be_taken_back_is_when_it_did_not_help(tmp_path, clock, effect,
         tick(r, clock); clock.advance(301); tick(r, clock, []); clock.advance(60); tick(r, clock, [])
         events = [e['event'] for e in r.ledger.audit('actions:1')]
         assert events[-3:] == ['not_recovered', 'undo intended', event] and calls == [1] and r.ledger.verify().ok
+
+
+def test_a_plan_that_slept_past_its_time_dies_at_the_send(tmp_path, clock, effect, monkeypatch):
+    "The step began in time, then the process slept: the clock at the send counts."
+    r = executor(tmp_path, APPROVE)
+    tick(r, clock); r.ledger.approve(1, 'oncall')
+    real = r._send
+    monkeypatch.setattr(r, '_send', lambda *a: (clock.advance(1000), real(*a))[1])
+    assert [o.state for o in tick(r, clock)][:1] == ['expired'] and effects(effect) == []

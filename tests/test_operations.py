@@ -58,6 +58,7 @@ def test_output_is_masked_and_the_environment_is_bare(monkeypatch):
 def test_host_names_are_no_way_in(target):
     assert Command({'run': ['/bin/echo', '{target}']}, target, ALLOWED).check().ok is False
     assert ServiceRestart({'unit': 'a.service'}, target, ALLOWED).check().ok is False
+    assert Webhook({'url': 'http://localhost/{target}'}, target).check().ok is False
 
 
 def test_only_listed_programs_by_full_path():

@@ -290,6 +290,8 @@ class _Deciding(_Base):
 class _Sending(_Deciding):
     "From approved to sent."
     def _send(self, action: Action, incident, policy: Policy, state: State, now) -> list[Outcome]:
+        now = max(now, time_now())                # the process may have slept since the step began
+        if now >= action.expires: return [_outcome(self.ledger.change(action.id, 'expired', 'Not sent in time.', at=now))]
         decision = decide(incident, state, policy, now, action.target, retry=action.past())
         if isinstance(decision, Refusal): return [] if decision.gate in PATIENT else self._stop(action, decision.gate, decision.verdict.sentence, now)
         if decision.hash != action.plan_hash: return self._stop(action, 'approval', 'The plan is no longer the one that was approved.', now)

@@ -29,6 +29,8 @@ class Report(NamedTuple):
     text: str               # one sentence, secrets masked
     detail: dict = {}       # small JSON: output, ids, what undo needs
 
+_HOST = re.compile(r'[A-Za-z0-9][A-Za-z0-9._:-]{0,252}')      # what may be put into a command or an address
+
 @dataclass(frozen=True)
 class Context:
     "What an operation may use beside its parameters."
@@ -91,6 +93,7 @@ class Webhook(Operation):
 
     def check(self) -> Report:
         name = self.parameters.secret_env
+        if '{target}' in self.parameters.url and not _HOST.fullmatch(self.target): return Report(False, f"'{self.target}' is not a plain host name, so it is not put into an address")
         if name and not os.environ.get(name): return Report(False, f'the environment variable {name} with the signing secret is not set')
         return Report(True, 'secret is set' if name else 'sent without signature')
 
@@ -116,7 +119,6 @@ def sign(body: bytes, secret: str, at: str) -> str:
 
 # %% ../../nbs/remediation/03_operations.ipynb #1eab3b62
 OUTPUT_LIMIT = 65_536     # bytes of output that are kept
-_HOST = re.compile(r'[A-Za-z0-9][A-Za-z0-9._:-]{0,252}')
 
 # %% ../../nbs/remediation/03_operations.ipynb #5dbca3e6
 def run_program(argv: list[str],      # full path and arguments
