@@ -89,7 +89,7 @@ def load_at(ms: np.ndarray,     # milliseconds since 1970
     up = 1 - np.abs(2*((shifted - day*_DAY) / _DAY) - 1)
     weekend = ((day + 4) % 7 == 0) | ((day + 4) % 7 == 6)
     busy = up*up*(3 - 2*up) * np.where(weekend, .55, 1.)
-    return .12 + .72*busy + .015*drift_at(ms, seed, host, 'load')
+    return .12 + .72*busy + .01*drift_at(ms, seed, host, 'load')
 
 # %% ../../nbs/ingestion/00_sources.ipynb #f06b439c
 @dataclass(frozen=True)
@@ -106,13 +106,13 @@ class Profile:
     labels: tuple = ()
 
 PROFILES = (
-    Profile('cpu_utilization_percent', 6, 48, .8, 1., 45, 100),
-    Profile('memory_used_percent', 46, 7, .4, .25, 40, 100),
-    Profile('disk_used_percent', 54, 1, .05, .02, 38, 100, labels=(('mount', '/'),)),
-    Profile('network_receive_bytes_per_second', 2e5, 1.6e6, 2e4, 5e4, 5e6, digits=0),
-    Profile('network_transmit_bytes_per_second', 4e5, 3.2e6, 4e4, 9e4, 9e6, digits=0),
-    Profile('http_request_duration_p95_seconds', .11, .08, .002, .005, .9, digits=5),
-    Profile('http_requests_per_second', 15, 180, 2, 4.5, 300),
+    Profile('cpu_utilization_percent', 6, 48, .4, 1., 45, 100),
+    Profile('memory_used_percent', 46, 7, .25, .25, 40, 100),
+    Profile('disk_used_percent', 54, 1, .02, .04, 38, 100, labels=(('mount', '/'),)),
+    Profile('network_receive_bytes_per_second', 2e5, 1.6e6, 1e4, 5e4, 5e6, digits=0),
+    Profile('network_transmit_bytes_per_second', 4e5, 3.2e6, 2e4, 9e4, 9e6, digits=0),
+    Profile('http_request_duration_p95_seconds', .11, .08, .001, .005, .9, digits=5),
+    Profile('http_requests_per_second', 15, 180, 1.2, 4.5, 300),
 )
 
 # %% ../../nbs/ingestion/00_sources.ipynb #6cd977b3
