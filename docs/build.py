@@ -88,8 +88,11 @@ def linked(text: str, source: Path, target: Path) -> str:
         there = place_of(source.parent/link)
         if there is None: return m[2]
         return f'{m[1]}[{m[2]}]({Path(*[".."]*len(target.parent.relative_to(SRC).parts), there.relative_to(SRC)).as_posix()}{"#" + anchor if anchor else ""})'
+    def inside(m):
+        there = None if re.match(r'[a-z]+:|#', m[2]) else place_of(source.parent/m[2])
+        return m[0] if there is None else f'{m[1]}="{Path(*[".."]*len(target.parent.relative_to(SRC).parts), there.relative_to(SRC)).with_suffix(there.suffix.replace(".md", ".html")).as_posix()}"'
     parts = re.split(r'(^(?:````?).*?^````?$)', text, flags=re.S | re.M)       # code is left alone
-    return ''.join(p if p.startswith('```') else re.sub(r'(!?)\[((?:[^\[\]]|`[^`]*`)*)\]\(([^()\s]+)\)', one, p) for p in parts)
+    return ''.join(p if p.startswith('```') else re.sub(r'\b(src|href)="([^"#]+)"', inside, re.sub(r'(!?)\[((?:[^\[\]]|`[^`]*`)*)\]\(([^()\s]+)\)', one, p)) for p in parts)
 
 
 def diagrams(text: str, depth: int = 0) -> str:
@@ -158,7 +161,7 @@ class Page(HTMLParser):
         if tag == 'link' and a.get('href') and a.get('rel') not in ('canonical', 'prev', 'next'): self.loads.append(a['href'])
 
 
-def problems(site: Path = SITE) -> list[str]:
+def problems(site: Path) -> list[str]:
     "Links that lead nowhere, and addresses of third parties that a page or style would load."
     pages, found = {}, []
     for path in site.rglob('*.html'):
@@ -183,7 +186,7 @@ def main() -> int:
     (WORK/'mkdocs.yml').write_text(yaml.safe_dump(config, sort_keys=False), encoding='utf-8')
     built = subprocess.run([sys.executable, '-m', 'mkdocs', 'build', '--strict', '--quiet', '-f', WORK/'mkdocs.yml'], env=dict(__import__('os').environ, NO_MKDOCS_2_WARNING='1', DISABLE_MKDOCS_2_WARNING='true'))
     if built.returncode: return built.returncode
-    wrong = problems()
+    wrong = problems(SITE)
     for line in wrong: print(line, file=sys.stderr)
     print(f'{len(list(SITE.rglob("*.html")))} pages in {SITE.name}/, {len(wrong)} problems')
     return int(bool(wrong))
