@@ -10,7 +10,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 from smartcloudops.core.inventory import own_host
-from smartcloudops.core.runtime import ConfigError, now
+from smartcloudops.core.runtime import ConfigError, FakeClock, now, use_clock
 from smartcloudops.core.settings import Settings
 from smartcloudops.core.state import beat, open_state
 from smartcloudops.dashboard import create_app
@@ -21,12 +21,13 @@ from tests.fleet import build
 
 pytestmark = pytest.mark.phase5
 HTML = {'Accept': 'text/html,application/xhtml+xml,*/*;q=0.8'}
+AT = pd.Timestamp('2026-03-01 02:12:40', tz='UTC')
 PAGES = ['/', '/incidents', '/hosts', '/actions', '/policies', '/silences', '/reports', '/aws-health', '/settings']
 
 
 @pytest.fixture(scope='module')
 def night(tmp_path_factory):
-    folder = build(tmp_path_factory.mktemp('night'))
+    folder = build(tmp_path_factory.mktemp('night'), AT)
     (folder/'targets.json').write_text('{"app": [], "node_exporter": []}')
     return folder
 
@@ -36,7 +37,9 @@ def configured(folder, **dashboard) -> Settings:
 
 
 @pytest.fixture
-def client(night): return create_app(night, configured(night)).test_client()
+def client(night):
+    "Asked at the moment for which the night was made, however long the tests before took."
+    with use_clock(FakeClock(AT)): yield create_app(night, configured(night)).test_client()
 
 
 def test_imported_app_without_anything_is_well(tmp_path, monkeypatch):

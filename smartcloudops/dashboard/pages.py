@@ -24,7 +24,7 @@ from ..core.runtime import RemediationError, SmartCloudOpsError, now
 from ..core.series import Series, describe
 from . import acts, views
 from .access import REPORT_POLICY, Refused, safe_next, wants_html
-from .charts import shown_as
+from .charts import shown_as, stored_as
 from .stores import attempt
 from .web import site
 
@@ -161,7 +161,7 @@ def host_page(name: str):
     hours = RANGES.get(request.args.get('range', ''), 6)
     drawn = wants_html() and readings_over(shown, hours, set(stored))
     return page('host.html', 'host', lambda: dict(host_json(host), series=[shown_as(s) for s in stored]), host=host, case=case, charts=drawn, stored=len(stored),
-                ranges=RANGES, hours=hours, every=every, quality=quality(drawn or []), boot=_boot(rows), section='hosts')
+                ranges=RANGES, hours=hours, every=every, quality=quality(drawn or [], rows), boot=_boot(rows), section='hosts')
 
 def readings_over(series: list[str], hours: float, stored: set[str]) -> list[views.Reading]:
     "Some series drawn small, for reading without JavaScript."
@@ -173,11 +173,19 @@ def _boot(rows: pd.DataFrame) -> pd.Timestamp | None:
     at = rows.loc[rows['series'].str.startswith('boot_time_seconds'), 'value']
     return pd.Timestamp(float(at.iloc[0]), unit='s', tz='UTC') if len(at) and at.iloc[0] > 0 else None
 
-def quality(drawn: list[views.Reading]) -> dict:
-    "How good the data behind some charts is: interval, gaps, seconds missing, rewritten points."
+def quality(drawn: list[views.Reading],      # charts of the range
+            rows: pd.DataFrame,              # freshness of their series
+           ) -> dict:
+    "How good the data is: interval, lag, gaps, seconds missing; samples that came late or were rewritten, ever."
     gaps = max((r.data['gaps'] for r in drawn), key=len, default=[])
     intervals = [r.data['interval'] for r in drawn if r.data['interval']]
-    return dict(interval=min(intervals, default=None), gaps=len(gaps), missing=sum(b - a for a, b in gaps), rewritten=sum(len(r.data.get('rewritten', ())) for r in drawn))
+    lag = rows['lag_seconds'].median() if len(rows) else float('nan')
+    return dict(interval=min(intervals, default=None), gaps=len(gaps), missing=sum(b - a for a, b in gaps), lag=max(lag, 0) if lag == lag else None,
+                late=int(rows['late_samples'].sum()), rewritten=int(rows['rewritten'].sum()))
+
+def _rows_of(series: str) -> pd.DataFrame:
+    picture = site().pictures.current()
+    return picture.fresh[picture.fresh['series'] == stored_as(series, picture.known)]
 
 # %% ../../nbs/dashboard/11_pages.ipynb #89f5d431
 def series_page(name: str):
@@ -190,7 +198,7 @@ def series_page(name: str):
     drawn = views.draw(history, [str(parsed)], now() - pd.Timedelta(hours=hours), None, 1000, known) if history else []
     if not drawn: abort(404, f'No samples of {str(parsed)[:200]} are stored.')
     r = views.reading(drawn[0])
-    return page('series.html', 'series', lambda: r.data, r=r, parsed=parsed, meaning=describe(parsed.metric), hours=hours, ranges=RANGES, quality=quality([r]), newest=newest(r), section='hosts')
+    return page('series.html', 'series', lambda: r.data, r=r, parsed=parsed, meaning=describe(parsed.metric), hours=hours, ranges=RANGES, quality=quality([r], _rows_of(r.series)), newest=newest(r), section='hosts')
 
 def newest(r: views.Reading, most: int = 20) -> list[dict]:
     "The last samples of a chart, newest first, as a table."
