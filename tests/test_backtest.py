@@ -8,10 +8,10 @@ from hypothesis import given, settings, strategies as st
 
 from smartcloudops.core.runtime import DataError, FakeClock, use_clock
 from smartcloudops.core.settings import Settings
-from smartcloudops.remediation.backtest import backtest, incidents_in, join, run_backtest, stretches, threshold_anomalies
+from smartcloudops.remediation.backtest import backtest, join, run_backtest, stretches, threshold_anomalies
 from smartcloudops.remediation.policy import read_policies
 from tests.conftest import soak
-from tests.remediation_fleet import POLICY, START, Always, Effect, Table, anomaly, cpu, effects, executor, freshness, incident
+from tests.remediation_fleet import POLICY, START, Effect, anomaly, cpu, executor, freshness, incident
 
 pytestmark = pytest.mark.phase4
 WATCH = POLICY.replace('test_effect', 'webhook, with: {url: "http://localhost"}').replace('back_for: 60 s', 'back_for: 60 s')

@@ -1,11 +1,8 @@
 "The engine: at most one send a key whatever is killed, paused or doubled; verdicts on fresh samples only; everything rechecked at the send."
 import os, random, signal, sys, threading, time
-from dataclasses import replace
 
-import numpy as np
 import pandas as pd
 import pytest
-import sqlalchemy as sa
 from hypothesis import given, settings, strategies as st
 
 from smartcloudops.core.runtime import FakeClock, SystemClock, use_clock

@@ -1,15 +1,14 @@
 "decide() is pure, every gate can say no, and what is unreadable, stale or too much never becomes a plan."
-import copy, math
-from dataclasses import replace
+import math
 
 import pandas as pd
 import pytest
 from hypothesis import given, settings, strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from smartcloudops.core.state import to_us
-from smartcloudops.remediation.gates import GATES, SECOND, Book, Lease, Past, Plan, Reading, Refusal, Silence, State, Switch, action_key, decide
-from smartcloudops.remediation.policy import Limits, Policy, read_policies
+from smartcloudops.remediation.gates import GATES, SECOND, Book, Lease, Past, Plan, Reading, Refusal, Silence, Switch, action_key, decide
+from smartcloudops.remediation.policy import Limits, Policy
 from tests.conftest import soak
 from tests.remediation_fleet import START, anomaly, cpu, good_state, incident
 

@@ -1,5 +1,5 @@
 "The ledger: one audit row a change, a chain that shows tampering, approvals that fit once, and no act that can't be written down."
-import multiprocessing, os, sqlite3, threading
+import multiprocessing
 from dataclasses import replace
 
 import pandas as pd
@@ -11,8 +11,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from smartcloudops.core.runtime import FakeClock, RemediationError, StateError, use_clock
 from smartcloudops.core.state import open_state, to_us
 from smartcloudops.remediation import log_remediation_to_s3
-from smartcloudops.remediation.gates import SECOND, Plan, decide
-from smartcloudops.remediation.ledger import ENDED, TRANSITIONS, Ledger, Superseded, actions, audit, audit_head, approvals, copy_segments, export_lines, silences, switches, verify_lines
+from smartcloudops.remediation.gates import SECOND, Plan
+from smartcloudops.remediation.ledger import TRANSITIONS, Ledger, Superseded, approvals, copy_segments, export_lines, verify_lines
 from smartcloudops.remediation.operators import ledger_export, ledger_verify
 from smartcloudops.remediation.policy import Policy
 from tests.conftest import soak
@@ -247,7 +247,7 @@ def test_invariant_16_a_full_disk_means_no_change(tmp_path, monkeypatch):
     with use_clock(FakeClock(START)):
         ledger = Ledger(open_state(tmp_path/'s.db'))
         a = ledger.record(plan(mode='auto'), 'Restart'); ledger.change(a.id, 'approved')
-        lease = ledger.take_lease('me', 30)
+        ledger.take_lease('me', 30)
         connections = [ledger.engine.raw_connection() for _ in range(1)]
         for c in connections: c.driver_connection.execute(f"pragma max_page_count={c.driver_connection.execute('pragma page_count').fetchone()[0]}"); c.close()
         with pytest.raises(StateError, match='full.*nothing is done'):

@@ -1,11 +1,11 @@
 "People are told once, in every mode, never by a loop that then stops; and drills walk what they say."
-import logging, threading, time
+import threading, time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pandas as pd
 import pytest
 
-from smartcloudops.core.runtime import FakeClock, PolicyError, RemediationError, now, use_clock
+from smartcloudops.core.runtime import FakeClock, PolicyError, RemediationError, use_clock
 from smartcloudops.core.settings import Settings
 from smartcloudops.core.state import open_state
 from smartcloudops.detection.incidents import Changes

@@ -1,8 +1,7 @@
 "Operations against real programs, a real receiver, and AWS by moto's server over real HTTP: sent once, and honest about what is not known."
-import json, os, signal, socket, subprocess, sys, threading, time
+import json, os, socket, subprocess, sys, threading, time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-import pandas as pd
 import pytest
 
 from smartcloudops.core.aws import AwsClients
@@ -132,7 +131,7 @@ def test_an_operation_of_ones_own_is_one_small_class():
 
 @pytest.fixture(scope='module')
 def moto():
-    boto3 = pytest.importorskip('boto3')
+    pytest.importorskip('boto3')
     port = free_port()
     process = subprocess.Popen([sys.executable, '-m', 'moto.server', '-p', str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     for _ in range(150):

@@ -14,16 +14,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 import numpy as np
 import pandas as pd
-from ..core.runtime import DataError, SmartCloudOpsError
+from ..core.runtime import DataError
 from ..core.series import Series, describe, format_duration
-from ..core.state import from_us, open_state, to_us
+from ..core.state import open_state
 from ..detection.anomalies import Anomaly
 from ..detection.incidents import Incident, list_incidents
 from .engine import fleet_limits, opt_in_tag
 
 # %% ../../nbs/remediation/05_backtest.ipynb #18b5ecca
-from .gates import FAILED, SECOND, Book, Lease, Past, Plan, Reading, Refusal, State, Switch, decide, matching
-from .policy import Limits, Policies, Policy, load_policies
+from .gates import FAILED, SECOND, Book, Lease, Past, Plan, Reading, State, Switch, decide, matching
+from .policy import Policies, Policy, load_policies
 
 # %% ../../nbs/remediation/05_backtest.ipynb #9503ccd0
 def stretches(flags: np.ndarray,      # [T] bool: abnormal here

@@ -10,12 +10,11 @@ import logging, os, signal, subprocess, sys, tempfile, time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-import numpy as np
 import pandas as pd
 from ..core.inventory import own_host
 from ..core.runtime import FakeClock, RemediationError, now as time_now, use_clock
-from ..core.series import METRICS, Series, format_duration
-from ..core.state import from_us, open_state, to_us
+from ..core.series import Series, format_duration
+from ..core.state import open_state
 from ..detection.anomalies import Anomaly
 from ..detection.incidents import Incident, IncidentTracker, open_incidents
 from .engine import Outcome, Remediator, switch_path, turn_switch
@@ -208,7 +207,7 @@ def drill_real(settings, seconds: float = 170,
     copy = _drill_settings(settings, folder)
     engine = open_state(copy.state_path)
     remediator = Remediator(engine, copy, drill_policy(service, host), name=f'drill:{os.getpid()}', settle=5)
-    rules, tracker, story, seen = RuleEngine([Rule(name='drill', metric='process_cpu_percent', above=15, **{'for': 5})]), IncidentTracker(engine, copy), [], set()
+    rules, tracker, story = RuleEngine([Rule(name='drill', metric='process_cpu_percent', above=15, **{'for': 5})]), IncidentTracker(engine, copy), []
     was_on = remediator.ledger.switch().on
     turn_switch(remediator.ledger, switch_path(copy), True, 'drill')
     service.start(); tell(f'a process of our own eats one core of {host}')

@@ -18,7 +18,7 @@ from ..core.inventory import own_host, read_targets
 from ..core.runtime import ConfigError, PolicyError, RemediationError, SmartCloudOpsError, StateError, clock, mask_secrets, now as time_now, write_atomically
 from ..core.series import Series, describe, format_duration, format_range, format_value, short_name
 from ..core.state import recall, remember, to_us
-from .gates import SECOND, Lease, Past, Plan, Reading, Refusal, State, Switch, decide, effective_mode, matching
+from .gates import SECOND, Lease, Plan, Reading, Refusal, State, Switch, decide, matching
 from .ledger import WAITING, Action, Ledger, Superseded
 from .operations import Context, Ec2Reboot, Operation, Report, make_operation, operations
 

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from ..core.series import Series, describe, format_duration, format_value, short_name
-from ..core.state import from_us, to_us
+from ..core.state import to_us
 from .policy import Condition, Limits, Match, Policy, Step, lowest, quiet_span
 
 # %% ../../nbs/remediation/01_gates.ipynb #d8579fd5

@@ -10,16 +10,15 @@ __all__ = ['log', 'actions', 'approvals', 'silences', 'switches', 'policy_modes'
 
 # %% ../../nbs/remediation/02_ledger.ipynb #a4b29d12
 import hashlib, json, logging, os, sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import sqlalchemy as sa
 
-from ..core.runtime import RemediationError, StateError, mask_secrets, now as time_now, write_atomically
+from ..core.runtime import RemediationError, StateError, mask_secrets, now as time_now
 from ..core.state import define_table, from_us, metadata, recall, remember, to_us
 from .gates import OPEN, SECOND, Book, Lease, Past, Plan, Refusal, Silence, Switch
 from .policy import MODES, Policy

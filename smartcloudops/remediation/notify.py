@@ -10,7 +10,6 @@ import logging, queue, threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import pandas as pd
 import sqlalchemy as sa
 
 from ..core.runtime import mask_secrets, now as time_now

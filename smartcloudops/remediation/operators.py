@@ -13,11 +13,10 @@ from pathlib import Path
 import pandas as pd
 import sqlalchemy as sa
 
-from ..core.runtime import RemediationError, SmartCloudOpsError, StateError, now as time_now
-from ..core.series import format_duration
-from ..core.state import open_state, to_us
+from ..core.runtime import RemediationError, StateError, now as time_now
+from ..core.state import open_state
 from .engine import read_switch, switch_path, turn_switch
-from .gates import SECOND, Switch
+from .gates import Switch
 from .ledger import Action, Ledger, Verification, export_lines
 from .policy import MODES, Policies, seconds
 

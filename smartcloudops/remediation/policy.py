@@ -17,7 +17,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema, field_validator, model_validator
 
 from ..core.runtime import PolicyError, did_you_mean, read_text
-from ..core.series import METRICS, Series, format_duration, short_name
+from ..core.series import Series, format_duration, short_name
 
 # %% ../../nbs/remediation/00_policy.ipynb #3a34716a
 _UNITS = {'ms': .001, 's': 1, 'sec': 1, 'm': 60, 'min': 60, 'h': 3600, 'd': 86400, 'w': 604800}
