@@ -18,7 +18,7 @@ from pathlib import Path
 import click
 
 from . import __version__
-from .core.runtime import ConfigError, DataError, SmartCloudOpsError, UsageError, configure_logging, did_you_mean, mask_secrets, now
+from .core.runtime import ConfigError, DataError, SmartCloudOpsError, SourceError, UsageError, configure_logging, did_you_mean, mask_secrets, now
 from .core.settings import Settings, load_settings, settings_file, show_settings
 
 # %% ../nbs/cli.ipynb #63bf4def
@@ -101,8 +101,11 @@ def _once(settings: Settings, as_json: bool) -> None:
     from smartcloudops.main import Loop, OnlyLoop
     with OnlyLoop(settings.data_dir):
         loop = Loop(settings)
-        try: summary = _summary(loop.tick(), loop)
+        try:
+            tick = loop.tick()
+            summary = _summary(tick, loop)
         finally: loop.close()
+    if tick.problem and not tick.rows: raise SourceError(tick.problem)
     if as_json: return click.echo(json.dumps(summary, indent=2, default=str, ensure_ascii=False))
     for name, value in summary.items():
         if not isinstance(value, list): click.echo(f'{name:10} {value}')
@@ -696,7 +699,7 @@ def _history_line(settings):
 def _source_line(settings):
     from smartcloudops.ingestion.sources import make_source
     source = make_source(settings.source, settings)
-    try: return f'{source.name}, every {source.interval:g} s'
+    try: return source.about() if hasattr(source, 'about') else f'{source.name}, every {source.interval:g} s'
     finally: source.close()
 
 # %% ../nbs/cli.ipynb #f9cdb20b

@@ -279,16 +279,19 @@ def _beat(self, tick: Tick) -> None:
     "The heartbeat by which the page judges the loop."
     lag = (tick.at - self.watermark).total_seconds() if self.watermark is not None else None
     beat(self.engine, 'loop', dict(interval=self.interval, tick_seconds=round(tick.seconds, 4), lag_seconds=lag, source=self.source.name, pid=os.getpid(),
-                                   samples=tick.samples, anomalies=len(tick.anomalies), problem=tick.problem, live=self.live), tick.at)
+                                   samples=tick.samples, anomalies=len(tick.anomalies), problem=tick.problem, live=self.live,
+                                   status=self.source.status() if hasattr(self.source, 'status') else {}), tick.at)
 
 @patch_to(Loop)
 def save(self) -> None:
     "Keep what was learned and judged; let the history drop what is too old; copy the audit where a bucket is set."
     from smartcloudops.detection.anomalies import to_json
+    from smartcloudops.detection.incidents import retain_incidents
     self.learned.save(self.detector, self.watermark)
     stretches = {origin: [to_json(a) for a in found if a.ongoing] for origin, found in self.stretches.items()}
     remember(self.engine, f'judged:{self.source.name}', dict(rules=self.rules.state, stretches=stretches))
     self.history.retain(now() if self.live else self.watermark)
+    retain_incidents(self.engine, now(), self.settings.incidents.keep_days)
     if self.settings.aws.bucket: self._copy_audit()
     self._saved = clock().monotonic()
 

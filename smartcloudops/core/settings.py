@@ -69,7 +69,7 @@ class IncidentSettings(Section):
     flap_seconds: Seconds = 600                # reopened within this is the same episode
     pages_per_week: int = Field(7, ge=0)
     fleet_hosts: int = Field(3, ge=2)          # as many hosts at once make a fleet-wide incident
-    min_confidence: float = Field(.5, ge=0, le=1)
+    min_confidence: float = Field(.9, ge=0, le=1)      # of the detector: .9 after 180 samples
     keep_days: float = Field(365, gt=0)
 
 class RemediationSettings(Section):
