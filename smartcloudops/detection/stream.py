@@ -171,7 +171,7 @@ def against_forecast(s, x, span, gain, one, two, smooth, base):
     learnt = clip((x - s.mu)/unit, 10.) - guess
     if s.n > 10: learnt = clip(learnt, 5*usual)
     for k in range(5): s.w[k] += g[k]/den*learnt
-    s.arerr += gain*(min(abs(error), 5*usual if s.n > 10 else 1e300) - s.arerr)
+    s.arerr += gain*(min(abs(error), 5*usual if s.n > 10 else 5.) - s.arerr)
     return abs(error)/usual, s.mu + guess*unit
 
 # %% ../../nbs/detection/01_stream.ipynb #1f5a5527
@@ -296,7 +296,7 @@ def page(s, rare, evidence, every, ready):
     s.since_page += 1
     stat = rare - .06*s.pages
     quiet = s.since_page > max(4., 60*(300/every)**.75) or rare > s.last_page + .3
-    if not (ready and evidence >= 1 and stat >= -.06 and quiet): return -1.
+    if not (ready and evidence >= 1.1 and stat >= -.06 and quiet): return -1.
     s.pages, s.since_page, s.last_page = s.pages + 1, 0., rare
     return stat
 
@@ -305,12 +305,12 @@ def open_alert(s, evidence, slower, every):
     "Evidence opens an alert, which closes after six quiet rows in a row."
     s.opens *= 1 - 1/max(20., 1000*300/every)
     s.since_open += 1
-    enough = 1.15 + .1*s.opens + 3*max(0., math.log10(3600/every))
+    enough = 1.35 + .1*s.opens + 3*max(0., math.log10(3600/every))
     quiet = s.since_open > max(4., 84*300/every) or evidence > s.last_open + 1.5
     if evidence >= enough and quiet and s.n >= 20:
         s.opens, s.since_open, s.last_open, s.open, s.quiet = s.opens + 1, 0., evidence, 1., 0.
     elif s.open > 0:
-        s.quiet = 0. if max(evidence, slower) >= 1.05 else s.quiet + 1
+        s.quiet = 0. if max(evidence, slower) >= 1.15 else s.quiet + 1
         if s.quiet > 5: s.open = 0.
 
 # %% ../../nbs/detection/01_stream.ipynb #de47919e
@@ -391,7 +391,7 @@ def step(s, t, x, out):
     learn_level(s, x, span, gain)
     # a series that never moved is news only when it stays at its new value
     moved = s.moves >= 3 or (s.n - s.moved == 10 and abs(s.away) >= 5)
-    paged = page(s, rare, evidence if s.moves >= 3 else 1., every, moved and s.n >= 20)
+    paged = page(s, rare, evidence if s.moves >= 3 else 2., every, moved and s.n >= 20)
     open_alert(s, evidence if moved else 0., slower, every)
     if paged >= .15 or frozen or leak: s.open, s.quiet = 1., 0.
     s.n += 1
