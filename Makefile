@@ -4,10 +4,10 @@ PORT ?= 5000
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test soak lab docs bench clean
+.PHONY: help setup run test soak lab docs bench screenshots clean
 
 help:  ## list the commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
 
 .venv/.core: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "smartcloudops needs Python 3.11 or newer: make PYTHON=python3.12 …")'
@@ -44,6 +44,9 @@ docs: setup  ## the documentation site, in site/
 bench: setup  ## benchmarks, as ratios against a peer or the machine's limit
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	for b in benchmarks/bench_*.py; do echo "== $$b"; $(BIN)/python $$b || exit 1; done
+
+screenshots: setup  ## take the pictures of the docs again
+	$(BIN)/python -m tests.screenshots
 
 clean:  ## remove what can be made again (not data/)
 	rm -rf .venv _proc site dist build *.egg-info

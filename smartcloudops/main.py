@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from . import __version__
 from .core.frames import Rates, empty_frame, per_second, rate_name
 from .core.runtime import ConfigError, DataError, SmartCloudOpsError, SourceError, clock, now, patch_to
 from .core.series import Series
@@ -279,6 +280,7 @@ def _beat(self, tick: Tick) -> None:
     "The heartbeat by which the page judges the loop."
     lag = (tick.at - self.watermark).total_seconds() if self.watermark is not None else None
     beat(self.engine, 'loop', dict(interval=self.interval, tick_seconds=round(tick.seconds, 4), lag_seconds=lag, source=self.source.name, pid=os.getpid(),
+                                   series=len(self.detector.rows), version=__version__,
                                    samples=tick.samples, anomalies=len(tick.anomalies), problem=tick.problem, live=self.live,
                                    status=self.source.status() if hasattr(self.source, 'status') else {}), tick.at)
 
@@ -432,7 +434,8 @@ def _schedule(loop: Loop, config: Path | None):
 def _page(settings: Settings, config: Path | None) -> Page:
     from smartcloudops.dashboard.web import serve_command
     web = settings.dashboard
-    env = {'SMARTCLOUDOPS_CONFIG': str(Path(config).absolute())} if config else {}
+    env = {'MALLOC_ARENA_MAX': '2'}                 # a pool of memory for each of its threads would double what it holds
+    if config: env['SMARTCLOUDOPS_CONFIG'] = str(Path(config).absolute())
     return Page(serve_command(settings, settings.data_dir, web.port), env)
 
 # %% ../nbs/main.ipynb #d2011685

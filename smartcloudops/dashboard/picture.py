@@ -90,7 +90,7 @@ def strip(beat, reason: str, switched, breaker: list[str], flying: int, most: in
     if switched is not None: items.append(Item('switch', 'on' if switched.on else 'off', _brief(switched.note), bad=not switched.readable))
     items.append(Item('breaker', 'open' if breaker else 'closed', ', '.join(breaker), bad=bool(breaker)))
     items.append(Item('in flight', f'{flying} of {most}', 'actions'))
-    status = detail['source'] if isinstance(detail.get('source'), dict) else {}
+    status = detail.get('status') or {}
     cost, per = detail.get('aws_cost', status.get('usd_per_month')), 'this month' if 'aws_cost' in detail else 'a month at this rate'
     if cost is not None: items.append(Item('AWS cost', f'${cost:,.2f}', per))
     return tuple(items)
