@@ -210,7 +210,7 @@ def _recent(self, hosts: set[str], hours: float = 1.) -> pd.DataFrame | None:
 def _remediate(self, at: pd.Timestamp, incidents: list) -> list:
     "Look after what was sent, decide about the open incidents, and tell what was done."
     from smartcloudops.monitoring.latest import freshness
-    outcomes = self.remediator.step(at, incidents, freshness(self.history, at) if incidents else None, self.history)
+    outcomes = self.remediator.step(at, incidents, (lambda: freshness(self.history, at)) if incidents else None, self.history)
     self.notifier.acted(outcomes, at)
     return outcomes
 

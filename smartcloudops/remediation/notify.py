@@ -37,7 +37,7 @@ def incident_message(incident, what: str,          # 'opened' or 'closed'
     title = incident.title if what == 'opened' else f'{incident.host}: over, {incident.title.split(": ", 1)[-1]}'
     lines = [incident.cause] if incident.cause and what == 'opened' else []
     if link: lines.append(f'{link.rstrip("/")}/incidents/{incident.id}')
-    return Message(f'incident {incident.id} {incident.episode} {what}', mask_secrets(title), mask_secrets('\n'.join(lines)), what == 'opened' and incident.severity == 'page')
+    return Message(f'incident {incident.id} {incident.episode}.{incident.flaps} {incident.severity} {what}', mask_secrets(title), mask_secrets('\n'.join(lines)), what == 'opened' and incident.severity == 'page')
 
 _TOLD = {'awaiting_approval', 'sent', 'recovered', 'not_recovered', 'failed', 'unknown', 'escalated', 'expired'}
 
