@@ -18,6 +18,7 @@ def test_there_are_six_and_each_says_what_it_is_for():
         assert any('image/png' in o.get('data', {}) for c in cells if c.cell_type == 'code' for o in c.outputs), f'{path.name} shows no plot'
 
 
+@pytest.mark.soak      # in place they run with the other notebooks (tests/notebooks.py); here, away from the checkout
 @pytest.mark.parametrize('path', TUTORIALS, ids=lambda p: p.stem)
 def test_it_runs(path, tmp_path, monkeypatch):
     from nbclient import NotebookClient
