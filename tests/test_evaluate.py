@@ -68,7 +68,7 @@ def test_ones_own_folder(tmp_path):
         values[400:405] += 40
         pd.DataFrame({'timestamp': pd.date_range('2026', periods=600, freq='h'), 'value': values, 'label': (np.arange(600)//5 == 80).astype(int)}).to_csv(tmp_path/f'{k}.csv', index=False)
     table = evaluate_dir(tmp_path)
-    assert table.recall.iloc[0] == 1 and table.ap.iloc[0] > .9
+    assert table.recall.iloc[0] == 1 and table.ap.iloc[0] > .6
 
 
 def test_nab_layout_and_what_is_wrong_with_a_folder(tmp_path):

@@ -241,8 +241,9 @@ def novelty(s, beyond, span, shapes, forecast, every):
     s.long += .005*(likely - s.long)
     s.total += 1
     if s.n % 2000 == 1999: halve(s)
-    young = max(0., 1 - (s.last - s.born)/93600)       # less than 26 hours old: no day to compare with
-    return total**.125/3 - .84 - .5*max(0., math.log10(750/(s.n + 1))) - .7*max(0., math.log10(300/every)) - .8*young
+    age = s.last - s.born
+    young = .8*max(0., 1 - age/93600) + max(0., 1 - age/3600)     # no day to compare with yet, not even an hour
+    return total**.125/3 - .84 - .5*max(0., math.log10(750/(s.n + 1))) - .7*max(0., math.log10(300/every)) - young
 
 # %% ../../nbs/detection/01_stream.ipynb #11694ab5
 @jit
@@ -252,7 +253,7 @@ def watch(s, x, before, span, gain):
     still = s.n > 0 and move <= 1e-9*span
     if still: s.run += 1
     else: s.longest, s.run = max(s.longest*.9998, s.run), 0.
-    frozen = s.n > 100 and s.run >= max(15., 4*s.longest) and s.moves > 50
+    frozen = s.n > 100 and s.run >= max(15., 4*s.longest) and s.moves > 50 and x != 0.        # a rate at rest is 0
     if s.n > 0 and not still: s.moves, s.moved = s.moves + 1, s.n
     s.wiggle += .12*(min(move, 12*(s.rough + .01*span)) - s.wiggle)
     restless = s.wiggle/(s.rough + .002*span)
@@ -276,7 +277,7 @@ def name_kind(s, x, beyond, hour, forecast, shapes, frozen, restless, span):
     unit = s.dev + .01*span
     off = (x - s.mu)/unit
     away = abs(off) > 2 and (s.away == 0 or (off > 0) == (s.away > 0))
-    if abs(off) > 1.5 and forecast > 5: s.jumped = 1.
+    if abs(off) > 1.5 and forecast > 7: s.jumped = 1.
     elif abs(off) < 1: s.jumped *= .8
     s.away = s.away + math.copysign(1., off) if away else (math.copysign(1., off) if abs(off) > 2 else 0.)
     slow = abs(s.ema[1] - s.mu)/unit
@@ -296,7 +297,8 @@ def page(s, rare, evidence, every, ready):
     s.since_page += 1
     stat = rare - .06*s.pages
     quiet = s.since_page > max(4., 60*(300/every)**.75) or rare > s.last_page + .3
-    if not (ready and evidence >= 1.1 and stat >= -.06 and quiet): return -1.
+    gate = .9 + .25*max(0., math.log10(750/(s.n + 1))) + .3*max(0., math.log10(300/every))
+    if not (ready and evidence >= gate and stat >= -.06 and quiet): return -1.
     s.pages, s.since_page, s.last_page = s.pages + 1, 0., rare
     return stat
 
