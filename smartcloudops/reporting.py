@@ -310,9 +310,9 @@ def _job(name: str, expression: str, cfg) -> Job:
 # %% ../nbs/reporting.ipynb #1e0884ca
 import sqlalchemy as sa
 
-from .core.state import from_us, metadata, recall, remember, to_us
+from .core.state import define_table, from_us, metadata, recall, remember, to_us
 
-runs = sa.Table('report_runs', metadata,
+runs = define_table('report_runs',
     sa.Column('id', sa.Integer, primary_key=True), sa.Column('report', sa.String, nullable=False), sa.Column('due', sa.BigInteger, nullable=False),
     sa.Column('attempt', sa.Integer, nullable=False), sa.Column('state', sa.String, nullable=False),      # running, done, failed, lost
     sa.Column('started', sa.BigInteger, nullable=False), sa.Column('ended', sa.BigInteger), sa.Column('detail', sa.Text, nullable=False),
