@@ -8,8 +8,8 @@ __all__ = ['json_option', 'actions_approve', 'actions_deny', 'actions_cancel', '
            'targets_check', 'history', 'history_info', 'config_group', 'config_show', 'report', 'actions',
            'actions_list', 'actions_show', 'switch', 'silence', 'silence_add', 'silence_list', 'silence_end',
            'feedback', 'policy', 'policy_check', 'policy_explain', 'policy_schema_command', 'ledger', 'ledger_verify',
-           'ledger_export', 'backtest', 'drill', 'ingest', 'history_export', 'history_import', 'history_compact',
-           'targets_discover', 'schedule', 'doctor']
+           'ledger_export', 'backtest', 'drill', 'evaluate', 'ingest', 'history_export', 'history_import',
+           'history_compact', 'targets_discover', 'schedule', 'doctor']
 
 # %% ../nbs/cli.ipynb #873a1658
 import json, os, sys
@@ -66,7 +66,8 @@ def show_table(rows: list[dict], as_json: bool, empty: str = 'none') -> None:
     "Print rows for people, or as JSON for programs."
     if as_json: return click.echo(json.dumps(rows, indent=2, default=str, ensure_ascii=False))
     if not rows: return click.echo(empty)
-    cells = [list(rows[0])] + [['' if v is None else str(v) for v in row.values()] for row in rows]
+    plain = lambda v: '' if v is None else f'{v:.4g}' if isinstance(v, float) else str(v)
+    cells = [list(rows[0])] + [[plain(v) for v in row.values()] for row in rows]
     widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
     for row in cells: click.echo('  '.join(c.ljust(w) for c, w in zip(row, widths)).rstrip())
 
@@ -530,6 +531,22 @@ def drill(ctx, name, real, as_json):
         show_table(rows, False, 'nothing happened')
         click.echo(done.text)
     if not done.ok: ctx.exit(1)
+
+# %% ../nbs/cli.ipynb #5478ba6b
+@main.command()
+@click.argument('folder', type=click.Path(path_type=Path))
+@click.option('--peers', is_flag=True, help='Also the detectors that people would use instead (slow).')
+@json_option
+@click.pass_context
+def evaluate(ctx, folder, peers, as_json):
+    """How good the detector is on labelled CSVs: one's own, or NAB's and Microsoft's layouts.
+
+    Example: smartcloudops evaluate my-labelled-csvs --json
+    """
+    from smartcloudops.detection.evaluate import evaluate_dir
+    settings_of(ctx)
+    table = evaluate_dir(folder, peers)
+    show_table(_rows(table.reset_index() if table.index.name or table.index.nlevels > 1 else table), as_json)
 
 # %% ../nbs/cli.ipynb #96ae3dae
 @main.command()
