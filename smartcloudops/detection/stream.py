@@ -26,10 +26,10 @@ SPIKE, SHIFT, DRIFT, VARIANCE, PATTERN, FLATLINE, UNSEEN, HOUR = range(1, 9)
 
 # %% ../../nbs/detection/01_stream.ipynb #06a80253
 SLOTS, BINS, WINDOW, WINDOWS, PROTOTYPES, NOVEL = 48, 24, 4, 20, 6, 6
-_scalars = ('scale n last dt low high mu dev near stored arerr known spread total residual bias calm short long m '
-            'pages since_page last_page opens since_open last_open open quiet run longest wiggle rough width away jumped moves moved floor ceiling born')
-STATE = np.dtype([(name, 'f8') for name in _scalars.split()] + [
-    ('ema', 'f8', (4,)), ('quartile', 'f8', (3,)), ('recent', 'f8', (WINDOW,)), ('top', 'f8', (NOVEL,)),
+_exact = 'scale n last dt low high mu dev near arerr spread residual bias short long m wiggle rough floor ceiling born'
+_short = ('stored known total pages since_page last_page opens since_open last_open open quiet run longest width away jumped moves moved')
+STATE = np.dtype([(name, 'f8') for name in _exact.split()] + [(name, 'f4') for name in _short.split()] + [
+    ('ema', 'f8', (4,)), ('quartile', 'f8', (3,)), ('recent', 'f8', (WINDOW,)), ('top', 'f4', (NOVEL,)),
     ('w', 'f8', (5,)), ('P', 'f8', (15,)),
     ('profile', 'f4', (SLOTS,)), ('slotdev', 'f4', (SLOTS//2,)), ('seen', 'u2', (SLOTS,)),
     ('windows', 'f4', (WINDOWS, WINDOW)), ('prototypes', 'f4', (PROTOTYPES, 4)), ('used', 'f4', (PROTOTYPES,)),
@@ -268,7 +268,7 @@ def leaking(s):
     past = max(s.ema[1] - s.ceiling, s.floor - s.ema[1])/wide
     s.floor += .005*(s.low - s.floor)
     s.ceiling += .005*(s.high - s.ceiling)
-    return s.last - s.born > 1.1*86400 and s.n > 200 and s.moves > 50 and past > .35 + 100/s.n
+    return s.last - s.born > 1.1*86400 and s.n > 200 and s.moves > 50 and past > .28 + 80/s.n
 
 # %% ../../nbs/detection/01_stream.ipynb #f9c354e8
 @jit
@@ -432,8 +432,11 @@ class Scores:
 def squash(raw: np.ndarray  # closed (0, 1), open (1, 2), page from 2.9
           ) -> np.ndarray:
     "The raw score as a number in [0, 1], order kept: closed below .5, open below .9, page above."
-    page = .9 + .1*(1 - np.exp(-np.maximum(raw - 2.9, 0)/1.5))
-    return np.where(raw >= 2.9, page, np.where(raw >= 1, .5 + .4*(raw - 1), .5*raw))
+    score = .5*raw
+    opened, paged = raw >= 1, raw >= 2.9
+    score[opened] = .5 + .4*(raw[opened] - 1)
+    score[paged] = .9 + .1*(1 - np.exp(-(raw[paged] - 2.9)/1.5))
+    return score
 
 # %% ../../nbs/detection/01_stream.ipynb #04aed5df
 def seconds(times) -> np.ndarray:
@@ -469,8 +472,8 @@ def _walk(self, where: np.ndarray, times: np.ndarray, values: np.ndarray) -> np.
     out = np.full((T, S, 6), np.nan)
     whole = S == len(self.state) and bool((where == np.arange(S)).all())
     state = self.state if whole else self.state[where]
-    parts = np.array_split(np.arange(S), min(os.cpu_count() or 1, 8)) if S*T > 50_000 and S > 1 else [np.arange(S)]
-    spans = [slice(p[0], p[-1] + 1) for p in parts if len(p)]
+    parts = min(os.cpu_count() or 1, 8, S) if S*T > 50_000 else 1
+    spans = [slice(S*k//parts, S*(k + 1)//parts) for k in range(parts)] if S else []
     job = lambda span: walk(state[span], times, values[:, span], out[:, span])
     if len(spans) == 1: job(spans[0])
     elif spans:
@@ -483,7 +486,6 @@ StreamDetector._walk = _walk
 def _scores(self, out: np.ndarray, shape) -> Scores:
     "Raw kernel output as Scores; `shape` puts an array into the caller's container."
     score = squash(out[..., 0])
-    score[np.isnan(out[..., 0])] = np.nan
     anomaly, positive = (out[..., 5] == 1) | (out[..., 5] == 3), out[..., 5] >= 2
     kind = np.where(anomaly, np.nan_to_num(out[..., 3]), 0).astype('u1')
     lower, upper = out[..., 1] - out[..., 2], out[..., 1] + out[..., 2]
