@@ -147,6 +147,7 @@ def _promoted(engine, found) -> dict[str, dict]:
     return {p['policy']: p for p in proposals(engine, found)} if engine is not None else {}
 
 def explain(policy) -> str:
+    "What a policy does, in plain words."
     from smartcloudops.remediation.policy import explain_policy
     return explain_policy(policy)
 
