@@ -268,7 +268,7 @@ def leaking(s):
     past = max(s.ema[1] - s.ceiling, s.floor - s.ema[1])/wide
     s.floor += .005*(s.low - s.floor)
     s.ceiling += .005*(s.high - s.ceiling)
-    return s.last - s.born > 1.1*86400 and s.n > 200 and s.moves > 50 and past > .28 + 80/s.n
+    return s.last - s.born > 1.1*86400 and s.n > 200 and s.moves > 50 and past > .22 + 80/s.n
 
 # %% ../../nbs/detection/01_stream.ipynb #f9c354e8
 @jit
