@@ -153,6 +153,7 @@ def explain(policy) -> str:
 
 # %% ../../nbs/dashboard/10_acts.ipynb #939edac7
 def describe_seconds(seconds: float) -> str:
+    "A duration in words."
     from smartcloudops.core.series import format_duration
     return format_duration(seconds)
 
