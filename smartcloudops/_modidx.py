@@ -36,6 +36,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'smartcloudops.cli.detect': ('cli.html#detect', 'smartcloudops/cli.py'),
                                    'smartcloudops.cli.doctor': ('cli.html#doctor', 'smartcloudops/cli.py'),
                                    'smartcloudops.cli.drill': ('cli.html#drill', 'smartcloudops/cli.py'),
+                                   'smartcloudops.cli.evaluate': ('cli.html#evaluate', 'smartcloudops/cli.py'),
                                    'smartcloudops.cli.feedback': ('cli.html#feedback', 'smartcloudops/cli.py'),
                                    'smartcloudops.cli.history': ('cli.html#history', 'smartcloudops/cli.py'),
                                    'smartcloudops.cli.history_compact': ('cli.html#history_compact', 'smartcloudops/cli.py'),
