@@ -434,7 +434,7 @@ def _schedule(loop: Loop, config: Path | None):
 def _page(settings: Settings, config: Path | None) -> Page:
     from smartcloudops.dashboard.web import serve_command
     web = settings.dashboard
-    env = {'MALLOC_ARENA_MAX': '2'}                 # a pool of memory for each of its threads would double what it holds
+    env = {'MALLOC_ARENA_MAX': '2', 'SMARTCLOUDOPS_SPARE': '1'}      # one pool of memory for all threads; pyarrow only when it is needed
     if config: env['SMARTCLOUDOPS_CONFIG'] = str(Path(config).absolute())
     return Page(serve_command(settings, settings.data_dir, web.port), env)
 

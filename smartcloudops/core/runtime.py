@@ -6,13 +6,14 @@
 __all__ = ['SmartCloudOpsError', 'ConfigError', 'DataError', 'SourceError', 'HistoryError', 'StateError', 'PolicyError',
            'RemediationError', 'AwsError', 'UsageError', 'MissingExtraError', 'need', 'nearest', 'did_you_mean',
            'SystemClock', 'FakeClock', 'clock', 'now', 'use_clock', 'write_atomically', 'read_text', 'mask_secrets',
-           'configure_logging', 'front_door', 'shipped', 'patch_to']
+           'configure_logging', 'allow', 'front_door', 'shipped', 'patch_to']
 
 # %% ../../nbs/core/04_runtime.ipynb #f2637894
 import difflib, importlib, json, logging, os, re, sys, tempfile, threading, time
 from contextlib import contextmanager
 from pathlib import Path
 
+if os.environ.get('SMARTCLOUDOPS_SPARE'): sys.modules.setdefault('pyarrow', None)     # see `allow`
 import pandas as pd
 
 # %% ../../nbs/core/04_runtime.ipynb #f0194d57
@@ -203,6 +204,11 @@ def configure_logging(level: str = 'INFO',      # DEBUG, INFO, WARNING, ERROR
     log.handlers[:] = [handler]
     log.setLevel(level.upper()); log.propagate = False
     return log
+
+# %% ../../nbs/core/04_runtime.ipynb #73617164
+def allow(module: str) -> None:     # e.g. 'pyarrow'
+    "Let a module be imported that `SMARTCLOUDOPS_SPARE` has kept out so far."
+    if module in sys.modules and sys.modules[module] is None: del sys.modules[module]
 
 # %% ../../nbs/core/04_runtime.ipynb #62bd8901
 def front_door(package: str,                 # the phase's `__name__`

@@ -13,6 +13,9 @@ from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 
+from ..core.runtime import allow
+
+allow('pyarrow')
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
