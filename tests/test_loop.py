@@ -106,6 +106,7 @@ def test_kill_9_at_any_moment_loses_nothing_stored(program, tmp_path):
         loop = program('--no-dashboard', '--interval', '0.2')
         count = lambda: _count(data) if (data/'history.db').exists() else 0
         wait_for(lambda: count() > rows, 40)
+        if n: wait_for(lambda: list((data/'learned').glob('*.npz')), 40)       # the first kill may come before anything was learned
         time.sleep(float(rng.uniform(0, .6)))
         before = count()
         loop.kill(); loop.wait()

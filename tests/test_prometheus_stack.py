@@ -74,7 +74,9 @@ class Stack:
         self.start(name, 'prometheus-node-exporter', f'--web.listen-address=127.0.0.1:{port}')
 
     def query(self, expr):
-        answer = httpx.get(f'http://127.0.0.1:{self.prometheus}/api/v1/query', params=dict(query=expr), timeout=10).json()
+        answer = httpx.get(f'http://127.0.0.1:{self.prometheus}/api/v1/query', params=dict(query=expr), timeout=10)
+        if answer.status_code == 503: return []          # still starting
+        answer = answer.json()
         assert answer['status'] == 'success', (expr, answer)
         return answer['data']['result']
 
