@@ -1885,6 +1885,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'smartcloudops.main.Loop._fresh': ('main.html#loop._fresh', 'smartcloudops/main.py'),
                                     'smartcloudops.main.Loop._guarded_tick': ('main.html#loop._guarded_tick', 'smartcloudops/main.py'),
                                     'smartcloudops.main.Loop._judge': ('main.html#loop._judge', 'smartcloudops/main.py'),
+                                    'smartcloudops.main.Loop._kept': ('main.html#loop._kept', 'smartcloudops/main.py'),
+                                    'smartcloudops.main.Loop._note': ('main.html#loop._note', 'smartcloudops/main.py'),
                                     'smartcloudops.main.Loop._open_detectors': ('main.html#loop._open_detectors', 'smartcloudops/main.py'),
                                     'smartcloudops.main.Loop._open_phases': ('main.html#loop._open_phases', 'smartcloudops/main.py'),
                                     'smartcloudops.main.Loop._open_stores': ('main.html#loop._open_stores', 'smartcloudops/main.py'),

@@ -16,7 +16,7 @@ import pandas as pd
 
 from . import __version__
 from .core.frames import Rates, empty_frame, per_second, rate_name
-from .core.runtime import ConfigError, DataError, SmartCloudOpsError, SourceError, clock, now, patch_to
+from .core.runtime import ConfigError, DataError, HistoryError, SmartCloudOpsError, SourceError, clock, now, patch_to
 from .core.series import Series
 from .core.settings import Settings, load_settings
 from .core.state import beat, open_state, recall, remember
@@ -68,7 +68,7 @@ class Tick:
     closed: list = field(default_factory=list)
     outcomes: list = field(default_factory=list)
     seconds: float = 0.
-    problem: str = ''               # what the source said when it failed
+    problem: str = ''               # what the source or the history said when it failed
 
 # %% ../nbs/main.ipynb #af055ad2
 class Loop:
@@ -83,7 +83,7 @@ class Loop:
         self.interval = float(self.settings.interval or self.source.interval)
         self.schedule = None
         self.live = not self.source.name.startswith('replay')      # a replay judges by its own time
-        self.problem, self._saved = '', -float('inf')            # saved after the first tick, too
+        self.problems, self._saved = {}, -float('inf')            # saved after the first tick, too
         self._open_stores()
         self._open_phases()
         self._catch_up()
@@ -120,6 +120,7 @@ def _catch_up(self, most: pd.Timedelta = pd.Timedelta('1D')) -> int:
     "Replay what the history holds of this source beyond the watermark; how many rows that were."
     if self.watermark is None: return 0
     last = self.history.last_time()
+    if last is None: return 0                                # the history was moved away; what was learned stays
     start = max(self.watermark, last - most)
     stored = self.history.read(series=self._raw_names(), start=start - pd.Timedelta('15min'))
     self.rates.update(stored[stored.index <= start])
@@ -139,11 +140,24 @@ def _read(self, at: pd.Timestamp) -> pd.DataFrame:
     "New rows of the source; an empty frame, and the reason noted, when it does not answer."
     try: frame, problem = self.source.read(at), ''
     except (SourceError, DataError) as e: frame, problem = empty_frame(), str(e)
-    if problem != self.problem:
-        if problem: log.warning('source %s: %s; going on with what is known', self.source.name, problem)
-        else: log.info('source %s answers again', self.source.name)
-    self.problem = problem
+    self._note('source', problem, f'source {self.source.name}')
     return frame
+
+@patch_to(Loop)
+def _kept(self, store, *what) -> int:
+    "Store in the history; 0, and the reason noted, when it cannot be written."
+    try: stored, problem = store(*what), ''
+    except HistoryError as e: stored, problem = 0, str(e)
+    self._note(store.__name__, problem, 'history')
+    return stored
+
+@patch_to(Loop)
+def _note(self, what: str, problem: str, name: str) -> None:
+    "Say a trouble once when it begins and once when it is over."
+    before = self.problems.pop(what, '')
+    if problem: self.problems[what] = problem
+    if problem and problem != before: log.warning('%s: %s; going on with what is known', name, problem)
+    elif before and not problem: log.info('%s answers again' if what == 'source' else '%s is written again', name)
 
 @patch_to(Loop)
 def _fresh(self, frame: pd.DataFrame) -> pd.DataFrame:
@@ -155,7 +169,7 @@ def _score(self, rows: pd.DataFrame):
     "(frame as detection sees it, its Scores); the bands are stored for the charts, the watermark moves on."
     seen = self.rates.update(rows)
     scores = self.detector.score(seen)
-    self.history.append_scores(seen, scores)
+    self._kept(self.history.append_scores, seen, scores)
     self.watermark = rows.index[-1]
     return seen, scores
 
@@ -265,13 +279,13 @@ def tick(self) -> Tick:
     at, began = now(), clock().monotonic()
     done = Tick(at)
     frame = self._read(at)
-    done.problem, done.samples = self.problem, self.history.append(frame)
+    done.samples = self._kept(self.history.append, frame)
     fresh = self._fresh(frame)
     done.rows, done.rewritten = len(fresh), len(frame) - len(fresh)
     for moment, rows in self._steps(fresh, at): self._judge(rows, moment, done)
     if clock().monotonic() - self._saved >= SAVE_EVERY: self.save()
     if self.live and self.settings.detection.joint: self._refit(at)
-    done.seconds = clock().monotonic() - began
+    done.seconds, done.problem = clock().monotonic() - began, '; '.join(dict.fromkeys(self.problems.values()))
     self._beat(done)
     return done
 
@@ -292,7 +306,7 @@ def save(self) -> None:
     self.learned.save(self.detector, self.watermark)
     stretches = {origin: [to_json(a) for a in found if a.ongoing] for origin, found in self.stretches.items()}
     remember(self.engine, f'judged:{self.source.name}', dict(rules=self.rules.state, stretches=stretches))
-    self.history.retain(now() if self.live else self.watermark)
+    if self.live or self.watermark is not None: self.history.retain(now() if self.live else self.watermark)
     retain_incidents(self.engine, now(), self.settings.incidents.keep_days)
     if self.settings.aws.bucket: self._copy_audit()
     self._saved = clock().monotonic()

@@ -245,6 +245,35 @@ def test_a_tick_that_fails_does_not_end_the_loop(tmp_path, monkeypatch):
     assert len(calls) == 4
 
 
+def test_a_history_that_cannot_be_written_does_not_blind_the_detector(tmp_path, monkeypatch):
+    "The disk fills up: what comes is judged, an incident opens all the same, what was stored stays, and the page is told."
+    with use_clock(FakeClock('2026-01-05 00:00')):
+        loop = Loop(settings(tmp_path), source := Flaky())
+        source.read = lambda now: pd.DataFrame({'memory_used_percent{host="a"}': [99. if len(ticks) >= 100 else 40. + len(ticks) % 3]}, index=pd.DatetimeIndex([now], name='time'))
+        ticks = []
+        for _ in range(90): ticks.append(loop.tick()); clock().advance(60)
+        stored = len(loop.history.read())
+        with loop.history._reading() as db: pages = db.execute('pragma page_count').fetchone()[0]
+        loop.history._connection().execute(f'pragma max_page_count={pages}')
+        for _ in range(90): ticks.append(loop.tick()); clock().advance(60)
+        assert any(t.opened for t in ticks[90:])
+        assert 'the disk is full' in ticks[-1].problem and 'the disk is full' in last_beat(loop.engine, 'loop').detail['problem']
+        loop.history._connection().execute('pragma max_page_count=1000000')
+        assert loop.tick().problem == '' and len(loop.history.read()) > stored
+        loop.close()
+
+
+def test_a_history_that_was_moved_away_leaves_what_was_learned(tmp_path):
+    with use_clock(FakeClock('2026-01-05 00:00')):
+        loop = Loop(settings(tmp_path))
+        for _ in range(5): loop.tick(); clock().advance(60)
+        loop.close()
+        for file in tmp_path.rglob('history.db*'): file.unlink()
+        again = Loop(settings(tmp_path))
+        assert again.detector.rows and again.tick().samples
+        again.close()
+
+
 def test_a_whole_month_replayed_opens_and_closes_in_its_own_time(tmp_path):
     times = pd.date_range('2026-03-01', periods=2000, freq='5min', tz='UTC')
     rng = np.random.default_rng(0)
