@@ -7,9 +7,10 @@ __all__ = ['json_option', 'actions_approve', 'actions_deny', 'actions_cancel', '
            'policy_argument', 'Front', 'main', 'settings_of', 'show_table', 'run', 'detect', 'targets', 'targets_write',
            'targets_check', 'history', 'history_info', 'config_group', 'config_show', 'report', 'actions',
            'actions_list', 'actions_show', 'switch', 'silence', 'silence_add', 'silence_list', 'silence_end',
-           'feedback', 'policy', 'policy_check', 'policy_explain', 'policy_schema_command', 'ledger', 'ledger_verify',
-           'ledger_export', 'backtest', 'drill', 'evaluate', 'ingest', 'history_export', 'history_import',
-           'history_compact', 'targets_discover', 'schedule', 'doctor']
+           'incidents_group', 'incidents_list', 'incidents_show', 'feedback', 'policy', 'policy_check',
+           'policy_explain', 'policy_schema_command', 'ledger', 'ledger_verify', 'ledger_export', 'backtest', 'drill',
+           'evaluate', 'ingest', 'history_export', 'history_import', 'history_compact', 'targets_discover', 'schedule',
+           'doctor']
 
 # %% ../nbs/cli.ipynb #873a1658
 import json, os, sys
@@ -35,9 +36,15 @@ class Front(click.Group):
         except SmartCloudOpsError as e:
             click.echo(f'smartcloudops: {mask_secrets(e)}', err=True)
             ctx.exit(2 if isinstance(e, UsageError) else 1)
-        except BrokenPipeError:
+        except OSError as e:
+            if not isinstance(e, BrokenPipeError): return self._unreachable(ctx, e)
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             ctx.exit(1)
+
+    def _unreachable(self, ctx, e: OSError):
+        "A file or a device that says no is understood too."
+        click.echo(f"smartcloudops: {mask_secrets(f'{e.filename}: ' if e.filename else '')}{e.strerror or e}; check the path, its permissions and the free space", err=True)
+        ctx.exit(1)
 
 @click.group(cls=Front, context_settings=dict(help_option_names=['-h', '--help'], max_content_width=110))
 @click.version_option(__version__, prog_name='smartcloudops')
@@ -397,6 +404,55 @@ def silence_end(ctx, id):
     from smartcloudops.remediation.operators import end_silence
     end_silence(_state(ctx)[1], id, _who())
     click.echo(f'silence {id} ended')
+
+# %% ../nbs/cli.ipynb #4e05b759
+@main.group('incidents')
+def incidents_group():
+    "What is wrong, and what was."
+
+@incidents_group.command('list')
+@click.option('--state', type=click.Choice(['open', 'closed']), help='Only these.')
+@click.option('--limit', type=click.IntRange(1), default=50, show_default=True)
+@json_option
+@click.pass_context
+def incidents_list(ctx, state, limit, as_json):
+    """Incidents, newest first.
+
+    Example: smartcloudops incidents list --state open
+    """
+    from smartcloudops.detection.incidents import list_incidents
+    found = list_incidents(_state(ctx)[1], state, limit=limit)
+    show_table([dict(id=i.id, state=i.state, severity=i.severity, opened=f'{i.opened:%Y-%m-%d %H:%M:%S}', host=i.host, title=i.title) for i in found], as_json, 'no incidents')
+
+# %% ../nbs/cli.ipynb #d92cc126
+def _incident_story(incident, actions) -> str:
+    "One incident as text: what, when, on which evidence, who is suspected, what was decided."
+    at = lambda time: f'{time:%Y-%m-%d %H:%M:%S} UTC'
+    times = [('first sign', incident.started), ('detected', incident.opened), ('closed', incident.closed)]
+    lines = [f'Incident {incident.id}: {incident.title}', f"  {incident.state}, {incident.severity}{', ' + incident.cause if incident.cause else ''}"]
+    lines += ['', 'When'] + [f'  {at(time)}  {what}' for what, time in times if time is not None]
+    lines += ['', 'Evidence'] + [f'  {a.host}: {a.reason}' for a in incident.anomalies[:10]]
+    if incident.suspects: lines += ['', 'Suspects'] + [f"  {s['series']}  {s['score']:.2f}" for s in incident.suspects[:5]]
+    lines += ['', 'Decided'] + ([f"  action {a.id}, {a.state.replace('_', ' ')}: {a.sentence}" for a in actions] or ['  nothing'])
+    return '\n'.join(lines)
+
+@incidents_group.command('show')
+@click.argument('id')
+@json_option
+@click.pass_context
+def incidents_show(ctx, id, as_json):
+    """The story of one incident: what, when, on which evidence, what was decided.
+
+    Example: smartcloudops incidents show 12
+    """
+    from dataclasses import asdict
+    from smartcloudops.detection.incidents import get_incident
+    from smartcloudops.remediation.ledger import Ledger
+    engine = _state(ctx)[1]
+    if (incident := get_incident(engine, id)) is None: raise ConfigError(f'there is no incident {id}; list them with: smartcloudops incidents list')
+    actions = Ledger(engine).actions(incident=incident.id)
+    if not as_json: return click.echo(_incident_story(incident, actions))
+    click.echo(json.dumps(dict(incident=asdict(incident), actions=[asdict(a) for a in actions]), indent=2, default=str, ensure_ascii=False))
 
 # %% ../nbs/cli.ipynb #7e7a9489
 @main.command()

@@ -200,3 +200,24 @@ def test_logs_are_json_when_asked(tmp_path):
 def test_a_reader_that_leaves_early_is_no_error(tmp_path):
     done = subprocess.run(f'{sys.executable} -m smartcloudops.cli config show | head -1', shell=True, cwd=tmp_path, capture_output=True, text=True)
     assert 'Traceback' not in done.stderr and 'BrokenPipe' not in done.stderr
+
+
+def test_incidents_over_ssh(cli, tmp_path):
+    "The list and the story of an incident, without a browser."
+    times, values = series()
+    pd.DataFrame({'time': times, 'host': 'web-1', 'metric': 'cpu_utilization_percent', 'value': values}).to_csv(tmp_path/'cpu.csv', index=False)
+    assert cli('incidents', 'list').output == 'no incidents\n'
+    cli('run', '--once', '--source', f"replay:{tmp_path/'cpu.csv'}")
+    listed = json.loads(cli('incidents', 'list', '--json').stdout)
+    about_cpu = next(i for i in listed if 'cpu' in i['title'])
+    shown = cli('incidents', 'show', about_cpu['id'])
+    assert shown.exit_code == 0 and about_cpu['title'] in shown.output and all(word in shown.output for word in ('first sign', 'detected', 'Evidence', 'Decided'))
+    assert json.loads(cli('incidents', 'show', about_cpu['id'], '--json').stdout)['incident']['host'] == 'web-1'
+    missing = cli('incidents', 'show', '99')
+    assert missing.exit_code == 1 and 'there is no incident 99' in missing.output
+
+
+def test_a_path_that_says_no_is_one_line(cli, tmp_path):
+    cli('run', '--once', '--source', 'synthetic')
+    wrong = cli('history', 'export', '/nonexistent/out.csv')
+    assert wrong.exit_code == 1 and '/nonexistent/' in wrong.output and 'check the path' in wrong.output and 'Traceback' not in wrong.output
