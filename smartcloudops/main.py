@@ -28,6 +28,7 @@ def _slug(source: str) -> str:
     "A source's name as part of a file name."
     return ''.join(c if c.isalnum() else '-' for c in source)[:60]
 
+# %% ../nbs/main.ipynb #3fd5d2a3
 class Learned:
     "A source's StreamDetector on disk, with its watermark (the last row it has read) in the file's name."
     def __init__(self, folder: Path, source: str):
@@ -40,20 +41,26 @@ class Learned:
     def _watermark(self, path: Path) -> int:
         return int(path.stem.rpartition('-')[2])
 
-    def load(self):
-        "(detector, watermark); a new detector and None where nothing readable was saved."
-        from smartcloudops.detection import StreamDetector
-        for path in reversed(self.files()):
-            try: return StreamDetector.load(path), pd.Timestamp(self._watermark(path), unit='us', tz='UTC')
-            except Exception as e: log.warning('%s: the learned state cannot be read (%s); trying an older one', path, e)
-        return StreamDetector(), None
 
-    def save(self, detector, watermark: pd.Timestamp | None) -> None:
-        "Write the state, then drop all but the newest two."
-        if watermark is None: return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        detector.save(self.folder/f'{self.stem}-{watermark.value // 1000}.npz')
-        for old in self.files()[:-2]: old.unlink(missing_ok=True)
+
+# %% ../nbs/main.ipynb #add7f21b
+@patch_to(Learned)
+def load(self):
+    "(detector, watermark); a new detector and None where nothing readable was saved."
+    from smartcloudops.detection import StreamDetector
+    for path in reversed(self.files()):
+        try: return StreamDetector.load(path), pd.Timestamp(self._watermark(path), unit='us', tz='UTC')
+        except Exception as e: log.warning('%s: the learned state cannot be read (%s); trying an older one', path, e)
+    return StreamDetector(), None
+
+# %% ../nbs/main.ipynb #69cf41e0
+@patch_to(Learned)
+def save(self, detector, watermark: pd.Timestamp | None) -> None:
+    "Write the state, then drop all but the newest two."
+    if watermark is None: return
+    self.folder.mkdir(parents=True, exist_ok=True)
+    detector.save(self.folder/f'{self.stem}-{watermark.value // 1000}.npz')
+    for old in self.files()[:-2]: old.unlink(missing_ok=True)
 
 # %% ../nbs/main.ipynb #d90b23fc
 @dataclass
@@ -86,33 +93,39 @@ class Loop:
         self.problems, self._saved = {}, -float('inf')            # saved after the first tick, too
         self._open_stores()
         self._open_phases()
+        self._open_detectors()
         self._catch_up()
 
-    def _open_stores(self):
-        from smartcloudops.monitoring.history import History
-        import smartcloudops.detection.incidents, smartcloudops.remediation.ledger     # their tables, before the state is made
-        self.settings.data_dir.mkdir(parents=True, exist_ok=True)
-        self.engine = open_state(self.settings.state_path)
-        self.history = History(self.settings.history_path, settings=self.settings.history)
+# %% ../nbs/main.ipynb #740e5417
+@patch_to(Loop)
+def _open_stores(self):
+    from smartcloudops.monitoring.history import History
+    import smartcloudops.detection.incidents, smartcloudops.remediation.ledger     # their tables, before the state is made
+    self.settings.data_dir.mkdir(parents=True, exist_ok=True)
+    self.engine = open_state(self.settings.state_path)
+    self.history = History(self.settings.history_path, settings=self.settings.history)
 
-    def _open_phases(self):
-        from smartcloudops.detection.incidents import IncidentTracker
-        from smartcloudops.remediation.engine import Remediator
-        from smartcloudops.remediation.notify import Notifier
-        self.rates, self.tracker = Rates(), IncidentTracker(self.engine, self.settings)
-        self.remediator, self.notifier = Remediator(self.engine, self.settings), Notifier(self.engine, self.settings)
-        self._open_detectors()
+# %% ../nbs/main.ipynb #23c441f3
+@patch_to(Loop)
+def _open_phases(self):
+    from smartcloudops.detection.incidents import IncidentTracker
+    from smartcloudops.remediation.engine import Remediator
+    from smartcloudops.remediation.notify import Notifier
+    self.rates, self.tracker = Rates(), IncidentTracker(self.engine, self.settings)
+    self.remediator, self.notifier = Remediator(self.engine, self.settings), Notifier(self.engine, self.settings)
 
-    def _open_detectors(self):
-        from smartcloudops.detection.anomalies import from_json
-        from smartcloudops.detection.joint import JointModels
-        from smartcloudops.detection.rules import RuleEngine, rules_from_settings
-        before = recall(self.engine, f'judged:{self.source.name}', {})
-        self.rules = RuleEngine(rules_from_settings(self.settings), before.get('rules'))
-        self.stretches = {origin: [from_json(a) for a in found] for origin, found in before.get('stretches', {}).items()}
-        self.learned = Learned(self.settings.data_dir, self.source.name)
-        self.detector, self.watermark = self.learned.load()
-        self.joint, self.fitting = JointModels(self.settings.data_dir/'joint', self.settings.detection.joint_hours), None
+# %% ../nbs/main.ipynb #3a694f5e
+@patch_to(Loop)
+def _open_detectors(self):
+    from smartcloudops.detection.anomalies import from_json
+    from smartcloudops.detection.joint import JointModels
+    from smartcloudops.detection.rules import RuleEngine, rules_from_settings
+    before = recall(self.engine, f'judged:{self.source.name}', {})
+    self.rules = RuleEngine(rules_from_settings(self.settings), before.get('rules'))
+    self.stretches = {origin: [from_json(a) for a in found] for origin, found in before.get('stretches', {}).items()}
+    self.learned = Learned(self.settings.data_dir, self.source.name)
+    self.detector, self.watermark = self.learned.load()
+    self.joint, self.fitting = JointModels(self.settings.data_dir/'joint', self.settings.detection.joint_hours), None
 
 # %% ../nbs/main.ipynb #2c339daa
 @patch_to(Loop)
@@ -128,13 +141,14 @@ def _catch_up(self, most: pd.Timedelta = pd.Timedelta('1D')) -> int:
     if len(missed): self._score(missed)
     return len(missed)
 
+# %% ../nbs/main.ipynb #fb7d981e
 @patch_to(Loop)
 def _raw_names(self) -> list[str]:
     "The stored series that this source's detector has met: a rate is stored as its counter."
     met = set(self.detector.rows)
     return [name for name in self.history.series() if rate_name(name) in met]
 
-# %% ../nbs/main.ipynb #52680ea4
+# %% ../nbs/main.ipynb #5f6bc56e
 @patch_to(Loop)
 def _read(self, at: pd.Timestamp) -> pd.DataFrame:
     "New rows of the source; an empty frame, and the reason noted, when it does not answer."
@@ -143,6 +157,7 @@ def _read(self, at: pd.Timestamp) -> pd.DataFrame:
     self._note('source', problem, f'source {self.source.name}')
     return frame
 
+# %% ../nbs/main.ipynb #52680ea4
 @patch_to(Loop)
 def _kept(self, store, *what) -> int:
     "Store in the history; 0, and the reason noted, when it cannot be written."
@@ -159,6 +174,7 @@ def _note(self, what: str, problem: str, name: str) -> None:
     if problem and problem != before: log.warning('%s: %s; going on with what is known', name, problem)
     elif before and not problem: log.info('%s answers again' if what == 'source' else '%s is written again', name)
 
+# %% ../nbs/main.ipynb #d6268c37
 @patch_to(Loop)
 def _fresh(self, frame: pd.DataFrame) -> pd.DataFrame:
     "The rows that have not been judged yet."
@@ -185,6 +201,7 @@ def _steps(self, rows: pd.DataFrame, at: pd.Timestamp):
     size = -(-len(rows) // MOST_STEPS)
     for i in range(0, len(rows), size): yield rows.index[min(i + size, len(rows)) - 1], rows.iloc[i:i + size]
 
+# %% ../nbs/main.ipynb #9fd6e96d
 @patch_to(Loop)
 def _abnormal(self, rows: pd.DataFrame, at: pd.Timestamp) -> list:
     "What the rules, the streaming model and the joint model find in these rows, as stretches."
@@ -194,6 +211,7 @@ def _abnormal(self, rows: pd.DataFrame, at: pd.Timestamp) -> list:
     self._stretch('joint', self.joint.score(seen), seen)
     return self.rules.update(seen, at) + [a for found in self.stretches.values() for a in found]
 
+# %% ../nbs/main.ipynb #902ffec4
 @patch_to(Loop)
 def _stretch(self, origin: str, scores, seen: pd.DataFrame) -> None:
     "Carry on one detector's stretches; those that ended are handed on once."
@@ -201,6 +219,7 @@ def _stretch(self, origin: str, scores, seen: pd.DataFrame) -> None:
     going = [a for a in self.stretches.get(origin, []) if a.ongoing]
     self.stretches[origin] = going if scores is None else from_scores(scores, seen, before=going, origin=origin)
 
+# %% ../nbs/main.ipynb #69ca5439
 @patch_to(Loop)
 def _judge(self, rows: pd.DataFrame, at: pd.Timestamp, tick: Tick) -> None:
     "Score the rows, group what is abnormal into incidents, decide about them and tell people."
@@ -213,13 +232,14 @@ def _judge(self, rows: pd.DataFrame, at: pd.Timestamp, tick: Tick) -> None:
     tick.opened += changes.opened
     tick.closed += changes.closed
 
-# %% ../nbs/main.ipynb #9fd6e96d
+# %% ../nbs/main.ipynb #320c8fa6
 @patch_to(Loop)
 def _recent(self, hosts: set[str], hours: float = 1.) -> pd.DataFrame | None:
     "The last hour of the hosts that are abnormal, as detection sees it, for ranking suspects; None when none is."
     last = self.history.last_time() if hosts else None
     return None if last is None else per_second(self.history.read(host=sorted(hosts), start=last - pd.Timedelta(hours=hours)))
 
+# %% ../nbs/main.ipynb #f7ea4bc8
 @patch_to(Loop)
 def _remediate(self, at: pd.Timestamp, incidents: list) -> list:
     "Look after what was sent, decide about the open incidents, and tell what was done."
@@ -261,6 +281,7 @@ def _refit(self, at: pd.Timestamp) -> None:
     self.joint._tried[host] = at
     self.fitting = subprocess.Popen([sys.executable, '-c', _FIT, str(self.settings.data_dir.absolute()), host, at.isoformat(), str(self.joint.hours)])
 
+# %% ../nbs/main.ipynb #ae78bb6b
 @patch_to(Loop)
 def _take_over(self) -> None:
     "Read the models again, after a fit."
@@ -289,6 +310,7 @@ def tick(self) -> Tick:
     self._beat(done)
     return done
 
+# %% ../nbs/main.ipynb #7b938d93
 @patch_to(Loop)
 def _beat(self, tick: Tick) -> None:
     "The heartbeat by which the page judges the loop."
@@ -298,6 +320,7 @@ def _beat(self, tick: Tick) -> None:
                                    samples=tick.samples, anomalies=len(tick.anomalies), problem=tick.problem, live=self.live,
                                    status=self.source.status() if hasattr(self.source, 'status') else {}), tick.at)
 
+# %% ../nbs/main.ipynb #b9f70074
 @patch_to(Loop)
 def save(self) -> None:
     "Keep what was learned and judged; let the history drop what is too old; copy the audit where a bucket is set."
@@ -311,6 +334,7 @@ def save(self) -> None:
     if self.settings.aws.bucket: self._copy_audit()
     self._saved = clock().monotonic()
 
+# %% ../nbs/main.ipynb #39732af1
 @patch_to(Loop)
 def _copy_audit(self) -> None:
     from smartcloudops.core.aws import aws_clients
@@ -318,6 +342,7 @@ def _copy_audit(self) -> None:
     try: copy_segments(self.remediator.ledger, self.settings.aws.bucket, aws_clients(self.settings).write('s3'))
     except SmartCloudOpsError as e: log.warning('audit rows wait: %s', e)
 
+# %% ../nbs/main.ipynb #6c1b67c1
 @patch_to(Loop)
 def close(self) -> None:
     "Save and close; safe to call twice."
@@ -348,6 +373,7 @@ def run(self, stop: threading.Event | None = None, ticks: int | None = None) -> 
         if clock().wait(due - clock().monotonic(), stop): break
     return count
 
+# %% ../nbs/main.ipynb #0100798e
 @patch_to(Loop)
 def _guarded_tick(self) -> Tick | None:
     "A tick whose failure is told and survived: a full disk now may have space in a minute."
@@ -424,6 +450,7 @@ def check_port(host: str, port: int) -> None:
         try: s.bind((host, port))
         except OSError as e: raise ConfigError(f"port {port} on {host} cannot be used ({e.strerror or e}); choose another with --port") from None
 
+# %% ../nbs/main.ipynb #1f9f6292
 def serve(settings: Settings,               # what to watch and where to serve
           dashboard: bool = True,           # False: only the loop
           config: Path | None = None,       # the settings file, handed on to the page
