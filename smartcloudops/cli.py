@@ -20,6 +20,7 @@ import click
 
 from . import __version__
 from .core.runtime import ConfigError, DataError, SmartCloudOpsError, SourceError, UsageError, configure_logging, did_you_mean, mask_secrets, now
+from .core.series import format_duration
 from .core.settings import Settings, load_settings, settings_file, show_settings
 
 # %% ../nbs/cli.ipynb #63bf4def
@@ -46,6 +47,7 @@ class Front(click.Group):
         click.echo(f"smartcloudops: {mask_secrets(f'{e.filename}: ' if e.filename else '')}{e.strerror or e}; check the path, its permissions and the free space", err=True)
         ctx.exit(1)
 
+# %% ../nbs/cli.ipynb #6de3197a
 @click.group(cls=Front, context_settings=dict(help_option_names=['-h', '--help'], max_content_width=110))
 @click.version_option(__version__, prog_name='smartcloudops')
 @click.option('--config', type=click.Path(dir_okay=False, path_type=Path), help='Settings file; default: $SMARTCLOUDOPS_CONFIG, else config/smartcloudops.toml.')
@@ -59,7 +61,7 @@ def main(ctx, config, verbose, log_format):
     """
     ctx.obj = dict(config=config, verbose=verbose, log_format=log_format)
 
-# %% ../nbs/cli.ipynb #6de3197a
+# %% ../nbs/cli.ipynb #b604a26b
 def settings_of(ctx: click.Context,     # the command's context
                 **overrides,            # options that were given; None means not given
                ) -> Settings:
@@ -69,6 +71,7 @@ def settings_of(ctx: click.Context,     # the command's context
     configure_logging('DEBUG' if ctx.obj['verbose'] else settings.log.level, ctx.obj['log_format'] or settings.log.format)
     return settings
 
+# %% ../nbs/cli.ipynb #7daee769
 def show_table(rows: list[dict], as_json: bool, empty: str = 'none') -> None:
     "Print rows for people, or as JSON for programs."
     if as_json: return click.echo(json.dumps(rows, indent=2, default=str, ensure_ascii=False))
@@ -119,6 +122,7 @@ def _once(settings: Settings, as_json: bool) -> None:
         if not isinstance(value, list): click.echo(f'{name:10} {value}')
         else: click.echo(f'{name:10} {len(value)}' + ''.join(f'\n  {v}' for v in value[:20]) + (f'\n  … and {len(value) - 20} more' if len(value) > 20 else ''))
 
+# %% ../nbs/cli.ipynb #71d0e609
 def _summary(tick, loop) -> dict:
     "What one tick saw, as plain values."
     notes = [*getattr(loop.source, 'notes', []), *([tick.problem] if tick.problem else [])]
@@ -158,6 +162,7 @@ def _columns(values, scores, column: int) -> dict:
     pick = lambda name: np.asarray(getattr(scores, name))[:, column]
     return dict(value=values, anomaly_score=pick('score'), expected=pick('expected'), lower=pick('lower'), upper=pick('upper'), anomaly=pick('anomaly').astype(int))
 
+# %% ../nbs/cli.ipynb #96450af0
 def _write_scores(output: Path, file: Path, found, seen, scores) -> None:
     "One row an input row for timestamp,value; else one row a sample: time, series, …"
     import pandas as pd
@@ -172,6 +177,7 @@ def _write_scores(output: Path, file: Path, found, seen, scores) -> None:
         table = pd.concat(parts)[['time', 'series', *(c for c in parts[0] if c not in ('time', 'series'))]].dropna(subset='value').sort_values('time', kind='stable')
     write_atomically(output, table.to_csv(index=False))
 
+# %% ../nbs/cli.ipynb #c49df3d8
 def _write_plot(plot: Path, file: Path, seen, scores) -> None:
     from smartcloudops.explore import plot as draw
     draw(seen, scores, path=plot, title=file.stem)
@@ -205,6 +211,7 @@ def targets_write(ctx, out, as_json):
     changed = write_targets(settings, out)
     show_table([dict(file=str(path), changed=was) for path, was in changed.items()], as_json)
 
+# %% ../nbs/cli.ipynb #24889ff2
 @targets.command('check')
 @click.option('--out', type=click.Path(file_okay=False, path_type=Path), default=Path('infra'), show_default=True, help='The folder to compare with.')
 @json_option
@@ -219,7 +226,7 @@ def targets_check(ctx, out, as_json):
     show_table([dict(file=str(path), difference=what) for path, what in differing.items()], as_json, empty='as written')
     if differing: ctx.exit(1)
 
-# %% ../nbs/cli.ipynb #24889ff2
+# %% ../nbs/cli.ipynb #c8c3ba08
 @main.group()
 def history():
     "What is stored."
@@ -238,10 +245,12 @@ def history_info(ctx, as_json):
     if as_json: return click.echo(json.dumps(info, indent=2, default=str))
     for name, value in info.items(): click.echo(f'{name:20} {value}')
 
+# %% ../nbs/cli.ipynb #b282bbd0
 @main.group('config')
 def config_group():
     "The settings."
 
+# %% ../nbs/cli.ipynb #b5026d32
 @config_group.command('show')
 @click.pass_context
 def config_show(ctx):
@@ -284,13 +293,14 @@ def _state(ctx, readonly: bool = False):
     settings = settings_of(ctx)
     return settings, open_state(settings.state_path, readonly=readonly)
 
+# %% ../nbs/cli.ipynb #1d6ece1c
 def _rows(table) -> list[dict]:
     "A DataFrame as rows to show: times to the second, numbers short."
     import pandas as pd
     plain = lambda v: f'{v:%Y-%m-%d %H:%M:%S}' if isinstance(v, pd.Timestamp) and v == v else '' if v is pd.NaT else v
     return [{k: plain(v) for k, v in row.items()} for row in table.to_dict('records')]
 
-# %% ../nbs/cli.ipynb #1d6ece1c
+# %% ../nbs/cli.ipynb #ca771868
 @main.group()
 def actions():
     "What was done, or waits for a decision."
@@ -309,6 +319,7 @@ def actions_list(ctx, state, limit, as_json):
     table = list_actions(_state(ctx)[1], state, limit)
     show_table(_rows(table if as_json else table[['id', 'made', 'state', 'operation', 'target', 'policy', 'sentence']]), as_json, 'no actions')
 
+# %% ../nbs/cli.ipynb #a8b99528
 @actions.command('show')
 @click.argument('id', type=int)
 @json_option
@@ -361,7 +372,7 @@ def _switch_command(word: str, help: str):
 switch_on, switch_off, switch_status = (_switch_command(*words) for words in (
     ('on', 'Allow sending.'), ('off', 'Stop all sending, now.'), ('status', 'Say whether sending is allowed, and why.')))
 
-# %% ../nbs/cli.ipynb #51b1a4bf
+# %% ../nbs/cli.ipynb #84eba482
 @main.group()
 def silence():
     "No page and no action for a while."
@@ -377,10 +388,12 @@ def silence_add(ctx, host, metric, lasting, reason):
 
     Example: smartcloudops silence add --host web-1 --for 2h --reason "kernel upgrade"
     """
+    from smartcloudops.core.state import from_us
     from smartcloudops.remediation.operators import add_silence
     made = add_silence(_state(ctx)[1], _who(), host, metric, lasting, reason)
-    click.echo(f'silence {made.id}')
+    click.echo(f'silence {made.id}, until {from_us(made.ends):%Y-%m-%d %H:%M} UTC')
 
+# %% ../nbs/cli.ipynb #70e01bb3
 @silence.command('list')
 @click.option('--all', 'everything', is_flag=True, help='Ended ones too.')
 @json_option
@@ -393,6 +406,7 @@ def silence_list(ctx, everything, as_json):
     from smartcloudops.remediation.operators import list_silences
     show_table(_rows(list_silences(_state(ctx)[1], everything)), as_json, 'no silences')
 
+# %% ../nbs/cli.ipynb #f4fc99c0
 @silence.command('end')
 @click.argument('id', type=int)
 @click.pass_context
@@ -433,9 +447,10 @@ def _incident_story(incident, actions) -> str:
     lines += ['', 'When'] + [f'  {at(time)}  {what}' for what, time in times if time is not None]
     lines += ['', 'Evidence'] + [f'  {a.host}: {a.reason}' for a in incident.anomalies[:10]]
     if incident.suspects: lines += ['', 'Suspects'] + [f"  {s['series']}  {s['score']:.2f}" for s in incident.suspects[:5]]
-    lines += ['', 'Decided'] + ([f"  action {a.id}, {a.state.replace('_', ' ')}: {a.sentence}" for a in actions] or ['  nothing'])
+    lines += ['', 'Decided'] + ([f"  action {a.id}, {a.state.replace('_', ' ')}: {a.sentence}" + (f' ({a.verdict})' if a.verdict else '') for a in actions] or ['  nothing'])
     return '\n'.join(lines)
 
+# %% ../nbs/cli.ipynb #54bfb53b
 @incidents_group.command('show')
 @click.argument('id')
 @json_option
@@ -488,6 +503,7 @@ def policy_check(ctx, file):
     found = load_policies(file or settings.file('policy_file'))
     click.echo(f"{file or settings.file('policy_file')}: {len(found.policies)} policies, all well")
 
+# %% ../nbs/cli.ipynb #d3263cb7
 @policy.command('explain')
 @policy_argument
 @click.pass_context
@@ -500,6 +516,7 @@ def policy_explain(ctx, file):
     settings = settings_of(ctx)
     click.echo('\n\n'.join(explain_policy(p) for p in load_policies(file or settings.file('policy_file')).policies))
 
+# %% ../nbs/cli.ipynb #e9cbd345
 @policy.command('schema')
 def policy_schema_command():
     """Print the JSON schema, for editors.
@@ -509,7 +526,7 @@ def policy_schema_command():
     from smartcloudops.remediation.policy import policy_schema
     click.echo(json.dumps(policy_schema(), indent=2))
 
-# %% ../nbs/cli.ipynb #d3263cb7
+# %% ../nbs/cli.ipynb #c157366f
 @main.group()
 def ledger():
     "The record of all actions, chained so that a change shows."
@@ -527,6 +544,7 @@ def ledger_verify(ctx, as_json):
     click.echo(json.dumps(dict(ok=found.ok, rows=found.rows, text=found.text, where=found.where)) if as_json else f"{found.text}{f' ({found.where})' if found.where else ''}")
     if not found.ok: ctx.exit(1)
 
+# %% ../nbs/cli.ipynb #c1196660
 @ledger.command('export')
 @click.option('-o', '--output', type=click.Path(dir_okay=False, path_type=Path), help='A file; default: standard output.')
 @click.pass_context
@@ -551,6 +569,7 @@ def _bar(label: str):
     task = bar.add_task(label, total=1.)
     return bar, lambda share: bar.update(task, completed=share)
 
+# %% ../nbs/cli.ipynb #fb4d1d6a
 @main.command()
 @click.option('--policy', 'file', required=True, type=click.Path(path_type=Path), help='The policy file.')
 @click.option('--data', default='history', show_default=True, help="'history', or a CSV or Parquet file of samples.")
@@ -626,6 +645,7 @@ def ingest(ctx, since, source, as_json):
     rows, samples = _backfill(settings, reader, start)
     show_table([dict(source=reader.name, since=f'{start:%Y-%m-%d %H:%M}', rows=rows, samples=samples)], as_json)
 
+# %% ../nbs/cli.ipynb #1b2dfee3
 def _backfill(settings: Settings, reader, start) -> tuple[int, int]:
     "Read the past chunk by chunk; what was stored is remembered, so that a second try goes on there."
     from smartcloudops.core.state import from_us, open_state, recall, remember, to_us
@@ -644,7 +664,7 @@ def _backfill(settings: Settings, reader, start) -> tuple[int, int]:
             progress(chunk.done)
     return rows, samples
 
-# %% ../nbs/cli.ipynb #1b2dfee3
+# %% ../nbs/cli.ipynb #bf8f38cb
 @history.command('export')
 @click.argument('file', type=click.Path(path_type=Path))
 @click.option('--since', metavar='AGE', help="Only the last, e.g. '7d'.")
@@ -660,6 +680,7 @@ def history_export(ctx, file, since):
     with History(settings_of(ctx).history_path, readonly=True) as stored:
         click.echo(f"{file}: {export_history(stored, file, now() - pd.Timedelta(since) if since else None)} samples")
 
+# %% ../nbs/cli.ipynb #e630e791
 @history.command('import')
 @click.argument('file', type=click.Path(path_type=Path))
 @click.pass_context
@@ -674,6 +695,7 @@ def history_import(ctx, file):
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     with History(settings.history_path, settings=settings.history) as stored: click.echo(f'{file}: {import_history(stored, file)} samples')
 
+# %% ../nbs/cli.ipynb #3b0dab11
 @history.command('compact')
 @click.pass_context
 def history_compact(ctx):
@@ -735,6 +757,7 @@ def _check(name: str, needed: bool, probe) -> dict:
     try: return dict(check=name, state='ok', detail=mask_secrets(str(probe())))
     except (SmartCloudOpsError, OSError) as e: return dict(check=name, state='missing' if needed else 'optional', detail=mask_secrets(str(e)))
 
+# %% ../nbs/cli.ipynb #42d011ce
 def _writable(folder: Path) -> str:
     "The folder can be written and has space; `OSError` if not."
     import shutil, tempfile
@@ -744,8 +767,8 @@ def _writable(folder: Path) -> str:
     if free < 200e6: raise OSError(f'{folder}: only {free / 1e6:.0f} MB free')
     return f'{folder}: writable, {free / 1e9:.0f} GB free'
 
-# %% ../nbs/cli.ipynb #42d011ce
-def _checks(settings: Settings) -> list[dict]:
+# %% ../nbs/cli.ipynb #f9cdb20b
+def _checks(settings: Settings, file: Path | None) -> list[dict]:
     "All lines of the doctor."
     from smartcloudops.core.inventory import read_targets
     def policies():
@@ -753,7 +776,7 @@ def _checks(settings: Settings) -> list[dict]:
         return f"{settings.file('policy_file')}: {len(load_policies(settings.file('policy_file')).policies)} policies"
     return [
         _check('python', True, lambda: f'{sys.version.split()[0]}'),
-        _check('settings', True, lambda: settings_file() or 'embedded defaults'),
+        _check('settings', True, lambda: file or 'embedded defaults'),
         _check('data folder', True, lambda: _writable(settings.data_dir)),
         _check('history', True, lambda: _history_line(settings)),
         _check('source', True, lambda: _source_line(settings)),
@@ -765,6 +788,7 @@ def _checks(settings: Settings) -> list[dict]:
         _check('reports', False, _reports_line),
     ]
 
+# %% ../nbs/cli.ipynb #1e92e734
 def _history_line(settings):
     from smartcloudops.monitoring.history import History
     with History(settings.history_path, readonly=True) as stored: return f"{settings.history_path}: {stored.info().get('samples', 0)} samples"
@@ -775,12 +799,14 @@ def _source_line(settings):
     try: return source.about() if hasattr(source, 'about') else f'{source.name}, every {source.interval:g} s'
     finally: source.close()
 
-# %% ../nbs/cli.ipynb #f9cdb20b
+# %% ../nbs/cli.ipynb #8fdddbe1
 def _loop_line(settings):
     from smartcloudops.core.state import last_beat, open_state
     last = last_beat(open_state(settings.state_path, readonly=True), 'loop')
     if last is None: raise OSError('never ran here; start it with: smartcloudops run')
-    return f'last tick {(now() - last.at).total_seconds():.0f} s ago'
+    age = (now() - last.at).total_seconds()
+    if age > max(60., 3 * last.detail.get('interval', 60.)): raise OSError(f'last tick {format_duration(age)} ago, it does not run; start it with: smartcloudops run')
+    return f'last tick {format_duration(age)} ago'
 
 def _aws_line():
     from smartcloudops.core.runtime import need
@@ -796,6 +822,7 @@ def _reports_line():
     need('papermill', 'reports', 'smartcloudops report')
     return 'papermill is installed'
 
+# %% ../nbs/cli.ipynb #f3ca5c44
 @main.command()
 @json_option
 @click.pass_context
@@ -804,7 +831,7 @@ def doctor(ctx, as_json):
 
     Example: smartcloudops doctor
     """
-    rows = _checks(settings_of(ctx))
+    rows = _checks(settings_of(ctx), settings_file(ctx.obj['config']))
     show_table(rows, as_json)
     if any(r['state'] == 'missing' for r in rows): ctx.exit(1)
 
