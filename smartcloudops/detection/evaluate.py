@@ -149,10 +149,11 @@ def nab_score(files: list[Labelled], scores: list[np.ndarray],
     count = sum(len(f.windows) for f in files)
     if not count: return np.nan, np.nan
     total = 100*np.cumsum(steps[:, 1])/(count*(1 + miss))
-    last = np.r_[steps[1:, 0] != steps[:-1, 0], True]
-    if threshold is None: threshold = steps[last][np.argmax(total[last]), 0]
+    last, free = np.r_[steps[1:, 0] != steps[:-1, 0], True], threshold is None
+    if free: threshold = steps[last][np.argmax(total[last]), 0]
     at = np.searchsorted(-steps[:, 0], -threshold, side='right') - 1
-    return (max(float(total[at]), 0.) if at >= 0 and total[last].max() <= 0 else float(total[at]) if at >= 0 else 0.), float(threshold)
+    reached = float(total[at]) if at >= 0 else 0.
+    return (max(reached, 0.) if free else reached), float(threshold)      # a free choice may stay silent, a given threshold may not
 
 # %% ../../nbs/detection/05_evaluate.ipynb #44b8f9c1
 def average_precision(labels: np.ndarray, score: np.ndarray) -> float:
