@@ -581,9 +581,10 @@ def backtest(ctx, file, data, labels, as_json):
 
     Example: smartcloudops backtest --policy config/policies.yaml --data history
     """
-    from smartcloudops.remediation.backtest import run_backtest
-    bar, progress = _bar('backtest')
-    with bar: found = run_backtest(file, data, settings_of(ctx), labels, progress)
+    from smartcloudops.remediation.backtest import keep_backtest, run_backtest
+    settings, (bar, progress) = settings_of(ctx), _bar('backtest')
+    with bar: found = run_backtest(file, data, settings, labels, progress)
+    keep_backtest(found, file, data, settings)
     click.echo(json.dumps(found.plain(), indent=2, default=str, ensure_ascii=False) if as_json else found.text())
 
 # %% ../nbs/cli.ipynb #52246bb4

@@ -106,3 +106,29 @@ def test_from_files(tmp_path):
     seen = []
     run_backtest(tmp_path/'p.yaml', tmp_path/'data.csv', Settings(data_dir=tmp_path), progress=seen.append)
     assert seen[-1] == 1.
+
+
+def test_the_policy_file_in_force_keeps_its_last_backtest(tmp_path, monkeypatch, caplog):
+    "By the command line, as people do it: the page of policies reads it from the state; another file leaves no trace; where nothing can be written, it is still told."
+    from click.testing import CliRunner
+    from smartcloudops.cli import main
+    from smartcloudops.core.state import open_state
+    from smartcloudops.remediation import last_backtests
+    monkeypatch.chdir(tmp_path)
+    minutes = pd.date_range(START, periods=600, freq='1min')
+    value = np.where((np.arange(600) > 300) & (np.arange(600) < 320), 97., 20. + np.random.default_rng(0).normal(0, 1, 600))
+    pd.DataFrame({'time': minutes, 'host': 'web-1', 'metric': 'cpu_utilization_percent', 'value': value}).to_csv('data.csv', index=False)
+    second = WATCH + WATCH.split('policies:\n')[1].replace('web-cpu', 'never').replace('metric: cpu_utilization_percent', 'metric: memory_used_percent')
+    (tmp_path/'config').mkdir(); (tmp_path/'config/policies.yaml').write_text(second); (tmp_path/'mine.yaml').write_text(WATCH)
+    run = lambda *a: CliRunner().invoke(main, ['backtest', '--data', 'data.csv', *a])
+    assert run('--policy', 'mine.yaml').exit_code == 0 and not (tmp_path/'data').exists()
+    told = json.loads(run('--policy', str(tmp_path/'config/policies.yaml'), '--json').stdout)
+    kept = last_backtests(open_state(tmp_path/'data/smartcloudops.db'))
+    assert set(kept) == {'web-cpu', 'never'} and kept['never']['covered'] == kept['never']['acted'] == 0 and kept['web-cpu']['data'] == 'data.csv'
+    one = kept['web-cpu']
+    assert (one['covered'], one['acted'], sum(one['refused'].values())) == (told['covered'], told['policies'][0]['acted'], told['policies'][0]['refused']) and one['acted'] >= 1
+    assert one['policy_hash'] == read_policies(second).named('web-cpu').hash and (pd.Timestamp.now(tz='UTC') - one['at']) < pd.Timedelta('1h')
+    assert last_backtests(open_state(tmp_path/'new.db')) == {}
+    (tmp_path/'data/smartcloudops.db').write_bytes(b'something else, and long enough to be looked at')
+    result = run('--policy', 'config/policies.yaml')
+    assert result.exit_code == 0 and 'web-cpu: acted' in result.output and 'not kept' in result.output

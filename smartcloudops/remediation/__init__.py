@@ -8,7 +8,7 @@ __getattr__, __dir__, __all__ = front_door(__name__, {
     **{name: 'ledger' for name in ('Action', 'Ledger', 'Verification', 'copy_segments', 'verify_lines')},
     **{name: 'operations' for name in ('Operation', 'Report', 'make_operation', 'register')},
     **{name: 'engine' for name in ('Remediator', 'Outcome', 'read_switch')},
-    'Notifier': 'notify', 'run_backtest': 'backtest', 'Backtest': 'backtest', 'run_drill': 'drill',
+    'Notifier': 'notify', **{name: 'backtest' for name in ('run_backtest', 'Backtest', 'keep_backtest', 'last_backtests')}, 'run_drill': 'drill',
     **{name: 'operators' for name in ('list_actions', 'get_action', 'tell_action', 'approve', 'deny', 'cancel', 'switch_on', 'switch_off', 'switch_status',
                                       'add_silence', 'list_silences', 'end_silence', 'ledger_verify', 'ledger_export', 'figures', 'proposals', 'grant_mode', 'close_breaker')},
 })
