@@ -35,8 +35,8 @@ soak: setup  ## the tests with the full counts of their long campaigns
 	tests/system_packages.sh
 	SOAK=1 $(BIN)/python -m pytest --timeout 7200
 
-lab: setup  ## JupyterLab on the notebooks
-	$(BIN)/jupyter lab nbs
+lab: setup  ## JupyterLab, beginning with nbs/start.ipynb
+	$(BIN)/jupyter lab --ServerApp.root_dir=. nbs/start.ipynb $(LAB)
 
 docs: setup  ## the documentation site, in site/
 	$(BIN)/python docs/build.py

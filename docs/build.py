@@ -76,6 +76,7 @@ def place_of(path: Path) -> Path | None:
 def page_name(rel: Path) -> Path:
     "nbs/detection/01_stream.ipynb → reference/detection/stream.md"
     inside = rel.relative_to('nbs')
+    if str(inside) == 'start.ipynb': return Path('tutorials')/'start.md'
     name = re.sub(r'^\d+_', '', inside.stem) + '.md'
     return inside.parent/name if inside.parts[0] in ('tutorials', 'reports') else Path('reference')/inside.parent/name
 
@@ -110,10 +111,15 @@ def title_of(page: Path) -> str:
     return next((re.sub(r'[`*]', '', l[2:]).strip() for l in page.read_text(encoding='utf-8').splitlines() if l.startswith('# ')), page.stem)
 
 
-def list_of(folder: str, title: str, about: str) -> None:
+def pages_of(folder: str, notebooks: list[Path]) -> list[Path]:
+    "A folder's pages in the order of their notebooks, the launcher first."
+    written = [SRC/page_name(p.relative_to(ROOT)) for p in sorted(notebooks, key=lambda p: (p.stem != 'start', p))]
+    return [p for p in written if p.parent == SRC/folder]
+
+
+def list_of(folder: str, notebooks: list[Path], title: str, about: str) -> None:
     "An index page of a folder's pages."
-    pages = sorted((SRC/folder).glob('*.md'))
-    lines = [f'- [{title_of(p)}]({p.name}){purpose(p)}' for p in pages if p.name != 'index.md']
+    lines = [f'- [{title_of(p)}]({p.name}){purpose(p)}' for p in pages_of(folder, notebooks)]
     (SRC/folder/'index.md').write_text(f'# {title}\n\n{about}\n\n' + '\n'.join(lines) + '\n', encoding='utf-8')
 
 
@@ -132,15 +138,15 @@ def gather() -> list:
     notebooks = [p for p in sorted((ROOT/'nbs').rglob('*.ipynb')) if '.ipynb_checkpoints' not in p.parts and p != ROOT/'nbs'/'index.ipynb']
     for path in notebooks: notebook_page(path, SRC/page_name(path.relative_to(ROOT)))
     (SRC/'tutorials').mkdir(exist_ok=True)
-    list_of('tutorials', 'Tutorials', 'Each runs from top to bottom on the data it ships with; change one cell to use your own. In a checkout they are in `nbs/tutorials/`.')
-    list_of('reports', 'Reports', 'Notebooks that `smartcloudops report NAME` executes. What stands here is one run of each.')
+    list_of('tutorials', notebooks, 'Tutorials', 'Each runs from top to bottom on the data it ships with; change one cell to use your own. In a checkout they are in `nbs/tutorials/`.')
+    list_of('reports', notebooks, 'Reports', 'Notebooks that `smartcloudops report NAME` executes. What stands here is one run of each.')
     return navigation(notebooks)
 
 
 def navigation(notebooks: list[Path]) -> list:
     rooms = {room: [str(page_name(p.relative_to(ROOT))) for p in notebooks if p.relative_to(ROOT/'nbs').parts[0] == room] for room in ROOMS}
-    tops = [str(page_name(p.relative_to(ROOT))) for p in notebooks if p.parent == ROOT/'nbs']
-    folder = lambda name: [f'{name}/index.md', *(f'{name}/{p.name}' for p in sorted((SRC/name).glob('*.md')) if p.name != 'index.md')]
+    tops = [str(page_name(p.relative_to(ROOT))) for p in notebooks if p.parent == ROOT/'nbs' and p.stem != 'start']
+    folder = lambda name: [f'{name}/index.md', *(f'{name}/{p.name}' for p in pages_of(name, notebooks))]
     start = [{k: v} for k, v in PAGES.items()]
     return [start[0], {'Tutorials': folder('tutorials')}, start[1], {'Reference': [{r: pages} for r, pages in rooms.items()] + [{'together': tops}]}, {'Reports': folder('reports')}, *start[2:]]
 

@@ -1,4 +1,5 @@
 "What one wants in JupyterLab: history into a frame, a frame into a picture, incidents into a table."
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,6 +10,7 @@ from smartcloudops import explore
 from smartcloudops.core.frames import empty_frame
 from smartcloudops.core.runtime import DataError, SmartCloudOpsError
 from smartcloudops.ingestion.sources import synthetic_frame
+from tests.conftest import soak
 
 pytestmark = pytest.mark.phase7
 
@@ -104,3 +106,86 @@ def test_incidents_escape_what_they_show():
     shown = explore.Incidents([told])._repr_html_()
     assert '<script>' not in shown and '&lt;script&gt;' in shown
     assert 'No incident' in explore.Incidents()._repr_html_()
+
+
+DATA = Path(__file__).resolve().parent.parent/'nbs'/'data'
+SHARED = DATA.parent.parent.parent/'shared'/'data'          # the whole labelled halves, where they lie beside the checkout
+
+
+def labelled_series() -> dict:
+    "Every labelled series at hand, by name: those that ship with the project, and the whole halves where they are."
+    files = sorted({p.stem: p for p in [*SHARED.glob('nab/data/*/*.csv'), *SHARED.glob('ms_cloud/data/*/*.csv'), DATA/'ec2_cpu_utilization_825cc2.csv', DATA/'ms_cloud'/'outbound-04.csv']}.items())
+    return {name: explore.load_history(path).iloc[:, 0] for name, path in files[::soak(6, 1)] + [f for f in files if DATA in f[1].parents]}
+
+
+def test_forecast_intervals_hold_on_labelled_data():
+    "The 80 % interval, 6 h ahead, holds 75 to 85 % of what came: over all series, and over either half of them alone."
+    held = {name: rows['held'] for name, values in labelled_series().items() if len(rows := explore.coverage(values, most=40)) >= 15}
+    halves = [np.concatenate([h.to_numpy(float) for h in list(held.values())[k::2]]) for k in (0, 1)]
+    together = np.concatenate(halves)
+    assert len(together) >= 70 and .75 <= together.mean() <= .85
+    if len(held) >= 20: assert all(.75 <= half.mean() <= .85 for half in halves)
+    assert min(h.mean() for h in held.values()) >= .5, 'no series is left out'
+
+
+def test_a_forecast_knows_its_own_past_only():
+    values = explore.load_history(DATA/'ec2_cpu_utilization_825cc2.csv').iloc[:, 0]
+    cut, changed = values.index[2000], values.copy()
+    changed[values.index > cut] = 1e6
+    assert explore.forecast(values[:cut]) == explore.forecast(changed[:cut])
+    before = explore.coverage(values)
+    after = explore.coverage(changed)
+    known = before['at'] <= cut
+    assert known.sum() > 10
+    pd.testing.assert_frame_equal(before[known], after[after['at'] <= cut])
+
+
+def test_samples_that_jump_within_five_minutes_are_held_too():
+    "The forecast is of a level, the outcome a single sample: its jitter belongs into the interval."
+    times = pd.date_range('2026-01-01', periods=8 * 1440, freq='1min', tz='UTC')
+    jumpy = pd.Series(50 + np.random.default_rng(1).normal(0, 10, len(times)), times)
+    assert .7 <= explore.coverage(jumpy, every='1h')['held'].mean() <= .9
+
+
+@pytest.mark.parametrize('kind', ['gaps', 'constant', 'short', 'ends missing'])
+def test_odd_series_get_a_forecast_or_none_but_never_an_accident(kind):
+    times = pd.date_range('2026-01-01', periods=6 * 288, freq='5min', tz='UTC')
+    values = pd.Series(np.sin(np.arange(len(times)) / 45.8) * 10 + 50, times)
+    if kind == 'gaps': values[500:900] = np.nan
+    if kind == 'constant': values[:] = 7.
+    if kind == 'short': values = values[:10]
+    if kind == 'ends missing': values[-50:] = np.nan
+    said = explore.forecast(values.dropna() if kind == 'ends missing' else values)
+    assert said['at'] > values.dropna().index[-1]
+    if kind == 'constant': assert said['lower'] == said['expected'] == said['upper'] == 7
+    if kind in ('gaps', 'ends missing'): assert said['lower'] <= said['expected'] <= said['upper'] and said['upper'] - said['lower'] < 20
+    if kind == 'short': assert np.isfinite(said['expected']) and np.isnan(said['lower'])
+
+
+def test_a_practice_day_is_walked_as_it_would_have_been(tmp_path):
+    from smartcloudops.core.state import open_state
+    from smartcloudops.remediation import Ledger
+    settings = explore.practice(tmp_path, hours=15, every=300)
+    told = explore.incidents(settings)
+    actions = Ledger(open_state(settings.state_path)).actions()
+    assert [i.host for i in told] == ['web-1'] and actions
+    assert all(a.state == 'observed' for a in actions), [a.verdict for a in actions]      # no gate found its samples in the future
+    assert all((a.made - told[0].opened).total_seconds() < 900 for a in actions)
+
+
+def test_ticks_of_one_axis_can_be_told_apart(frame):
+    large = frame.iloc[:, :1] * 0 + 24.05e9 + np.linspace(0, 4e7, len(frame))[:, None]
+    large.columns = ['memory_available_bytes{host="web-1"}']
+    figure = explore.plot(large)
+    figure.canvas.draw()
+    texts = [t.get_text() for t in figure.axes[0].get_yticklabels()]
+    assert len(set(texts)) == len(texts) >= 3 and all('GB' in t for t in texts)
+
+
+def test_a_widget_backend_gets_a_figure_of_pyplot(frame, monkeypatch):
+    "Where ipympl is the backend the chart has to be one that pyplot manages; the choice is made by the backend's name."
+    import matplotlib as mpl, matplotlib.pyplot as plt
+    monkeypatch.setattr(mpl, 'get_backend', lambda: 'module://ipympl.backend_nbagg')
+    figure = explore.plot(frame.iloc[:, :1])
+    assert isinstance(figure, explore.Chart) and figure.number in plt.get_fignums() and figure._repr_png_()[:4] == b'\x89PNG'
+    plt.close(figure)
