@@ -227,3 +227,19 @@ def test_a_replaced_clock_is_replaced_back():
 def test_a_host_without_a_name_is_nobody():
     assert canonical_host({}) == '' and canonical_host({'instance': ''}) == ''
     assert canonical_host({'host': 'old'}, {'old': 'new'}) == 'new'
+
+
+def test_rates_of_many_counters_are_those_of_each_alone():
+    "Counters that skip rows, reset, or stand beside their own rate; handed over whole or in pieces."
+    from smartcloudops.core.frames import Rates, per_second
+    rng = np.random.default_rng(0)
+    raw = pd.DataFrame(rng.integers(0, 50, (60, 8)).cumsum(0).astype(float), index=pd.date_range('2026-01-01', periods=60, freq='min', tz='UTC', name='time'),
+                       columns=[f'requests_total{{host="h{i}"}}' for i in range(7)] + ['requests_per_second{host="h0"}'])
+    raw = raw.mask(rng.random(raw.shape) < .3)
+    raw.iloc[30:, 2] -= 200
+    whole, pieces = per_second(raw), Rates()
+    assert list(whole.columns) == [f'requests_per_second{{host="h{i}"}}' for i in [1, 2, 3, 4, 5, 6, 0]] and (whole.min() >= 0).all()
+    for name in raw.columns[:7]:
+        if name != 'requests_total{host="h0"}': assert whole[per_second(raw[[name]]).columns[0]].equals(per_second(raw[[name]]).iloc[:, 0])
+    parts = [pieces.update(raw.iloc[i:j]) for i, j in ((0, 1), (1, 17), (17, 18), (18, 60))]
+    pd.testing.assert_frame_equal(pd.concat(parts), whole, check_freq=False)
