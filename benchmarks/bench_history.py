@@ -3,9 +3,13 @@
 3,500 series at 60 s, a day of them (5 million samples) in batches of 14 rows; SMALL=1 takes a quarter of the series.
 Plain SQLite is one table with the primary key (ts, sid), as hand-made stores have it; DuckDB is one table, appended from
 Arrow. Neither does what History does beside: late samples, rhythm of a series, readers in other processes (DuckDB locks them out).
+
+Each figure is the CPU time of the thread that does the work, which other work on the machine hardly moves, with the clock's in
+brackets, which is the same on an idle machine. Waiting has no CPU time: a tick beside the sealing is told by the clock.
 """
-import os, shutil, sqlite3, statistics, tempfile, threading, time
+import os, resource, shutil, sqlite3, statistics, tempfile, threading, time
 from pathlib import Path
+from types import SimpleNamespace
 
 import duckdb
 import numpy as np
@@ -27,67 +31,96 @@ def samples(seed=0):
     return np.where(kind < 2, np.round(np.clip(50 + walk, 0, 100), 1), np.where(kind == 2, np.round(4e9 + walk * 3e6) // 4096 * 4096, np.floor(np.abs(walk).cumsum(0) * 1e4)))
 
 
-def timed(act, times=5):
-    "Seconds of a call: the best of some after one to warm up, as other work on the machine only ever adds."
+class Took(float):
+    "Seconds of CPU, with the clock's beside."
+    def __new__(cls, cpu, clock): self = super().__new__(cls, cpu); self.clock = clock; return self
+    def __add__(self, other): return Took(float(self) + other, self.clock + other.clock)
+    def rate(self, count): return Took(count / float(self), count / self.clock)
+
+
+def once(act):
+    "How long one call takes."
+    cpu, clock = time.thread_time(), time.perf_counter()
     act()
-    took = []
-    for _ in range(times):
-        start = time.perf_counter(); act(); took.append(time.perf_counter() - start)
-    return min(took)
+    return Took(time.thread_time() - cpu, time.perf_counter() - clock)
+
+
+def timed(act, times=5):
+    "How long a call takes: the best of some after one to warm up."
+    act()
+    took = [once(act) for _ in range(times)]
+    return Took(min(took), min(t.clock for t in took))
 
 
 def ours(folder, batches):
-    h, stored, took, cpu = History(folder/'history.db'), 0, 0., time.thread_time()
-    for frame in batches:
-        start = time.perf_counter(); stored += h.append(frame, arrived=frame.index[-1]); took += time.perf_counter() - start
-    cpu = time.thread_time() - cpu
-    hot = h.info()['hot_bytes'] / stored
-    hour = lambda: h.read(start=T0 + pd.Timedelta('23h'), end=T0 + pd.Timedelta('24h') - pd.Timedelta('1s'))
-    result = dict(ingest=stored / took, ingest_cpu=stored / cpu, hour_hot=timed(hour, 3), one_hot=timed(lambda: h.read(NAMES[7])), hot=hot)
+    h, took = History(folder/'history.db'), Took(0, 0)
+    for frame in batches: took += once(lambda: h.append(frame, arrived=frame.index[-1]))
+    stored = h.info()['hot_samples']
+    def state():
+        start = T0 + pd.Timedelta('20h')
+        span = dict(start=start, end=start + pd.Timedelta('1h') - pd.Timedelta('1s'))
+        return timed(lambda: h.read(NAMES[7])), timed(lambda: h.read(**span), 3), timed(lambda: h.read(host='h003', **span))
+    result = dict(ingest=took.rate(stored), hot=h.info()['hot_bytes'] / stored, late=late(h))
+    result['states'] = {'hot': state()}
+    result['scores'] = scored(h, batches)
     result['wait'] = seal_beside(h, folder)
-    seal(h, T0 + pd.Timedelta('24h5min'), settle=0)
-    result.update(one_windows=timed(lambda: h.read(NAMES[7])), hour_sealed=timed(hour, 3))
+    result['states'][f"{h.info()['sealed_files']} files, two hours hot"] = state()
     seal(h, T0 + pd.Timedelta('49h'))
-    info = h.info()
-    result.update(one=timed(lambda: h.read(NAMES[7])), hour=timed(hour, 3), bytes=info['sealed_bytes'] / info['sealed_samples'], latest=timed(h.latest))
+    result['states']['the day sealed'] = state()
+    sealed, rows = h._db.execute('select sum(bytes), sum(rows) from sealed where replaced is null and "end" <= ?', ((T0 + pd.Timedelta('24h')).value // 1000,)).fetchone()
+    result.update(one=max(s[0] for s in result['states'].values()), hour=max(s[1] for s in result['states'].values()), bytes=sealed / rows, latest=timed(h.latest))
     h.close()
     return result
 
 
+def late(h):
+    "Samples a second that are appended again, unchanged: CloudWatch's last periods."
+    again = h.read(start=T0 + pd.Timedelta('23h30min'))
+    return timed(lambda: h.append(again, arrived=T0 + pd.Timedelta('24h')), 3).rate(again.size)
+
+
+def scored(h, batches):
+    "(scores stored a second, reading one series' band over 24 h)."
+    took = Took(0, 0)
+    for frame in batches:
+        v = frame.to_numpy()
+        took += once(lambda: h.append_scores(frame, SimpleNamespace(score=np.full(v.shape, .1), expected=v, lower=v - 1, upper=v + 1, anomaly=np.zeros(v.shape, bool))))
+    return took.rate(ROWS * SERIES), timed(lambda: h.read_scores(NAMES[7]))
+
+
 def tick(h, n):
-    "Seconds to append one tick of all series."
+    "How long it takes to append one tick of all series."
     frame = pd.DataFrame([np.arange(float(SERIES))], index=pd.DatetimeIndex([T0 + pd.Timedelta('24h') + n * pd.Timedelta('1s')], name='time'), columns=pd.Index(NAMES, dtype=object))
-    start = time.perf_counter(); h.append(frame, arrived=frame.index[0])
+    took = once(lambda: h.append(frame, arrived=frame.index[0]))
     time.sleep(.05)
-    return time.perf_counter() - start - .05
+    return took
 
 
 def seal_beside(h, folder):
-    "(longest, median) append of one tick in ms while another thread seals the day's windows, and the median alone."
-    alone = [tick(h, n) for n in range(15)]
+    "Appends of one tick, alone, and while another thread seals the day."
+    alone = [tick(h, n) for n in range(30)]
     own = History(folder/'history.db')
     thread = threading.Thread(target=lambda: seal(own, T0 + pd.Timedelta('23h59min'), settle=0))
     thread.start()
     took = []
-    while thread.is_alive(): took.append(tick(h, 15 + len(took)))
+    while thread.is_alive(): took.append(tick(h, 30 + len(took)))
     own.close()
-    return max(took) * 1e3, statistics.median(took) * 1e3, statistics.median(alone) * 1e3
+    return alone, took
 
 
 def plain_sqlite(folder, batches):
     db = sqlite3.connect(folder/'plain.db', isolation_level=None)
     db.execute('pragma journal_mode=wal'); db.execute('pragma synchronous=normal')
     db.execute('create table samples (ts integer, sid integer, value real, primary key (ts, sid)) without rowid')
-    stored, took, sids = 0, 0., np.arange(SERIES)
-    for frame in batches:
-        start = time.perf_counter()
+    stored, took, sids = 0, Took(0, 0), np.arange(SERIES)
+    def append(frame):
         ts, sid = np.repeat(frame.index.as_unit('us').asi8, SERIES), np.tile(sids, len(frame))
         db.execute('begin'); db.executemany('insert or replace into samples values (?, ?, ?)', zip(ts.tolist(), sid.tolist(), frame.to_numpy().ravel().tolist())); db.execute('commit')
-        took += time.perf_counter() - start; stored += len(ts)
+    for frame in batches: took += once(lambda: append(frame)); stored += frame.size
     from_us = T0.value // 1000 + 23 * 3_600_000_000
     hour = lambda: pd.DataFrame(db.execute('select ts, sid, value from samples where ts >= ?', (from_us,)).fetchall(), columns=['ts', 'sid', 'v']).pivot(index='ts', columns='sid', values='v')
     one = lambda: pd.DataFrame(db.execute('select ts, value from samples where sid = 7').fetchall())
-    result = dict(ingest=stored / took, one=timed(one, 3), hour=timed(hour, 3))
+    result = dict(ingest=took.rate(stored), one=timed(one, 3), hour=timed(hour, 3))
     db.close()
     return dict(result, bytes=sum(f.stat().st_size for f in folder.glob('plain.db*')) / stored)
 
@@ -95,15 +128,15 @@ def plain_sqlite(folder, batches):
 def plain_duckdb(folder, batches):
     db = duckdb.connect(str(folder/'plain.duckdb'))
     db.execute('pragma threads=1'); db.execute('create table samples (ts bigint, sid integer, value double)')
-    stored, took, sids = 0, 0., np.arange(SERIES, dtype=np.int32)
-    for frame in batches:
-        start = time.perf_counter()
+    stored, took, sids = 0, Took(0, 0), np.arange(SERIES, dtype=np.int32)
+    def append(frame):
         batch = pd.DataFrame(dict(ts=np.repeat(frame.index.as_unit('us').asi8, SERIES), sid=np.tile(sids, len(frame)), value=frame.to_numpy().ravel()))
-        db.execute('insert into samples select * from batch'); took += time.perf_counter() - start; stored += len(batch)
+        db.execute('insert into samples select * from batch')
+    for frame in batches: took += once(lambda: append(frame)); stored += frame.size
     from_us = T0.value // 1000 + 23 * 3_600_000_000
     one = lambda: db.execute('select ts, value from samples where sid = 7 order by ts').df()
     hour = lambda: db.execute(f'select ts, sid, value from samples where ts >= {from_us}').df().pivot(index='ts', columns='sid', values='value')
-    result = dict(ingest=stored / took, one=timed(one), hour=timed(hour, 3))
+    result = dict(ingest=took.rate(stored), one=timed(one), hour=timed(hour, 3))
     db.execute('checkpoint'); db.close()
     return dict(result, bytes=(folder/'plain.duckdb').stat().st_size / stored)
 
@@ -116,16 +149,21 @@ def main():
     try: found = {name: act(folder, batches) for name, act in (('History', ours), ('SQLite only', plain_sqlite), ('DuckDB', plain_duckdb))}
     finally: shutil.rmtree(folder)
     h = found['History']
-    print(f'{values.size:,} samples of {SERIES:,} series, one core')
-    print(f"{'':34}{'History':>12}{'SQLite only':>14}{'DuckDB':>10}   goal")
-    for label, key, scale, form, goal in (('ingest, thousand samples/s', 'ingest', 1e-3, '.0f', '>= 300'), ('one series over 24 h, ms', 'one', 1e3, '.1f', '<= 10'),
-                                          ('all series over 1 h, ms', 'hour', 1e3, '.0f', '<= 250'), ('bytes a sample', 'bytes', 1, '.2f', '<= 4 sealed')):
-        a, b, c = (found[n][key] * scale for n in found)
-        print(f'{label:34}{a:12{form}}{b:14{form}}{c:10{form}}   {goal}    x{a / b:.2f} of SQLite, x{a / c:.2f} of DuckDB')
-    print(f"while hot: one series over 24 h {h['one_hot'] * 1e3:.1f} ms, all over 1 h {h['hour_hot'] * 1e3:.0f} ms, {h['hot']:.1f} bytes a sample")
-    print(f"before the daily merge (12 files): one series over 24 h {h['one_windows'] * 1e3:.1f} ms, all over 1 h {h['hour_sealed'] * 1e3:.0f} ms")
-    print(f"latest of all series {h['latest'] * 1e3:.1f} ms; ingest by the thread's own CPU time {h['ingest_cpu'] / 1e3:.0f} thousand samples/s (what the clock says less is other work on the machine)")
-    print(f"a tick's append: median {h['wait'][2]:.0f} ms alone, {h['wait'][1]:.0f} ms while a day is sealed beside it, longest {h['wait'][0]:.0f} ms (goal <= 100)")
+    print(f'{values.size:,} samples of {SERIES:,} series, one core; CPU time, in brackets by the clock')
+    print(f"{'':34}{'History':>16}{'SQLite only':>16}{'DuckDB':>16}   goal")
+    for label, key, scale, form, goal in (('ingest, thousand samples/s', 'ingest', 1e-3, '.0f', '>= 300'), ('one series over 24 h, ms', 'one', 1e3, '.1f', '<= 10, in every state'),
+                                          ('all series over 1 h, ms', 'hour', 1e3, '.0f', '<= 250, in every state'), ('bytes a sample', 'bytes', 1, '.2f', '<= 4 sealed')):
+        print(f'{label:34}' + ''.join(f'{shown(found[n][key], scale, form):>16}' for n in found) + f'   {goal}')
+    print(f"{'History by state, ms':34}{'one, 24 h':>16}{'all, 1 h':>16}{'host, 1 h':>16}")
+    for state, took in h['states'].items(): print(f'  {state:32}' + ''.join(f'{shown(t, 1e3, ".1f"):>16}' for t in took))
+    print(f"hot: {h['hot']:.1f} bytes a sample; the last half hour again, unchanged: {shown(h['late'], 1e-3, '.0f')} thousand samples/s; latest of all series {shown(h['latest'], 1e3, '.1f')} ms")
+    print(f"scores: {shown(h['scores'][0], 1e-3, '.0f')} thousand/s, one series' band over 24 h {shown(h['scores'][1], 1e3, '.1f')} ms")
+    for label, took in zip(('alone', 'while the day is sealed beside it'), h['wait']):
+        print(f"a tick's append, {label}: CPU {statistics.median(took) * 1e3:.1f} ms, at most {max(took) * 1e3:.1f}; by the clock {statistics.median(t.clock for t in took) * 1e3:.1f}, longest {max(t.clock for t in took) * 1e3:.0f} (goal <= 100)")
+    print(f'memory at most {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB (of it {values.nbytes / 1e6:.0f} for the samples themselves)')
+
+
+def shown(took, scale, form): return f'{took * scale:{form}}' + (f' ({took.clock * scale:{form}})' if isinstance(took, Took) else '')
 
 
 if __name__ == '__main__': main()

@@ -192,21 +192,65 @@ def test_a_newer_layout_is_refused(tmp_path):
     with pytest.raises(HistoryError, match='newer smartcloudops'): History(tmp_path/'history.db')
 
 
-def test_an_older_layout_is_brought_up_to_date(tmp_path):
-    from smartcloudops.monitoring import history as module
-    path = tmp_path/'history.db'
+LAYOUT_1 = """
+create table series  (sid integer primary key autoincrement, name text not null unique, host text not null, metric text not null);
+create table samples (ts integer not null, sid integer not null, value real not null, primary key (ts, sid)) without rowid;
+create table scores  (ts integer not null, sid integer not null, score real, expected real, lower real, upper real, anomaly integer not null, primary key (ts, sid)) without rowid;
+create table latest  (sid integer primary key, ts integer not null, value real not null, gap integer, interval integer, arrived integer not null, samples integer not null, late integer not null, rewritten integer not null);
+pragma user_version=1;
+"""
+LAYOUT_2 = LAYOUT_1 + """
+create table windows (start integer primary key, changes integer not null, changed integer not null);
+create table sealed  (file text primary key, start integer not null, "end" integer not null, rows integer not null, bytes integer not null, created integer not null, replaced integer);
+insert into windows select ts / 7200000000 * 7200000000, count(*), max(ts) from samples group by 1;
+pragma user_version=2;
+"""
+
+
+def older(path, layout, data):
+    "A file of an earlier version that holds a frame, with a score for each sample."
     db = sqlite3.connect(path, isolation_level=None)
+    db.execute('pragma journal_mode=wal')
     db.execute(f'pragma application_id={APPLICATION_ID}')
-    db.executescript(module._TABLES)
-    db.execute('pragma user_version=1')
-    db.execute("insert into series values (1, 'm_percent{host=\"a\"}', 'a', 'm_percent')")
-    db.execute('insert into samples values (?, 1, 5)', (T0.value // 1000,))
-    db.execute('insert into latest values (1, ?, 5, null, null, 0, 1, 0, 0)', (T0.value // 1000,))
-    db.close()
+    db.executescript(layout)
+    db.execute('begin')
+    for sid, name in enumerate(data.columns, 1):
+        seen = data[name].dropna()
+        us = (seen.index.asi8).tolist()
+        db.execute('insert into series values (?, ?, ?, ?)', (sid, name, name.split('"')[1], name.split('{')[0]))
+        db.executemany('insert into samples values (?, ?, ?)', zip(us, [sid] * len(us), seen.tolist()))
+        db.executemany('insert into scores values (?, ?, .5, ?, null, null, 1)', zip(us, [sid] * len(us), seen.tolist()))
+        if us: db.execute('insert into latest values (?, ?, ?, null, 60000000, ?, ?, 2, 1)', (sid, us[-1], seen.iloc[-1], us[-1], len(us)))
+    db.execute('commit')
+    return db
+
+
+@pytest.mark.parametrize('layout', [LAYOUT_1, LAYOUT_2])
+@pytest.mark.parametrize('count', [7, 700])
+def test_an_older_layout_is_brought_up_to_date(tmp_path, layout, count):
+    path, names = tmp_path/'history.db', [f'm{i}_percent{{host="web-{i % 3}"}}' for i in range(count)]
+    data = frame(200, names)
+    older(path, layout, data).close()
     with pytest.raises(HistoryError, match='older layout'): History(path, readonly=True)
     with History(path) as h:
-        assert h.read('m_percent{host="a"}').iloc[0, 0] == 5
-        assert h.append(frame(start=T0 + pd.Timedelta('1h'))) > 0 and len(h.series()) == 8
+        same(h.read(), data)
+        assert h.info()['scores'] == h.info()['samples'] == int(data.notna().sum().sum())
+        row = h.latest().set_index('series').loc[names[5]]
+        assert (row.value, row.interval_seconds, row.samples, row.late, row.rewritten) == (data[names[5]].dropna().iloc[-1], 60, data[names[5]].notna().sum(), 2, 1)
+        back = h.read_scores(names[3])
+        assert back.expected.tolist() == data[names[3]].dropna().tolist() and back.lower.isna().all() and back.anomaly.all()
+        h.append(frame(start=T0 + pd.Timedelta('5h')))
+        same(h.read(start=T0 + pd.Timedelta('5h')), frame(start=T0 + pd.Timedelta('5h')))
+    with History(path, readonly=True) as r: assert r.info()['schema'] == SCHEMA and len(r.series()) == count
+
+
+def test_a_kill_while_an_older_layout_is_converted_leaves_it_whole(tmp_path):
+    path, data = tmp_path/'history.db', frame(400)
+    older(path, LAYOUT_2, data).close()
+    code = ("import os, sys\nfrom smartcloudops.monitoring import history as m\nm.save_facts = lambda *a: os.kill(os.getpid(), 9)\n" f"m.History({str(path)!r})")
+    assert subprocess.run([sys.executable, '-c', code]).returncode == -signal.SIGKILL
+    with pytest.raises(HistoryError, match='older layout 2'): History(path, readonly=True)
+    with History(path) as h: same(h.read(), data)
 
 
 def test_a_damaged_file_says_so(tmp_path):

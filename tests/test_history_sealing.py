@@ -30,7 +30,7 @@ def filled(path, hours=30, every='5min', **kw):
 def test_a_day_and_windows_are_sealed_and_read_as_one(tmp_path):
     h, data = filled(tmp_path/'history.db')
     done = seal(h, T0 + 30.5 * H)
-    assert [(r.end - r.start) / H for r in done] == [24, 2, 2, 2] and all(r.emptied for r in done)
+    assert [(r.end - r.start) / H for r in done] == [24, 2, 2, 2]
     same(h.read(), data)
     assert h.info()['hot_samples'] == 0 and h.info()['samples'] == int(data.notna().sum().sum())
     same(h.read(NAMES[2], start=T0 + 23 * H, end=T0 + 25 * H), data.loc[T0 + 23 * H:T0 + 25 * H, [NAMES[2]]])
@@ -69,15 +69,20 @@ def test_a_sample_that_arrives_during_the_seal_is_kept(tmp_path, monkeypatch):
     import smartcloudops.monitoring.sealing as module
     h, data = filled(tmp_path/'history.db', hours=4)
     loop, original = History(tmp_path/'history.db'), module._switch
-    late = frame(1, NAMES[:2], start=T0 + H, seed=9, missing=0)
-    monkeypatch.setattr(module, '_switch', lambda *a: (loop.append(late, arrived=T0 + 4.2 * H), original(*a)))
+    late, files = [frame(1, NAMES[:2], start=T0 + H, seed=9 + n, missing=0) for n in range(2)], []
+    def interrupted(*a):
+        if a[4] == T0.value // 1000 and late: loop.append(late[0], arrived=T0 + 4.2 * H); expected.append(late.pop(0).combine_first(expected[-1]))
+        files.append(a[1].file)
+        return original(*a)
+    expected = [data]
+    monkeypatch.setattr(module, '_switch', interrupted)
     done = seal(h, T0 + 4.5 * H)
     monkeypatch.undo()
-    assert not done[0].emptied
-    expected = late.combine_first(data)
-    same(h.read(), expected)
-    assert all(r.emptied for r in seal(h, T0 + 5 * H))
-    same(loop.read(), expected)
+    assert [r.start for r in done] == [T0 + 2 * H] and len(files) == 3 and {f.name for f in h.folder.glob('*.parquet')} == {done[0].file}      # what was written to waits, its files are gone
+    same(h.read(), expected[-1])
+    assert [r.start for r in seal(h, T0 + 5 * H)] == [T0] and h.info()['hot_samples'] == 0
+    same(h.read(), expected[-1])
+    same(loop.read(), expected[-1])
     h.close(); loop.close()
 
 
@@ -100,9 +105,9 @@ def test_a_reader_that_was_slow_looks_again_and_a_lost_file_is_named(tmp_path, m
     seal(h, T0 + 4.5 * H)
     r, snapshot, calls = History(tmp_path/'history.db', readonly=True), History._snapshot, []
     def stale(self, *a):
-        hot, names, files, wanted = snapshot(self, *a)
+        hot, files, wanted = snapshot(self, *a)
         calls.append(1)
-        return (hot, names, ['gone.parquet'], wanted) if len(calls) == 1 else (hot, names, files, wanted)
+        return (hot, ['gone.parquet'], wanted) if len(calls) == 1 else (hot, files, wanted)
     monkeypatch.setattr(History, '_snapshot', stale)
     same(r.read(), data)
     monkeypatch.undo()
