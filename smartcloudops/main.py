@@ -91,6 +91,7 @@ class Loop:
         self.schedule = None
         self.live = not self.source.name.startswith('replay')      # a replay judges by its own time
         self.problems, self._saved = {}, -float('inf')            # saved after the first tick, too
+        self.going, self._fleet = (), (0, frozenset())            # open incidents after the last tick; series known, and their hosts
         self._open_stores()
         self._open_phases()
         self._open_detectors()
@@ -223,12 +224,12 @@ def _stretch(self, origin: str, scores, seen: pd.DataFrame) -> None:
 @patch_to(Loop)
 def _judge(self, rows: pd.DataFrame, at: pd.Timestamp, tick: Tick) -> None:
     "Score the rows, group what is abnormal into incidents, decide about them and tell people."
-    from smartcloudops.detection.incidents import open_incidents
     abnormal = self._abnormal(rows, at)
-    changes = self.tracker.update(at, abnormal, frame=self._recent({a.host for a in abnormal if a.ongoing}))
+    changes = self.tracker.update(at, abnormal, frame=self._recent({a.host for a in abnormal if a.ongoing}), fleet=len(self._hosts()))
     self.notifier.told(changes, at)
-    tick.outcomes += self._remediate(at, open_incidents(self.engine))
-    tick.anomalies = [a for a in abnormal if a.ongoing]
+    self.going = changes.going
+    tick.outcomes += self._remediate(at, list(self.going))
+    tick.anomalies = [a for a in changes.anomalies if a.ongoing and not a.accepted]
     tick.opened += changes.opened
     tick.closed += changes.closed
 
@@ -240,6 +241,12 @@ def _recent(self, hosts: set[str], hours: float = 1.) -> pd.DataFrame | None:
     return None if last is None else per_second(self.history.read(host=sorted(hosts), start=last - pd.Timedelta(hours=hours)))
 
 # %% ../nbs/main.ipynb #f7ea4bc8
+@patch_to(Loop)
+def _hosts(self) -> frozenset[str]:
+    "The hosts whose series the detector has met; read anew only when there are more of them."
+    if self._fleet[0] != len(self.detector.rows): self._fleet = (len(self.detector.rows), frozenset(Series.parse(name).host for name in self.detector.rows) - {''})
+    return self._fleet[1]
+
 @patch_to(Loop)
 def _remediate(self, at: pd.Timestamp, incidents: list) -> list:
     "Look after what was sent, decide about the open incidents, and tell what was done."
@@ -271,25 +278,21 @@ _FIT = 'import os, sys; os.nice(10); from smartcloudops.main import fit_host; fi
 @patch_to(Loop)
 def _refit(self, at: pd.Timestamp) -> None:
     "Take over a fit that is done; start the next one that is due, of a host without an incident."
-    from smartcloudops.detection.incidents import open_incidents
     if self.fitting is not None:
         if self.fitting.poll() is None: return
         self._take_over()
-    known = {Series.parse(name).host for name in self.detector.rows} - {''}
-    host = self.joint.due(known, at, {h for i in open_incidents(self.engine) for h in i.hosts})
+    host = self.joint.due(self._hosts(), at, {h for i in self.going for h in i.hosts})
     if host is None: return
-    self.joint._tried[host] = at
+    self.joint.tried[host] = at
     self.fitting = subprocess.Popen([sys.executable, '-c', _FIT, str(self.settings.data_dir.absolute()), host, at.isoformat(), str(self.joint.hours)])
 
 # %% ../nbs/main.ipynb #ae78bb6b
 @patch_to(Loop)
 def _take_over(self) -> None:
     "Read the models again, after a fit."
-    from smartcloudops.detection.joint import JointModels
     if self.fitting.returncode: log.warning('a fit of the joint model failed (exit code %s); the one before stays', self.fitting.returncode)
-    tried, self.fitting = self.joint._tried, None
-    self.joint = JointModels(self.joint.folder, self.joint.hours)
-    self.joint._tried = tried
+    self.fitting = None
+    self.joint.reload()
 
 # %% ../nbs/main.ipynb #da2f1bea
 SAVE_EVERY = 300.       # seconds between two saves of what was learned

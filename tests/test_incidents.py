@@ -22,7 +22,7 @@ def rule(host='web-1', metric='cpu_utilization_percent', start=0, **change):
     return replace(Anomaly(f'{metric}{{host="{host}"}}', host, after(start), observed=97., upper=90., origin='rule:cpu', last=after(start)), **change)
 
 def learned(host='web-1', metric='load1', start=0, lasts=600, **change):
-    return replace(rule(host, metric, start), origin='stream', kind='level shift', last=after(start + lasts), rows=50, **change)
+    return replace(rule(host, metric, start), **dict(origin='stream', kind='level shift', last=after(start + lasts), rows=50) | change)
 
 @pytest.fixture
 def engine(tmp_path): return open_state(tmp_path / 'smartcloudops.db')
@@ -123,6 +123,59 @@ def test_normal_is_remembered_per_series_and_pattern(engine):
     with pytest.raises(StateError, match='maybe'): give_feedback(engine, i.id, 'maybe', T0)
 
 
+def test_the_size_of_a_pattern_decides_not_its_name(engine):
+    tracker, usual, day = IncidentTracker(engine), dict(lower=0., upper=4., expected=2.), 86400
+    [i] = tracker.update(after(700), [learned(observed=9., labels={'worst': 14.}, **usual)]).opened
+    give_feedback(engine, i.id, 'normal', after(710))
+    tracker.update(after(800), [])
+    def again(n, **change):
+        changes = tracker.update(after(n * day + 700), [learned(start=n * day, **usual | change)])
+        tracker.update(after(n * day + 9000), [])
+        return len(changes.opened), [a.accepted for a in changes.anomalies]
+    assert again(1, observed=13.5, kind='time of day') == (0, [True])       # the worst of the stretch was remembered, not the last value
+    assert again(2, observed=13.5, kind='variance') == (1, [False])         # unsteady is not high
+    assert again(3, observed=8., labels={'worst': 30.}) == (1, [False])     # it was far higher a moment ago
+    assert again(4, observed=-9.) == (0, [False])                           # the other direction counts, though easing takes an hour to be told
+    assert again(5, observed=13.) == (0, [True])
+
+
+def test_real_takes_back_and_is_told_at_once(engine):
+    tracker, usual = IncidentTracker(engine), dict(lower=0., upper=4., expected=2., observed=12.)
+    [i] = tracker.update(after(700), [learned(**usual)]).opened
+    give_feedback(engine, i.id, 'normal', after(701)), give_feedback(engine, i.id, 'real', after(702))
+    tracker.update(after(800), [])
+    short = learned(start=90000, lasts=5, rows=1, confidence=.5, **usual)
+    assert tracker.update(after(90005), [replace(short, series='load5{host="web-1"}')]).opened == ()      # nobody spoke of that one
+    assert len(tracker.update(after(90006), [short]).opened) == 1
+
+
+def test_the_newest_word_counts(engine):
+    tracker = IncidentTracker(engine)
+    [first] = tracker.update(after(700), [learned(observed=12., lower=0., upper=4., expected=2.)]).opened
+    give_feedback(engine, first.id, 'real', after(710))
+    tracker.update(after(800), [])
+    [second] = tracker.update(after(90700), [learned(start=90000, observed=12., lower=0., upper=4., expected=2.)]).opened
+    give_feedback(engine, second.id, 'normal', after(90710))
+    tracker.update(after(90800), [])
+    assert not tracker.update(after(180700), [learned(start=180000, observed=12., lower=0., upper=4., expected=2.)]).opened
+
+
+def test_a_tick_says_what_is_open_and_what_was_accepted(engine):
+    tracker = IncidentTracker(engine)
+    ingest_alerts(engine, {'alerts': [alert()]}, after(0))
+    changes = tracker.update(after(5), [rule(), learned(lasts=10)])
+    assert [i.id for i in changes.going] == [i.id for i in open_incidents(engine)] and len(changes.going) == 2
+    assert [a.series for a in changes.anomalies] == [rule().series, learned().series]
+    assert [i.external for i in tracker.update(after(500), []).going] == [True]
+    assert tracker.update(after(90000), []).going == ()                     # the silent alertmanager's, closed
+
+
+def test_titles_say_kind_spread_and_fleet(engine):
+    struck = [learned(f'web-{n}', 'cpu_utilization_percent', observed=97., lower=20., upper=45., expected=30.) for n in range(3)]
+    [i] = IncidentTracker(engine).update(after(840), struck, fleet=12).opened
+    assert i.title.replace('\u202f', ' ') == 'web-0: cpu 97 %, expected 20–45 %; level shift 14 min ago; the same on 3 of 12 hosts'
+
+
 def test_feedback_survives_the_next_update(engine):
     tracker = IncidentTracker(engine)
     [i] = tracker.update(after(0), [rule()]).opened
@@ -209,7 +262,7 @@ def test_a_tick_with_five_hundred_anomalies_joins_them_once(engine):
     ('memory_used_percent', 4, False), ('memory_used_percent', 15, True), ('load1', .5, False), ('load1', 6, True), ('network_receive_bytes_per_second', 2e5, False),
     ('network_receive_bytes_per_second', 4e6, True), ('http_request_duration_p95_seconds', .005, False), ('http_request_duration_p95_seconds', .6, True), ('processes', 60, False)])
 def test_only_what_matters_is_told(engine, series, change, told):
-    anomaly = learned(metric=series, expected=1., observed=1. + change, lower=0., upper=2.)
+    anomaly = learned(metric=series, expected=1., observed=1. + change, lower=1 - change/2, upper=1 + change/2)
     assert bool(IncidentTracker(engine).update(after(700), [anomaly]).opened) is told
 
 

@@ -6,13 +6,15 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from smartcloudops.core.settings import IncidentSettings
+from smartcloudops.core.runtime import FakeClock, clock, use_clock
+from smartcloudops.core.settings import IncidentSettings, load_settings
 from smartcloudops.core.state import open_state
-from smartcloudops.detection.anomalies import Anomaly, from_json, from_scores, to_json
-from smartcloudops.detection.incidents import IncidentTracker, list_incidents
+from smartcloudops.detection.anomalies import BEGAN, Anomaly, from_json, from_scores, to_json
+from smartcloudops.detection.incidents import IncidentTracker, give_feedback, list_incidents, title
 from smartcloudops.detection.rules import RuleEngine
 from smartcloudops.detection.stream import Scores, StreamDetector
-from smartcloudops.ingestion.sources import synthetic_frame
+from smartcloudops.ingestion.sources import Fault, synthetic_frame
+from smartcloudops.main import Loop
 from tests.conftest import soak
 
 pytestmark = pytest.mark.phase3
@@ -64,6 +66,71 @@ def test_a_fleet_struck_together_is_one_incident_injected_host_first(tmp_path):
         if c.startswith('cpu'): frame[c] = frame[c].clip(upper=88)
     [i] = watch(frame, tmp_path, 290)
     assert i.host == i.hosts[0] == 'web-17' and len(i.hosts) == hosts and i.severity == 'page'
+
+
+RIGHT = dict(spike='spike', level_shift='level shift', slow_leak='drift', flatline='flatline', variance_burst='variance')
+METRICS = ['cpu_utilization_percent', 'memory_used_percent', 'network_receive_bytes_per_second', 'http_requests_per_second']
+
+@pytest.mark.parametrize('fault', RIGHT)
+def test_each_fault_becomes_an_anomaly_of_its_kind_and_a_sentence(fault):
+    right, runs = 0, soak(8, 200)
+    for seed in range(runs):
+        at, metric = T0 + pd.Timedelta(hours=36, minutes=seed*7 % 300), METRICS[seed % 4]
+        made = Fault(fault, 'web-1', metric, at)
+        frame = synthetic_frame(1, str(T0.date()), 42, 60, seed, [made])
+        frame, end = frame[[c for c in frame if c.startswith(metric + '{')]], at + pd.Timedelta(minutes=made.minutes)
+        found = [a for a in from_scores(StreamDetector().score(frame), frame) if a.start <= end and (a.end or end) >= at]
+        right += any(a.kind == RIGHT[fault] and BEGAN[a.kind] in title([Anomaly(**vars(a) | dict(end=None, ongoing=True))], end) for a in found)
+    assert right >= .95*runs
+
+
+NET, CPU = 'network_transmit_bytes_per_second{host="db-1"}', 'cpu_utilization_percent{host="db-1"}'
+
+class Nights:
+    "A host that is backed up every night at 02:00 for half an hour, sending at the given rates; a sample every five minutes."
+    name, interval = 'nights', 300.
+    def __init__(self, rates):
+        times, rng = pd.date_range('2026-01-05', periods=288*(len(rates) + 1), freq='5min', tz='UTC'), np.random.default_rng(1)
+        self.frame, self.at = pd.DataFrame({NET: rng.normal(2e6, 1e5, len(times)), CPU: rng.normal(30, 2, len(times))}, index=times), times[0] - pd.Timedelta('1s')
+        for night, rate in enumerate(rates, 1):
+            backup = slice(start := times[0] + pd.Timedelta(days=night, hours=2), start + pd.Timedelta('30min'))
+            self.frame.loc[backup, NET], self.frame.loc[backup, CPU] = rng.normal(rate, rate/50, 7), 97.
+    def read(self, now):
+        rows, self.at = self.frame[(self.frame.index > self.at) & (self.frame.index <= now)], now
+        return rows
+    def close(self): pass
+
+
+def live_through(data_dir, rates, words):
+    "Night by night through the loop, with a human's word after some of them: titles opened, anomalies counted, flags on the chart."
+    opened, counted = [], []
+    with use_clock(FakeClock('2026-01-05')):
+        loop = Loop(load_settings('/dev/null', data_dir=data_dir, source='synthetic'), Nights(rates))
+        for night, word in enumerate(words, 1):
+            clock().advance((pd.Timestamp('2026-01-05 01:55', tz='UTC') + pd.Timedelta(days=night) - clock().now()).total_seconds())
+            ticks = [loop.tick()]
+            for _ in range(12):
+                clock().advance(300)
+                ticks.append(loop.tick())
+            opened.append([i for t in ticks for i in t.opened])
+            counted.append(sum(len(t.anomalies) for t in ticks))
+            if word: give_feedback(loop.engine, opened[0][0].id, word, clock().now())
+        flags = loop.history.read_scores(NET).anomaly
+        loop.close()
+    return [[i.title for i in told] for told in opened], counted, flags.astype(bool)
+
+
+@pytest.mark.phase7
+def test_what_a_human_called_normal_is_drawn_but_neither_counted_nor_told(tmp_path):
+    rates = [2e7, 2e7, 6e7, 2e7]
+    untold, every, drawn = live_through(tmp_path/'a', rates, ['', '', '', ''])
+    assert all(untold) and all(every)                                    # without a word, each night is an incident
+    told, counted, still = live_through(tmp_path/'b', rates, ['normal', '', '', ''])
+    assert told[0] and not told[1] and not told[3] and counted[1] == counted[3] == 0
+    assert len(told[2]) == 1 and 'network out' in told[2][0]             # three times as much is no backup, though the cpu still is
+    assert still.equals(drawn)                                           # the chart shows what the detector saw, either way
+    back, again, _ = live_through(tmp_path/'c', rates[:2] + rates[:1], ['normal', 'real', ''])
+    assert back[0] and not back[1] and back[2] and again[2]              # taken back
 
 
 @settings(max_examples=soak(10, 100), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -189,7 +189,13 @@ def load_joint(path: str | Path) -> JointDetector:
 class JointModels:
     "The newest model of each host, kept in one folder; refitted every `hours`."
     def __init__(self, folder: str | Path, hours: float = 24.):
-        self.folder, self.hours, self.models, self._tried = Path(folder), hours, {}, {}
+        self.folder, self.hours = Path(folder), hours
+        self.models: dict[str, JointDetector] = {}              # host → its newest model
+        self.tried: dict[str, pd.Timestamp] = {}                # host → when a fit was last begun, here or by another process
+        self.reload()
+
+    def reload(self) -> None:
+        "Take up what another process fitted meanwhile; when a fit was tried stays known."
         for path in sorted(self.folder.glob('*.v*.npz')):
             try: model = load_joint(path)
             except DataError as e: log.warning('%s', e)
@@ -198,8 +204,9 @@ class JointModels:
     def due(self, hosts: Iterable[str], now: pd.Timestamp, troubled: Iterable[str] = ()) -> str | None:
         "The host that waits longest for a fit; one with an open incident is never due. A young model is refitted sooner."
         def since(host):
+            "How overdue it is: 1 is due, infinite is never fitted."
             model = self.models.get(host)
-            last = max(filter(None, [model.fitted if model else None, self._tried.get(host)]), default=None)
+            last = max(filter(None, [model.fitted if model else None, self.tried.get(host)]), default=None)
             wait = self.hours if model and model.rows >= 2000 else min(1., self.hours)
             return math.inf if last is None else (now - last) / pd.Timedelta(hours=wait)
         waiting = [(since(h), h) for h in hosts if h not in set(troubled)]
@@ -207,7 +214,7 @@ class JointModels:
 
     def fit(self, host: str, frame: pd.DataFrame, now: pd.Timestamp, exclude: Iterable[tuple] = ()) -> JointDetector | None:
         "Fit one host from its history and keep the result; None while there is too little."
-        self._tried[host] = now
+        self.tried[host] = now
         version = self.models[host].version + 1 if host in self.models else 1
         if (model := fit_joint(frame, now, version, exclude)) is not None:
             save_joint(model, self.folder)
