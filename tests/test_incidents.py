@@ -34,7 +34,7 @@ def test_opens_once_updates_and_closes(engine):
     assert sum(len(c.closed) for c in told) == 1
     [i] = list_incidents(engine)
     assert (i.state, i.kind, i.host, i.severity, i.id) == ('closed', 'cpu', 'web-1', 'page', '1') and i.closed == after(360)
-    assert open_incidents(engine) == [] and get_incident(engine, 1) == get_incident(engine, '1') and get_incident(engine, 'x') is None
+    assert open_incidents(engine) == [] and repr(get_incident(engine, 1)) == repr(get_incident(engine, '1')) and get_incident(engine, 'x') is None
 
 
 def test_load_on_this_machine_tick_by_tick(engine):
@@ -189,7 +189,7 @@ def test_survives_the_end_of_the_process(tmp_path):
     [i] = IncidentTracker(first).update(after(0), [rule()]).opened
     first.dispose()
     again = open_state(tmp_path / 'smartcloudops.db')
-    assert open_incidents(again) == [get_incident(again, i.id)]
+    assert repr(open_incidents(again)) == repr([get_incident(again, i.id)])        # by text: a band without a lower bound is NaN, which equals nothing
     assert repr(get_incident(again, i.id).anomalies) == repr(i.anomalies)
     assert not IncidentTracker(again).update(after(5), [rule()]).opened
     assert [len(IncidentTracker(again).update(after(t), []).closed) for t in (10, 70)] == [0, 1]
