@@ -3067,6 +3067,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                    'smartcloudops/remediation/policy.py'),
                                                   'smartcloudops.remediation.policy._line': ( 'remediation/policy.html#_line',
                                                                                               'smartcloudops/remediation/policy.py'),
+                                                  'smartcloudops.remediation.policy._nothing': ( 'remediation/policy.html#_nothing',
+                                                                                                 'smartcloudops/remediation/policy.py'),
                                                   'smartcloudops.remediation.policy._plain': ( 'remediation/policy.html#_plain',
                                                                                                'smartcloudops/remediation/policy.py'),
                                                   'smartcloudops.remediation.policy._sentence': ( 'remediation/policy.html#_sentence',

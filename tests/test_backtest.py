@@ -132,3 +132,10 @@ def test_the_policy_file_in_force_keeps_its_last_backtest(tmp_path, monkeypatch,
     (tmp_path/'data/smartcloudops.db').write_bytes(b'something else, and long enough to be looked at')
     result = run('--policy', 'config/policies.yaml')
     assert result.exit_code == 0 and 'web-cpu: acted' in result.output and 'not kept' in result.output
+
+
+def test_an_incident_that_ends_at_once_leaves_its_host_well():
+    "Opened and closed in one moment, twenty times: the fleet is not taken for ill afterwards."
+    found = [past_incident(f'web-{n % 5}', 60 + n, 0, n + 1) for n in range(20)] + [past_incident('web-5', 300, 30, 99)]
+    rows = backtest(read_policies(WATCH), found, fleet(), Settings(remediation={'attempts': 9, 'per_hour': 9})).rows
+    assert rows[rows.incident == '99'].did.tolist()[0] == 'acted'

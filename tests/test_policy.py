@@ -101,3 +101,11 @@ def test_durations(text, value): assert seconds(text) == value
 def test_words_that_yaml_would_turn_into_something_else():
     data, _ = parse_yaml('a: off\nb: 22:00\nc: 2026-01-01\nd: no\ne: 012')
     assert data == {'a': 'off', 'b': '22:00', 'c': '2026-01-01', 'd': 'no', 'e': '012'}
+
+
+def test_a_copy_that_lost_its_selector_matches_nothing():
+    "Made past the check: whatever was known about the selector it was copied from does not carry over."
+    good = read_policies(GOOD).policies[0]
+    assert matching(incident(), good)
+    rogue = good.model_copy(update={'match': good.match.model_copy(update={'metric': ()})})
+    assert matching(incident(), rogue) == []

@@ -9,6 +9,7 @@ __all__ = ['Seconds', 'Share', 'Words', 'Mode', 'MODES', 'seconds', 'share', 'wo
 
 # %% ../../nbs/remediation/00_policy.ipynb #a67bea8b
 import hashlib, re
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -61,6 +62,7 @@ Words = Annotated[tuple[str, ...], BeforeValidator(words), WithJsonSchema({'anyO
 Mode = Literal['observe', 'approve', 'auto']
 MODES = ('observe', 'approve', 'auto')
 
+@lru_cache(1024)
 def lowest(*modes: str | None) -> str:
     "The most careful of the modes; None has no opinion, an unknown word counts as observe."
     return min((m if m in MODES else 'observe' for m in modes if m is not None), key=MODES.index, default='observe')
@@ -88,7 +90,11 @@ class Match(Strict):
     @property
     def empty(self) -> bool:
         "True when nothing in particular is selected, as by `host: '*'`."
-        return not any(w.strip('*? ') for words in (self.metric, self.host, self.kind, self.labels.values()) for w in words)
+        return _nothing(self.metric, self.host, self.kind, *self.labels.values())
+
+@lru_cache(4096)
+def _nothing(*parts) -> bool:
+    return not any(w.strip('*? ') for words in parts for w in ((words,) if isinstance(words, str) else words))
 
 # %% ../../nbs/remediation/00_policy.ipynb #1a2db744
 class Step(Strict):
@@ -139,6 +145,7 @@ class Limits(Strict):
         return self
 
 # %% ../../nbs/remediation/00_policy.ipynb #37738dab
+@lru_cache(1024)
 def quiet_span(text: str) -> tuple[int, int]:
     "Start and end of '22:00-06:00' in minutes of the day; `ValueError` for anything else."
     m = re.fullmatch(r'\s*(\d{1,2}):(\d\d)\s*[-–]\s*(\d{1,2}):(\d\d)\s*', text)
