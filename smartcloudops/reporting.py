@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from .core.runtime import SmartCloudOpsError, UsageError, clock, did_you_mean, need, now, read_text, shipped, write_atomically
+from .core.runtime import AwsError, SmartCloudOpsError, UsageError, clock, did_you_mean, need, now, read_text, shipped, write_atomically
 
 log = logging.getLogger('smartcloudops.reporting')
 
@@ -95,6 +95,7 @@ def _typed(report: Report, name: str, value):
 MIME = 'application/vnd.smartcloudops.result+json'
 
 class _Recorded(dict):
+    "Values that show themselves as a table, and travel in the notebook for programs."
     def _repr_mimebundle_(self, include=None, exclude=None):
         rows = ''.join(f'<tr><th>{html.escape(k.replace("_", " "))}</th><td>{html.escape(str(v))}</td></tr>' for k, v in self.items())
         return {MIME: dict(self), 'text/html': f'<table class="result">{rows}</table>', 'text/plain': json.dumps(self)}
@@ -149,6 +150,7 @@ def run_report(name: str | Path,                       # a report's name, or a n
               ) -> Run:
     "Execute a report and write notebook, HTML and JSON; `ReportError` when one of its cells fails."
     pm = need('papermill', 'reports', 'Running reports')
+    if str(out_dir).startswith('s3://'): need('boto3', 'aws', 'Writing reports to s3://')      # now, not after minutes of work
     report = find_report(name)
     values, at = checked(report, parameters or {}), now()
     began = clock().monotonic()
@@ -164,11 +166,13 @@ def run_report(name: str | Path,                       # a report's name, or a n
 def _execute(pm, report: Report, values: dict, progress: bool, timeout: float | None):
     "(executed notebook, '' or what failed); the notebook is executed in the working folder."
     import tempfile, warnings
+    from traitlets.config import Config
+    encrypted = Config(KernelManager=dict(transport_encryption='auto'))      # values and results of a report are nobody else's on this host
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)/'out.ipynb'
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
-            try: notebook = pm.execute_notebook(str(report.path), str(out), values, kernel_name='python3', language='python', progress_bar=progress, execution_timeout=timeout, cwd=os.getcwd(), autosave_cell_every=0)
+            try: notebook = pm.execute_notebook(str(report.path), str(out), values, kernel_name='python3', language='python', progress_bar=progress, execution_timeout=timeout, cwd=os.getcwd(), autosave_cell_every=0, config=encrypted)
             except pm.PapermillExecutionError as e: return pm.iorw.load_notebook_node(str(out)), f'cell {e.exec_count}: {e.ename}: {e.evalue}'.strip()
             except Exception as e: return _unfinished(pm, report, out), f'{type(e).__name__}: {e}'.strip()
     return notebook, ''
@@ -192,8 +196,9 @@ def _keep(run: Run, report: Report, notebook) -> None:
     _write(run.json, json.dumps(asdict(run), indent=2, ensure_ascii=False, default=str) + '\n')
 
 def _write(where: str, text: str) -> None:
-    if '://' in where: need('papermill', 'reports', 'Running reports').iorw.papermill_io.write(text, where)
-    else: write_atomically(where, text)
+    if '://' not in where: return write_atomically(where, text)
+    try: need('papermill', 'reports', 'Running reports').iorw.papermill_io.get_handler(where).write(text, where)
+    except Exception as e: raise AwsError(f"{where}: the report cannot be written there ({type(e).__name__}: {e}); check that the bucket exists and that s3:PutObject is allowed") from None
 
 # %% ../nbs/reporting.ipynb #332fef83
 _STYLE = """
@@ -542,24 +547,31 @@ def _weekdays(text: str) -> str:
     return ','.join(_DAYS[int(n)] for n in sorted(numbers, key=lambda n: int(n) % 7 or 7)) if numbers != ['*'] else 'Mon..Sun'
 
 # %% ../nbs/reporting.ipynb #8fbf25d2
+def _command(settings, job: Job, command: str) -> list[str]:
+    "The words that run this report with its parameters, to where the settings say."
+    words = [command, 'report', job.report]
+    for name, value in job.parameters.items(): words += ['-p', name, value if isinstance(value, str) else json.dumps(value)]
+    return words + (['--out', settings.reports.out] if settings.reports.out else [])
+
 def as_systemd(settings, command: str = 'smartcloudops', folder: str | Path | None = None) -> dict[str, str]:
     "File name → content: a service and a timer for each scheduled report."
     files = {}
     for job in jobs(settings):
-        options = ''.join(f' -p {k} {json.dumps(v) if not isinstance(v, str) else v}' for k, v in job.parameters.items())
         unit = f'smartcloudops-report-{job.report}'
+        line = ' '.join(json.dumps(w) if re.search(r'[^\w/.:=@-]', w) else w for w in _command(settings, job, command)).replace('%', '%%')      # % begins a specifier
         files[f'{unit}.service'] = (f'[Unit]\nDescription=smartcloudops report {job.report}\n\n[Service]\nType=oneshot\nWorkingDirectory={folder or Path.cwd()}\n'
-                                    f'ExecStart={command} report {job.report}{options}\nTimeoutStartSec={settings.reports.timeout_seconds:g}\nNice=10\n')
+                                    f'ExecStart={line}\nTimeoutStartSec={settings.reports.timeout_seconds:g}\nNice=10\n')
         calendar = ''.join(f'OnCalendar={line}\n' for line in on_calendar(job.expression, job.timezone))
         files[f'{unit}.timer'] = f'[Unit]\nDescription=smartcloudops report {job.report}, {job.expression}\n\n[Timer]\n{calendar}Persistent=true\n\n[Install]\nWantedBy=timers.target\n'
     return files
 
 def as_cron(settings, command: str = 'smartcloudops', folder: str | Path | None = None) -> str:
     "Lines for a crontab; flock keeps two reports from overlapping."
-    lines = [f'CRON_TZ={settings.reports.timezone}']
+    import shlex
+    lines = ["# CRON_TZ is understood by cronie; Debian's cron runs by the system's own zone", f'CRON_TZ={settings.reports.timezone}']
     for job in jobs(settings):
-        options = ''.join(f' -p {k} {json.dumps(v) if not isinstance(v, str) else v}' for k, v in job.parameters.items())
-        lines.append(f'{job.expression} cd {folder or Path.cwd()} && flock {settings.data_dir}/reports.cron.lock {command} report {job.report}{options}')
+        line = f'cd {shlex.quote(str(folder or Path.cwd()))} && flock {shlex.quote(str(settings.data_dir/"reports.cron.lock"))} {shlex.join(_command(settings, job, command))}'
+        lines.append(f'{job.expression} ' + line.replace('%', '\\%'))          # cron ends a line at %
     return '\n'.join(lines) + '\n'
 
 # %% ../nbs/reporting.ipynb #680d910c

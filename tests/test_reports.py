@@ -114,3 +114,108 @@ def test_the_command_ends_with_1_when_a_check_fails_and_2_when_misused(tmp_path)
     assert failed.returncode == 1 and 'no' in failed.stderr and 'Traceback' not in failed.stderr
     unknown = subprocess.run([SCRIPT, 'report', 'dayly'], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert unknown.returncode == 2 and "'daily'" in unknown.stderr
+
+
+def test_nothing_about_the_kernel_stands_on_standard_error(tmp_path):
+    "Values travel to the kernel encrypted, so ipykernel has nothing to warn of."
+    done = subprocess.run([SCRIPT, 'report', str(small(tmp_path))], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and done.stderr == ''
+
+
+# To S3, over real HTTP
+
+@pytest.fixture(scope='module')
+def s3_server():
+    "moto's server, one for all: papermill keeps the session that it made first."
+    from moto.server import ThreadedMotoServer
+    server = ThreadedMotoServer('127.0.0.1', 0, verbose=False)
+    server.start()
+    yield 'http://{}:{}'.format(*server.get_host_and_port())
+    server.stop()
+
+
+@pytest.fixture
+def bucket(s3_server, monkeypatch):
+    "An empty bucket there; its client."
+    import boto3
+    for name, value in dict(AWS_ACCESS_KEY_ID='testing', AWS_SECRET_ACCESS_KEY='testing', AWS_DEFAULT_REGION='us-east-1', AWS_ENDPOINT_URL=s3_server).items(): monkeypatch.setenv(name, value)
+    client = boto3.client('s3')
+    client.create_bucket(Bucket='mornings')
+    yield client
+    for key in kept_in(client): client.delete_object(Bucket='mornings', Key=key)
+
+
+def kept_in(client) -> dict:
+    return {o['Key']: client.get_object(Bucket='mornings', Key=o['Key'])['Body'].read() for o in client.list_objects_v2(Bucket='mornings').get('Contents', [])}
+
+
+def test_a_report_goes_to_s3_whole_whether_it_worked_or_not(bucket, tmp_path):
+    run = run_report(small(tmp_path), dict(b=4), 's3://mornings/team', stem='good')
+    with pytest.raises(ReportError, match='too small'): run_report(small(tmp_path, 'assert a > 10, "a is too small"'), {}, 's3://mornings/team/', stem='bad')
+    kept = kept_in(bucket)
+    assert sorted(kept) == [f'team/{stem}.{suffix}' for stem in ('bad', 'good') for suffix in ('html', 'ipynb', 'json')]
+    assert run.html == 's3://mornings/team/good.html' and json.loads(kept['team/good.json']) == {**json.loads(kept['team/good.json']), 'ok': True, 'result': run.result, 'html': run.html}
+    assert nbformat.reads(kept['team/good.ipynb'].decode(), 4).cells and b'too small' in kept['team/bad.html'] and json.loads(kept['team/bad.json'])['ok'] is False
+    (tmp_path/'read.html').write_bytes(kept['team/good.html'])
+    assert page_is_whole(tmp_path/'read.html') == []
+
+
+def test_a_bucket_that_is_not_there_is_said_with_its_address(bucket, tmp_path):
+    from smartcloudops.core.runtime import AwsError
+    with pytest.raises(AwsError, match=r's3://evenings/x\.ipynb.*NoSuchBucket.*s3:PutObject'): run_report(small(tmp_path), {}, 's3://evenings', stem='x')
+
+
+@pytest.mark.soak
+def test_a_scheduled_report_goes_where_the_settings_say(bucket, tmp_path, monkeypatch):
+    import pandas as pd
+    from smartcloudops.core.settings import Settings
+    from smartcloudops.core.state import open_state
+    from smartcloudops.reporting import Schedule, list_runs
+    monkeypatch.chdir(tmp_path)
+    settings = Settings(data_dir=tmp_path/'data', reports=dict(schedule={'policy_backtest': '*/5 * * * *'}, out='s3://mornings'))
+    schedule, at = Schedule(settings, open_state(settings.state_path)), pd.Timestamp.now(tz='UTC')
+    schedule.tick(at - pd.Timedelta('11min'))
+    assert schedule.tick(at) and schedule.running[0].process.wait(200) == 0
+    schedule.tick(at + pd.Timedelta('1s'))
+    assert list_runs(schedule.engine).state.tolist()[-1] == 'done'
+    assert {Path(k).suffix for k in kept_in(bucket)} == {'.html', '.ipynb', '.json'}
+
+
+# On the dashboard
+
+def test_a_report_executed_for_real_is_listed_and_read_on_the_dashboard(tmp_path, place):
+    "gunicorn, a browser, the policy that forbids everything but the page's own style and pictures."
+    import shutil, socket, time, urllib.request
+    from playwright.sync_api import sync_playwright
+    from tests.conftest import free_port
+    data = shutil.copytree(place, tmp_path/'data')
+    run = run_report('daily', dict(data_dir=str(data)), tmp_path/'reports')
+    port, name = free_port(), Path(run.html).name
+    env = dict(os.environ, SMARTCLOUDOPS_DATA_DIR=str(data), SMARTCLOUDOPS_REPORTS_DIR=str(tmp_path/'reports'))
+    server = subprocess.Popen([sys.executable, '-m', 'gunicorn', '--bind', f'127.0.0.1:{port}', '--threads', '4', 'smartcloudops.dashboard:app'], cwd=tmp_path, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(150):
+            try: socket.create_connection(('127.0.0.1', port), 1).close()
+            except OSError: time.sleep(.2)
+            else: break
+        ask = lambda path, **headers: urllib.request.urlopen(urllib.request.Request(f'http://127.0.0.1:{port}{path}', headers=headers), timeout=30)
+        assert [r['name'] for r in json.load(ask('/api/v1/reports'))['items']] == [name]
+        answer = ask(f'/reports/{name}', Accept='text/html')
+        policy, body = answer.headers['Content-Security-Policy'], answer.read().decode()
+        assert policy.startswith('sandbox') and "default-src 'none'" in policy and body == Path(run.html).read_text()
+        assert json.load(ask(f'/reports/{name.replace(".html", ".ipynb")}'))['nbformat'] == 4
+        complaints = []
+        with sync_playwright() as p:
+            browser = p.chromium.launch(executable_path='/usr/bin/chromium', args=['--no-sandbox'])
+            tab = browser.new_page()
+            tab.on('console', lambda m: complaints.append(m.text) if m.type == 'error' else None)
+            tab.goto(f'http://127.0.0.1:{port}/reports')
+            tab.get_by_role('link', name=re.compile('daily')).first.click()
+            tab.wait_for_url('**/reports/daily-*.html')
+            assert tab.locator('h1').inner_text() == 'Yesterday'
+            assert tab.evaluate("getComputedStyle(document.querySelector('h1')).marginTop") == '0px', 'its own style is in force'
+            assert tab.eval_on_selector_all('img', 'all => all.length && all.every(i => i.complete && i.naturalWidth)')
+            browser.close()
+        assert complaints == []
+    finally:
+        server.terminate(); server.wait(20)

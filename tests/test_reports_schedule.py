@@ -175,3 +175,34 @@ def test_systemd_understands_the_timers_and_means_the_same(tmp_path):
 def test_crontab_lines_keep_the_expression():
     text = as_cron(Settings(reports=dict(schedule={'daily': '15 6 * * 1-5'}, timezone=BERLIN)))
     assert 'CRON_TZ=Europe/Berlin' in text and '15 6 * * 1-5 cd ' in text and 'smartcloudops report daily' in text
+
+
+def test_timers_and_crontab_bring_parameters_and_place_whole(tmp_path):
+    "What is quoted here arrives as one word there, and a percent sign stays one."
+    settings = Settings(data_dir=tmp_path/'my data', reports=dict(schedule={'daily': '15 6 * * *'}, parameters={'daily': {'data_dir': 'a folder/100%'}}, out='s3://mornings/team'))
+    service = as_systemd(settings, folder='/tmp')['smartcloudops-report-daily.service']
+    assert 'ExecStart=smartcloudops report daily -p data_dir "a folder/100%%" --out s3://mornings/team\n' in service
+    line = as_cron(settings, command='/bin/echo').splitlines()[-1]
+    assert '100\\%' in line
+    (tmp_path/'my data').mkdir()
+    shown = subprocess.run(['sh', '-c', line.split(' ', 5)[5].replace('\\%', '%')], capture_output=True, text=True)
+    assert shown.stdout == 'report daily -p data_dir a folder/100% --out s3://mornings/team\n', shown.stderr
+
+
+def test_a_failure_reaches_the_people_who_are_named(tmp_path):
+    "Over real HTTP: a webhook hears which report failed and why."
+    import http.server
+    heard = []
+    class Hook(http.server.BaseHTTPRequestHandler):
+        def do_POST(self): heard.append(self.rfile.read(int(self.headers['Content-Length'])).decode()); self.send_response(200); self.end_headers()
+        def log_message(self, *_): pass
+    server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Hook)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        with use_clock(FakeClock('2026-01-05T00:00Z')) as clock:
+            settings = Settings(data_dir=tmp_path/'data', reports=dict(schedule={'daily': '30 2 * * *'}), notify=dict(urls=[f'json://127.0.0.1:{server.server_port}/']))
+            schedule = Schedule(settings, open_state(settings.state_path), start=lambda job, due, row: Takes(clock, 3, code=1))
+            for _ in range(60): schedule.tick(); clock.advance(300)
+            assert schedule.notifier.flush(20)
+    finally: server.shutdown()
+    assert len(heard) == 1 and 'report daily failed' in heard[0] and 'exit code 1' in heard[0]
