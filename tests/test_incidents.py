@@ -4,6 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from smartcloudops.core.runtime import DataError, StateError
 from smartcloudops.core.settings import IncidentSettings
@@ -11,6 +12,7 @@ from smartcloudops.core.state import open_state
 from smartcloudops.detection.anomalies import Anomaly, from_json, to_json
 from smartcloudops.detection.incidents import IncidentTracker, get_incident, give_feedback, ingest_alerts, list_incidents, open_incidents
 from smartcloudops.detection.rules import RuleEngine
+from tests.conftest import soak
 
 pytestmark = pytest.mark.phase3
 T0 = pd.Timestamp('2026-01-01 12:00', tz='UTC')
@@ -101,6 +103,34 @@ def test_budget_holds(engine):
     assert 1 <= len(opened) <= 7
     pages = [i for n in range(20) for i in tracker.update(after(500000 + 900 * n), [rule(f'r{n}', start=500000 + 900 * n)]).opened]
     assert len(pages) == 20 and sum(i.severity == 'page' for i in pages) <= 7
+
+
+@settings(max_examples=soak(2, 30), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 10**6), hosts=st.sampled_from([1, 50, 2000, 10_000]), pages=st.sampled_from([0, 3, 7]))
+def test_the_budget_holds_whatever_the_number_of_series(tmp_path_factory, seed, hosts, pages):
+    "10,000 series, each goes wrong once within ten days, a few by a rule: what is told stays within the week's pages, all of it stays visible."
+    rng, engine = np.random.default_rng(seed), open_state(tmp_path_factory.mktemp('s') / 's.db')
+    starts, ruled = np.sort(rng.integers(0, 10*86400, 10_000)), rng.random(10_000) < .002
+    tracker, seen, told = IncidentTracker(engine, IncidentSettings(pages_per_week=pages)), 0, []
+    for hour in range(1, 10*24 + 1):
+        lot = np.flatnonzero((starts >= 3600*(hour - 1)) & (starts < 3600*hour))
+        make = lambda k: (rule if ruled[k] else learned)(f'h{k % hosts}', f'metric_{k}_bytes', start=int(starts[k]), observed=9e9, expected=1., lower=0., upper=2.)
+        changes = tracker.update(after(3600*hour + 700), [make(k) for k in lot])
+        seen += len(changes.anomalies)
+        told += changes.opened
+        tracker.update(after(3600*hour + 2000), [])
+    assert seen == 10_000
+    every = list_incidents(engine, limit=None)
+    counts = [i.opened for i in every if i.severity == 'page' or not i.anomalies[0].origin.startswith('rule')]
+    assert all(sum(t < u <= t + pd.Timedelta('7D') for u in counts) <= pages for t in [c - pd.Timedelta('1us') for c in counts])
+    assert {i.id for i in told} == {i.id for i in every} and (pages == 0 or counts)
+
+
+@pytest.mark.parametrize('hosts', [100, 10_000])
+def test_ten_thousand_series_at_once_are_one_incident_in_one_tick(engine, hosts):
+    tracker, struck = IncidentTracker(engine), [learned(f'web-{n % hosts}', f'metric_{n}', start=n % 100) for n in range(10_000)]
+    assert len(tracker.update(after(700), struck).opened) == 1
+    assert tracker.update(after(705), struck).opened == () and len(open_incidents(engine)) == 1
 
 
 def test_learned_becomes_a_page_when_it_lasts(engine):

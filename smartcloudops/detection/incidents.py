@@ -171,24 +171,55 @@ def openers(
     return [a for a in anomalies if _ordered(a) or _earned(a, now, cfg, company.get(a.host, 0)) or (a.series in real and a.ongoing and fits_pattern(a, real))]
 
 # %% ../../nbs/detection/03_incidents.ipynb #b85beeda
-def _near(a: Anomaly, b: Anomaly, graph: Mapping | None) -> bool:
-    "Same host, caller and called, or the same metric elsewhere."
-    if a.host == b.host: return True
-    calls = graph or {}
-    if b.host in calls.get(a.host, ()) or a.host in calls.get(b.host, ()): return True
-    return Series.parse(a.series).metric == Series.parse(b.series).metric and a.origin != 'external' and b.origin != 'external'
+class _Group:
+    "Anomalies that belong together, with what makes another one near."
+    def __init__(self, graph: Mapping | None, anomalies: Iterable[Anomaly] = ()):
+        self.calls, self.members, self.latest = graph or {}, [], None
+        self.hosts, self.called, self.metrics = set(), set(), set()
+        for a in anomalies: self.add(a)
+
+    def add(self, a: Anomaly) -> None:
+        "One more."
+        self.members.append(a)
+        self.hosts.add(a.host)
+        self.called.update(self.calls.get(a.host, ()))
+        if a.origin != 'external': self.metrics.add(Series.parse(a.series).metric)
+        self.latest = a.start if self.latest is None else max(a.start, self.latest)
+
+    def near(self, a: Anomaly) -> bool:
+        "Same host, caller or called, or the same metric elsewhere."
+        if a.host in self.hosts or a.host in self.called or not self.hosts.isdisjoint(self.calls.get(a.host, ())): return True
+        return a.origin != 'external' and Series.parse(a.series).metric in self.metrics
 
 # %% ../../nbs/detection/03_incidents.ipynb #5aec4f60
+def _is_fleet(groups: list[_Group], host: str, cfg: IncidentSettings) -> bool:
+    "Whether so many hosts are struck at the same time that it is one event."
+    hosts = {host}
+    for g in groups:
+        hosts |= g.hosts
+        if len(hosts) >= cfg.fleet_hosts: return True
+    return False
+
+def _one_group(homes: list[_Group], anomaly: Anomaly, graph: Mapping | None) -> _Group:
+    "The largest of these groups (or a new one), with the others and the anomaly in it."
+    home = max(homes, key=lambda g: len(g.members), default=None) or _Group(graph)
+    for g in homes:
+        if g is not home:
+            for a in g.members: home.add(a)
+    home.add(anomaly)
+    return home
+
+# %% ../../nbs/detection/03_incidents.ipynb #817350d4
 def _grouped(anomalies: list[Anomaly], cfg: IncidentSettings, graph: Mapping | None) -> list[list[Anomaly]]:
     "Anomalies in order of start; each joins all groups that are near in time and place, and so joins them to each other."
-    groups: list[list[Anomaly]] = []
+    recent, past = [], []
     for a in sorted(anomalies, key=lambda a: (a.start, a.host, a.series)):
-        recent = [g for g in groups if (a.start - g[-1].start).total_seconds() <= cfg.together_seconds]
-        homes = [g for g in recent if any(_near(a, b, graph) for b in g)]
-        if len({b.host for g in recent for b in g} | {a.host}) >= cfg.fleet_hosts: homes = recent
-        groups = [g for g in groups if not any(g is h for h in homes)]
-        groups.append(sorted([*(b for g in homes for b in g), a], key=lambda b: b.start))
-    return groups
+        late = [g for g in recent if (a.start - g.latest).total_seconds() > cfg.together_seconds]
+        if late: past, recent = past + late, [g for g in recent if g not in late]
+        homes = recent if _is_fleet(recent, a.host, cfg) else [g for g in recent if g.near(a)]
+        home = _one_group(homes, a, graph)
+        if homes != [home]: recent = [g for g in recent if g not in homes] + [home]
+    return [sorted(g.members, key=lambda a: a.start) for g in past + recent]
 
 # %% ../../nbs/detection/03_incidents.ipynb #ef887d94
 def excess(anomaly: Anomaly) -> float:
@@ -237,13 +268,18 @@ def title(
     return text + (f'; {others} more series of this host' if others > 0 else '')
 
 # %% ../../nbs/detection/03_incidents.ipynb #fba202ef
-def _joins(anomaly: Anomaly, incident: Incident, keys: set, cfg: IncidentSettings, graph: Mapping | None) -> bool:
-    "Whether an anomaly is part of this open incident."
-    if incident.external or anomaly.origin == 'external': return False
-    if (anomaly.series, anomaly.origin) in keys or anomaly.host in incident.hosts: return True
-    latest = max(a.start for a in incident.anomalies)
-    if abs((anomaly.start - latest).total_seconds()) > cfg.together_seconds: return False
-    return len(incident.hosts) >= cfg.fleet_hosts or any(_near(anomaly, a, graph) for a in incident.anomalies[:20])
+class _Home:
+    "An open incident, ready to be asked which anomalies are part of it."
+    def __init__(self, incident: Incident, graph: Mapping | None):
+        self.id, self.group = incident.id, _Group(graph, incident.anomalies)
+        self.keys, self.hosts = {(a.series, a.origin) for a in incident.anomalies}, set(incident.hosts)
+
+    def takes(self, anomaly: Anomaly, cfg: IncidentSettings) -> bool:
+        "Whether an anomaly is part of it."
+        if anomaly.origin == 'external': return False
+        if (anomaly.series, anomaly.origin) in self.keys or anomaly.host in self.hosts: return True
+        if abs((anomaly.start - self.group.latest).total_seconds()) > cfg.together_seconds: return False
+        return len(self.hosts) >= cfg.fleet_hosts or self.group.near(anomaly)
 
 # %% ../../nbs/detection/03_incidents.ipynb #fa874a22
 def _merged(known: Iterable[Anomaly], fresh: Iterable[Anomaly]) -> list[Anomaly]:
@@ -498,10 +534,9 @@ def _open(tick: _Tick, group: list[Anomaly], recent: list[Incident]) -> Incident
 # %% ../../nbs/detection/03_incidents.ipynb #00097039
 def _sorted_out(tick: _Tick, anomalies: list[Anomaly], known: list[Incident]) -> tuple[dict[str, list[Anomaly]], list[Anomaly]]:
     "Which anomaly belongs to which open incident, and those that belong to none."
-    mine, free = {i.id: [] for i in known}, []
-    keys = {i.id: {(a.series, a.origin) for a in i.anomalies} for i in known}
+    mine, free, homes = {i.id: [] for i in known}, [], [_Home(i, tick.graph) for i in known]
     for a in anomalies:
-        home = next((i for i in known if _joins(a, i, keys[i.id], tick.cfg, tick.graph)), None)
+        home = next((h for h in homes if h.takes(a, tick.cfg)), None)
         (mine[home.id] if home else free).append(a)
     return mine, free
 
