@@ -62,8 +62,8 @@ def _ready(engine: sa.Engine, where: str, readonly: bool) -> sa.Engine:
     return engine
 
 def create_tables(engine: sa.Engine) -> None:
-    "Create the tables that rooms have defined and that are missing yet."
-    metadata.create_all(engine)
+    "Create the tables that rooms have defined and that are missing yet; none where the database was opened for reading."
+    if not engine.get_execution_options().get('readonly'): metadata.create_all(engine)
 
 # %% ../../nbs/core/05_state.ipynb #ddda57f4
 def _sqlite_engine(path: Path, readonly: bool) -> sa.Engine:
@@ -71,7 +71,7 @@ def _sqlite_engine(path: Path, readonly: bool) -> sa.Engine:
         if readonly: return sqlite3.connect(f'file:{path.absolute()}?mode=ro', uri=True, timeout=10, check_same_thread=False)
         path.parent.mkdir(parents=True, exist_ok=True)
         return sqlite3.connect(path, timeout=10, check_same_thread=False)
-    engine = sa.create_engine('sqlite://', creator=connect, poolclass=sa.pool.QueuePool, pool_size=4, max_overflow=16)
+    engine = sa.create_engine('sqlite://', creator=connect, poolclass=sa.pool.QueuePool, pool_size=4, max_overflow=16, execution_options=dict(readonly=readonly))
     @sa.event.listens_for(engine, 'connect')
     def pragmas(connection, _):
         connection.execute('pragma busy_timeout=10000')
