@@ -345,3 +345,12 @@ def test_the_snapshot_is_read_as_written_or_not_at_all(tmp_path):
     path.write_bytes(b'\xff\xfe\x00')
     with pytest.raises(DataError, match='metrics.json'): get_latest_metrics(path)
     with pytest.raises(DataError, match='nowhere.json'): get_latest_metrics(tmp_path/'nowhere.json')
+
+
+def test_one_sample_of_cloudwatch_is_not_late_before_the_second_can_be_there(tmp_path):
+    with History(tmp_path/'history.db') as h:
+        h.append(frame(1, NAMES[:2], missing=0), arrived=T0 + pd.Timedelta('5min'))
+        for minutes in range(5, 19): assert not freshness(h, T0 + pd.Timedelta(minutes=minutes)).late.any()
+        assert freshness(h, T0 + pd.Timedelta('21min')).late.all()
+        h.append(frame(3, NAMES[2:3], every='15s', start=T0 + pd.Timedelta('20min'), missing=0), arrived=T0 + pd.Timedelta('21min'))
+        assert freshness(h, T0 + pd.Timedelta('21min')).interval_seconds.tolist() == [300, 300, 15]       # what is usual elsewhere says nothing of it

@@ -153,3 +153,15 @@ def test_silence_returns_forgets_and_knows_late_sources():
     late = RuleEngine([Rule(name='silent', absent=120)])
     for n in range(10): late.update(data[n:n + 1], data.index[n] + pd.Timedelta('5min'))
     assert late.update(none, data.index[-1] + pd.Timedelta('6min')) == []
+
+
+@pytest.mark.parametrize('every, lag', [(300, 300), (300, 540), (60, 150), (15, 0)])
+def test_a_source_with_its_own_rhythm_and_lag_is_silent_by_these_alone(every, lag):
+    "CloudWatch's five minutes, handed on five to nine later, from the very first value on; looked at each quarter of a minute."
+    engine, zero = RuleEngine([Rule(name='silent', absent=120)]), pd.Timestamp('2026-01-01', tz='UTC')
+    data, told = frame([10] * 12, every=f'{every}s'), []
+    last = 11 * every
+    for second in range(lag, last + lag + 3600, 15):
+        new = data[(data.index > zero + pd.Timedelta(seconds=second - lag - 15)) & (data.index <= zero + pd.Timedelta(seconds=second - lag))]
+        told += [second] * len(engine.update(new, zero + pd.Timedelta(seconds=second)))
+    assert told and last + lag + max(120, 3 * every) - 15 <= told[0] <= last + lag + max(120, 3 * every) + 15
