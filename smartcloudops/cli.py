@@ -8,9 +8,9 @@ __all__ = ['json_option', 'actions_approve', 'actions_deny', 'actions_cancel', '
            'targets_check', 'history', 'history_info', 'config_group', 'config_show', 'report', 'actions',
            'actions_list', 'actions_show', 'switch', 'silence', 'silence_add', 'silence_list', 'silence_end',
            'incidents_group', 'incidents_list', 'incidents_show', 'feedback', 'policy', 'policy_check',
-           'policy_explain', 'policy_schema_command', 'ledger', 'ledger_verify', 'ledger_export', 'backtest', 'drill',
-           'evaluate', 'ingest', 'history_export', 'history_import', 'history_compact', 'targets_discover', 'schedule',
-           'doctor']
+           'policy_explain', 'policy_status', 'policy_grant', 'policy_close_breaker', 'policy_schema_command', 'ledger',
+           'ledger_verify', 'ledger_export', 'backtest', 'drill', 'evaluate', 'ingest', 'history_export',
+           'history_import', 'history_compact', 'targets_discover', 'schedule', 'doctor']
 
 # %% ../nbs/cli.ipynb #873a1658
 import json, os, sys
@@ -317,7 +317,9 @@ def actions_list(ctx, state, limit, as_json):
     """
     from smartcloudops.remediation.operators import list_actions
     table = list_actions(_state(ctx)[1], state, limit)
-    show_table(_rows(table if as_json else table[['id', 'made', 'state', 'operation', 'target', 'policy', 'sentence']]), as_json, 'no actions')
+    short = lambda text: text if len(text) <= 60 else text[:59] + '…'
+    brief = table[['id', 'made', 'state', 'target', 'policy', 'sentence', 'verdict']].assign(sentence=table.sentence.map(short), verdict=table.verdict.map(short))
+    show_table(_rows(table if as_json else brief), as_json, 'no actions')
 
 # %% ../nbs/cli.ipynb #a8b99528
 @actions.command('show')
@@ -514,7 +516,58 @@ def policy_explain(ctx, file):
     """
     from smartcloudops.remediation.policy import explain_policy, load_policies
     settings = settings_of(ctx)
-    click.echo('\n\n'.join(explain_policy(p) for p in load_policies(file or settings.file('policy_file')).policies))
+    found = load_policies(file or settings.file('policy_file')).policies
+    click.echo('\n\n'.join(f'{p.name}: {explain_policy(p)}' + (f' Runbook: {p.runbook}' if p.runbook else '') for p in found) or 'no policies: nothing is ever done')
+
+# %% ../nbs/cli.ipynb #19fec80c
+def _policies(ctx):
+    "(state database, policies in force, settings)"
+    from smartcloudops.remediation.policy import load_policies
+    settings, engine = _state(ctx)
+    return engine, load_policies(settings.file('policy_file')), settings
+
+@policy.command('status')
+@json_option
+@click.pass_context
+def policy_status(ctx, as_json):
+    """How each policy stands: mode in force, record, breaker, and what it has earned.
+
+    Example: smartcloudops policy status
+    """
+    import smartcloudops.remediation.operators as operators
+    show_table(_rows(operators.policy_status(*_policies(ctx))), as_json, 'no policies')
+
+# %% ../nbs/cli.ipynb #46f0224e
+@policy.command('grant')
+@click.argument('name')
+@click.argument('mode', type=click.Choice(['observe', 'approve', 'auto']))
+@click.option('--reason', default='', help='Stands in the audit.')
+@click.pass_context
+def policy_grant(ctx, name, mode, reason):
+    """Give a policy another mode; it holds for the policy as it stands now, and one failure in auto takes it back.
+
+    Example: smartcloudops policy grant host-cpu approve --reason "five good weeks"
+    """
+    import smartcloudops.remediation.operators as operators
+    engine, found, settings = _policies(ctx)
+    operators.grant_mode(engine, found, name, mode, _who(), reason)
+    held = operators.policy_status(engine, found, settings).set_index('policy')['mode'][name]
+    click.echo(f'{name}: {mode}' if held == mode else f'{name}: {mode} is granted, but the settings allow no more than {held} (mode under [remediation])')
+
+# %% ../nbs/cli.ipynb #7137cc6f
+@policy.command('close-breaker')
+@click.argument('name')
+@click.option('--reason', default='', help='Stands in the audit.')
+@click.pass_context
+def policy_close_breaker(ctx, name, reason):
+    """Let a policy act again after its failures in a row.
+
+    Example: smartcloudops policy close-breaker host-cpu --reason "the disk was replaced"
+    """
+    import smartcloudops.remediation.operators as operators
+    engine, found, _ = _policies(ctx)
+    operators.close_breaker(engine, found, name, _who(), reason)
+    click.echo(f'{name}: its breaker is closed, failures are counted from now on')
 
 # %% ../nbs/cli.ipynb #e9cbd345
 @policy.command('schema')

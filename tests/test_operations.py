@@ -21,7 +21,7 @@ ALLOWED = Context(commands=('/bin/sh', '/bin/echo', '/bin/sleep', '/usr/bin/env'
 def command(script, **more): return Command({'run': ['/bin/sh', '-c', script], **more}, 'web-1', ALLOWED)
 
 
-@pytest.mark.parametrize('script, ok, says', [('exit 0', True, 'ended with 0'), ('echo no room >&2; exit 3', False, 'ended with 3: no room'), ('kill -9 $$', False, 'killed by signal 9'), ('kill -TERM $$', False, 'signal 15')])
+@pytest.mark.parametrize('script, ok, says', [('exit 0', True, 'ended with exit code 0'), ('echo no room >&2; exit 3', False, 'ended with exit code 3: no room'), ('kill -9 $$', False, 'killed by signal 9'), ('kill -TERM $$', False, 'signal 15')])
 def test_what_an_exit_means(script, ok, says):
     report = command(script).send()
     assert report.ok is ok and says in report.text

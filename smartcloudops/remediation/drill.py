@@ -207,6 +207,8 @@ def drill_real(settings, seconds: float = 170,
     copy = _drill_settings(settings, folder)
     engine = open_state(copy.state_path)
     remediator = Remediator(engine, copy, drill_policy(service, host), name=f'drill:{os.getpid()}', settle=5)
+    level = log.level
+    if progress: log.setLevel(logging.WARNING)            # who is told what happens need not read it in the log as well
     rules, tracker, story = RuleEngine([Rule(name='drill', metric='process_cpu_percent', above=15, **{'for': 5})]), IncidentTracker(engine, copy), []
     was_on = remediator.ledger.switch().on
     turn_switch(remediator.ledger, switch_path(copy), True, 'drill')
@@ -223,7 +225,7 @@ def drill_real(settings, seconds: float = 170,
                 for o in out: story.append((now, o)); tell(f'{o.state.replace("_", " ")}: {o.sentence}')
             tracker.update(time_now() + pd.Timedelta('1 h'), [])          # what is still open ends with the drill
     finally:
-        service.stop(); remediator.stop()
+        service.stop(); remediator.stop(); log.setLevel(level)
         if not was_on: remediator.ledger.turn_switch(False, 'drill', 'the drill is over')
         switch_path(copy).unlink(missing_ok=True)
     return _drilled_real(story, begin, folder)

@@ -437,7 +437,7 @@ def gate_blast_radius(plan: Plan, incident, state: State, now: int) -> Verdict:
     if own >= limits.in_flight: return _no('blast radius', lambda: f'{own} of {limits.in_flight} in flight for this policy.')
     limit = min(state.limits.in_flight, share)
     if len(flying) >= limit: return _no('blast radius', lambda: f'{len(flying)} of {limit} in flight ({limits.share_of_fleet:.0%} of {hosts} hosts, at most {state.limits.in_flight}).')
-    return _yes('blast radius', lambda: f'Would be {len(flying) + 1} of {limit} in flight, {1 / max(1, hosts):.0%} of {hosts} hosts.')
+    return _yes('blast radius', lambda: f'Would be {len(flying) + 1} of {limit} in flight, in a fleet of {hosts}.')
 
 # %% ../../nbs/remediation/01_gates.ipynb #c447baf1
 def gate_breaker(plan: Plan, incident, state: State, now: int) -> Verdict:

@@ -19,7 +19,7 @@ import pandas as pd
 import sqlalchemy as sa
 
 from ..core.runtime import RemediationError, StateError, mask_secrets, now as time_now
-from ..core.state import define_table, from_us, metadata, recall, remember, to_us
+from ..core.state import create_tables, define_table, from_us, recall, remember, to_us
 from .gates import OPEN, SECOND, Book, Lease, Past, Plan, Refusal, Silence, Switch
 from .policy import MODES, Policy
 
@@ -138,7 +138,7 @@ class _Chain:
     "The transaction that every change goes through."
     def __init__(self, engine: sa.Engine, anchor: str | Path | None = None):     # anchor: file outside the database with the last row's number and hash
         self.engine, self.anchor = engine, Path(anchor) if anchor else None
-        metadata.create_all(engine)
+        create_tables(engine)
 
     @contextmanager
     def _change(self):
@@ -237,7 +237,8 @@ class _Changes(_Records):
         new = dict(state=to, updated=at, **values) | ({'verdict': mask_secrets(verdict)} if verdict is not None else {}) | ({'ended': at} if to in ENDED else {})
         changed = c.execute(actions.update().where(actions.c.id == id, actions.c.state == before).values(new)).rowcount
         if changed != 1: raise Superseded(f'action {id} was changed by another process')
-        note(who, event or to, f'actions:{id}', _row(c, actions, id), at, before, to, detail)
+        said = {'said': verdict.rstrip('.')} if verdict else {}                # the row keeps the last sentence only, the story needs each
+        note(who, event or to, f'actions:{id}', _row(c, actions, id), at, before, to, said | (detail or {}))
         return _action(c.execute(sa.select(actions).where(actions.c.id == id)).one())
 
 # %% ../../nbs/remediation/02_ledger.ipynb #1895a85f

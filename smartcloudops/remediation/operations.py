@@ -154,7 +154,7 @@ def report_of(code: int | None, output: str, what: str, timeout: float) -> Repor
     if code is None: return Report(None, f'{what} was stopped after {timeout:g} s; what it had done by then is not known', detail)
     if code < 0: return Report(False, f'{what} was killed by signal {-code}', detail)
     last = output.strip().splitlines()[-1:]
-    return Report(code == 0, f'{what} ended with {code}' + (f': {last[0][:200]}' if last and code else ''), detail)
+    return Report(code == 0, f'{what} ended with exit code {code}' + (f': {last[0][:200]}' if last and code else ''), detail)
 
 # %% ../../nbs/remediation/03_operations.ipynb #7fe738ba
 class Command(Operation):

@@ -18,7 +18,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema, field_validator, model_validator
 
 from ..core.runtime import PolicyError, did_you_mean, read_text
-from ..core.series import Series, format_duration, short_name
+from ..core.series import Series, describe, format_duration, format_value, short_name
 
 # %% ../../nbs/remediation/00_policy.ipynb #3a34716a
 _UNITS = {'ms': .001, 's': 1, 'sec': 1, 'm': 60, 'min': 60, 'h': 3600, 'd': 86400, 'w': 604800}
@@ -380,15 +380,22 @@ def _what(match: Match) -> str:
     return f'When {names}{where} is {kind}{much}{lasting}'
 
 def _step_text(step: Step) -> str:
-    given = ', '.join(f'{v}' for v in step.parameters.values() if isinstance(v, (str, int, float)))
+    given = ', '.join(' '.join(map(str, v)) if isinstance(v, (list, tuple)) else f'{v}' for v in step.parameters.values() if isinstance(v, (str, int, float, list, tuple)))
     return step.do + (f' ({given})' if given else '') + (f' [{step.mode} only]' if step.mode else '')
 
 # %% ../../nbs/remediation/00_policy.ipynb #6b76b4df
+def _condition_text(c: Condition) -> str:
+    if c.peers_healthy is not None: return f'{c.peers_healthy:.0%} of the other hosts are as expected'
+    bounds = ' and '.join(f'{word} {format_value(x, describe(c.metric).unit)}' for word, x in (('above', c.above), ('below', c.below)) if x is not None)
+    return f'{short_name(Series(c.metric))} is {bounds}'
+
+# %% ../../nbs/remediation/00_policy.ipynb #c614c3c2
 def explain_policy(policy: Policy) -> str:
     "What the policy does, in a few sentences."
     limits, verify = policy.limits, policy.verify
     doing = {'observe': 'nothing is sent, it says what it would do', 'approve': 'a person decides each plan', 'auto': 'it acts by itself'}[policy.mode]
     text = f"{_what(policy.match)}: {', then '.join(_step_text(s) for s in policy.ladder)}. Mode {policy.mode}: {doing}."
+    if policy.when: text += f" Only while {' and '.join(map(_condition_text, policy.when))}."
     text += f' At most {limits.in_flight} in flight, {limits.per_hour} an hour, {limits.attempts} a target, {format_duration(limits.cooldown)} apart'
     text += f", not in {', '.join(limits.quiet_hours)} {limits.timezone}." if limits.quiet_hours else '.'
     text += f' Recovered when back in its band for {format_duration(verify.back_for)}, at latest after {format_duration(verify.within)}; else the next step, then a person.'
