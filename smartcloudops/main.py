@@ -239,6 +239,7 @@ def _judge(self, rows: pd.DataFrame, at: pd.Timestamp, tick: Tick) -> None:
     changes = self.tracker.update(at, abnormal, frame=self._recent({a.host for a in abnormal if a.ongoing}), fleet=len(self._hosts()))
     self.notifier.told(changes, at)
     self.going = changes.going
+    self._learn_normal(changes)
     tick.outcomes += self._remediate(at, list(self.going))
     tick.anomalies = [a for a in changes.anomalies if a.ongoing and not a.accepted]
     tick.opened += changes.opened
@@ -252,6 +253,13 @@ def _recent(self, hosts: set[str], hours: float = 1.) -> pd.DataFrame | None:
     return None if last is None else per_second(self.history.read(host=sorted(hosts), start=last - pd.Timedelta(hours=hours)))
 
 # %% ../nbs/main.ipynb #f7ea4bc8
+@patch_to(Loop)
+def _learn_normal(self, changes) -> None:
+    "What a human just called normal, and still goes on, the detector takes as known; it is heard once, when it is said."
+    from smartcloudops.detection.anomalies import is_inside
+    for a in changes.anomalies:
+        if a.series in changes.normal and a.accepted and a.ongoing and a.origin == 'stream' and not is_inside(a): self.detector.accept(a.series)
+
 @patch_to(Loop)
 def _hosts(self) -> frozenset[str]:
     "The hosts whose series the detector has met; read anew only when there are more of them."

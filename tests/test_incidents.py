@@ -200,6 +200,22 @@ def test_a_tick_says_what_is_open_and_what_was_accepted(engine):
     assert tracker.update(after(90000), []).going == ()                     # the silent alertmanager's, closed
 
 
+def test_a_new_word_is_heard_once(engine):
+    tracker = IncidentTracker(engine)
+    [i] = tracker.update(after(700), [learned()]).opened
+    give_feedback(engine, i.id, 'normal', after(701))
+    assert [tracker.update(after(t), [learned(lasts=t)]).normal for t in (705, 710)] == [{learned().series}, set()]
+    assert IncidentTracker(engine).update(after(715), []).normal == set()                   # said before it began
+
+
+def test_what_goes_on_at_the_same_time_on_one_host_is_one_incident(engine):
+    "An odd series of web-7 five minutes before the whole fleet is struck opens no second incident, and the suspected host is told."
+    early = learned('web-7', 'load1', start=0, lasts=900)
+    struck = [learned(f'web-{n}', 'requests_per_second', start=300, lasts=600, observed=97., expected=10., lower=5., upper=15.) for n in range(20)]
+    [i] = IncidentTracker(engine).update(after(900), [early, *struck]).opened
+    assert len(i.hosts) == 20 and i.title.startswith(f'{i.host}: ')
+
+
 def test_titles_say_kind_spread_and_fleet(engine):
     struck = [learned(f'web-{n}', 'cpu_utilization_percent', observed=97., lower=20., upper=45., expected=30.) for n in range(3)]
     [i] = IncidentTracker(engine).update(after(840), struck, fleet=12).opened

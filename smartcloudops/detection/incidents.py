@@ -59,6 +59,7 @@ class Changes:
     closed: tuple[Incident, ...] = ()
     going: tuple[Incident, ...] = ()     # all that are open after it, other people's too, newest first
     anomalies: tuple[Anomaly, ...] = ()  # those it was given; `accepted` where a human had called them normal
+    normal: frozenset[str] = frozenset() # series called normal since the update before
 
 # %% ../../nbs/detection/03_incidents.ipynb #cfdfd1ef
 incidents = define_table('incidents',
@@ -212,13 +213,15 @@ def _one_group(homes: list[_Group], anomaly: Anomaly, graph: Mapping | None) -> 
 # %% ../../nbs/detection/03_incidents.ipynb #817350d4
 def _grouped(anomalies: list[Anomaly], cfg: IncidentSettings, graph: Mapping | None) -> list[list[Anomaly]]:
     "Anomalies in order of start; each joins all groups that are near in time and place, and so joins them to each other."
-    recent, past = [], []
+    recent, past, busy = [], [], {}                      # busy: host → the group in which it has something that still goes on
     for a in sorted(anomalies, key=lambda a: (a.start, a.host, a.series)):
         late = [g for g in recent if (a.start - g.latest).total_seconds() > cfg.together_seconds]
         if late: past, recent = past + late, [g for g in recent if g not in late]
-        homes = recent if _is_fleet(recent, a.host, cfg) else [g for g in recent if g.near(a)]
+        homes = list(recent) if _is_fleet(recent, a.host, cfg) else [g for g in recent if g.near(a)]
+        if a.ongoing and a.host in busy and busy[a.host] not in homes: homes.append(busy[a.host])
         home = _one_group(homes, a, graph)
-        if homes != [home]: recent = [g for g in recent if g not in homes] + [home]
+        if homes != [home]: past, recent = [g for g in past if g not in homes], [g for g in recent if g not in homes] + [home]
+        busy |= {b.host: home for g in homes if g is not home for b in g.members if b.ongoing} | ({a.host: home} if a.ongoing else {})
     return [sorted(g.members, key=lambda a: a.start) for g in past + recent]
 
 # %% ../../nbs/detection/03_incidents.ipynb #ef887d94
@@ -255,9 +258,10 @@ def title(
     anomalies: list[Anomaly],
     now: pd.Timestamp,
     fleet: int | None = None,     # hosts there are
+    host: str = '',               # the suspected one: of what was learned, its own is told
 ) -> str:
     "The incident's sentence: the leading anomaly, and its spread."
-    lead = anomalies[0]
+    lead = anomalies[0] if _ordered(anomalies[0]) else next((a for a in anomalies if a.ongoing and a.host == host), anomalies[0])
     hosts = {a.host for a in anomalies}
     others = len({a.series for a in anomalies if a.host == lead.host}) - 1
     text = sentence(lead, now)
@@ -501,9 +505,9 @@ def _refresh(tick: _Tick, before: Incident, fresh: list[Anomaly]) -> tuple[Incid
     after = replace(before, anomalies=tuple(found[:MOST]), hosts=_hosts(found, before.host), updated=tick.now)
     holds = _holds(after)
     active = tick.now if holds else _active(tick.engine, before.id)
-    if holds or _holds(before): after = replace(after, title=title(found, tick.now, tick.fleet))
     if not holds and (tick.now - active).total_seconds() >= _quiet_needed(after, tick.cfg): after = replace(after, state='closed', closed=tick.now)
     if len(after.hosts) > len(before.hosts): after = blamed(after, tick.frame, tick.graph)
+    if holds or _holds(before): after = replace(after, title=title(found, tick.now, tick.fleet, after.host))
     if before.severity == 'warn' and severity(found, tick.now, tick.cfg) == 'page' and budget_left(tick.engine, tick.now, tick.cfg)[0] > 0:
         after = replace(after, severity='page')
     _write(tick.engine, after, active, after.severity == 'page')
@@ -528,8 +532,9 @@ def _open(tick: _Tick, group: list[Anomaly], recent: list[Incident]) -> Incident
     if learned and left <= 0: return None
     level = severity(found, tick.now, tick.cfg) if pages > 0 else 'warn'
     new = Incident('', mark, _next_episode(tick.engine, mark), 'open', incident_kind(found[0]), level, tick.now, tick.now, None, found[0].host,
-                   _hosts(found, found[0].host), title(found, tick.now, tick.fleet), '', tuple(found), started=min(a.start for a in found))
-    return _write(tick.engine, blamed(new, tick.frame, tick.graph), tick.now, learned or level == 'page')
+                   _hosts(found, found[0].host), '', '', tuple(found), started=min(a.start for a in found))
+    new = blamed(new, tick.frame, tick.graph)
+    return _write(tick.engine, replace(new, title=title(found, tick.now, tick.fleet, new.host)), tick.now, learned or level == 'page')
 
 # %% ../../nbs/detection/03_incidents.ipynb #00097039
 def _sorted_out(tick: _Tick, anomalies: list[Anomaly], known: list[Incident]) -> tuple[dict[str, list[Anomaly]], list[Anomaly]]:
@@ -560,6 +565,7 @@ class IncidentTracker:
         self.engine = engine
         self.cfg = getattr(settings, 'incidents', settings) or IncidentSettings()
         metadata.create_all(engine)
+        with engine.connect() as c: self._heard = c.execute(sa.select(sa.func.max(feedbacks.c.id))).scalar() or 0     # the last word of a human
 
     def update(self,
                now: pd.Timestamp,
@@ -577,7 +583,10 @@ class IncidentTracker:
         mine, free = _sorted_out(tick, [a for a in marked if not a.accepted], known)
         after = [_refresh(tick, i, mine[i.id]) for i in known]
         made = _open_groups(tick, free)
-        return _changes(known, after, made, [i for i in going if i.external], _forget_external(self.engine, now), marked)
+        changes = _changes(known, after, made, [i for i in going if i.external], _forget_external(self.engine, now), marked)
+        fresh = {series: max(r.id for r in rows) for series, rows in said['normal'].items()}
+        before, self._heard = self._heard, max([self._heard, *fresh.values()])
+        return replace(changes, normal=frozenset(s for s, last in fresh.items() if last > before))
 
 # %% ../../nbs/detection/03_incidents.ipynb #9d5d5653
 def _changes(known: list[Incident], after: list[tuple], made: list[Incident], theirs: list[Incident], forgotten: tuple, marked: list[Anomaly]) -> Changes:
