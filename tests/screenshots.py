@@ -14,6 +14,7 @@ from werkzeug.serving import make_server
 from smartcloudops.core.runtime import FakeClock, use_clock
 from smartcloudops.core.settings import Settings
 from smartcloudops.dashboard import create_app
+from smartcloudops.dashboard.targets import Answer, summary
 from tests.fleet import build
 
 AT = pd.Timestamp('2026-11-22 02:12:40', tz='UTC')
@@ -26,12 +27,13 @@ CHROMIUM = dict(executable_path='/usr/bin/chromium', args=['--no-sandbox', '--di
 
 
 @contextmanager
-def serving(folder: Path, **settings):
-    "The app over `folder` in this process; yields its address."
+def serving(folder: Path, answers: list[Answer] = (), **settings):
+    "The app over `folder` in this process; yields its address. `answers` stand for targets that were asked."
     (folder/'reports').mkdir(exist_ok=True)
     (folder/'targets.json').write_text('{"app": [], "node_exporter": []}')
     chosen = Settings(data_dir=folder, policy_file=folder/'policies.yaml', targets_file=folder/'targets.json', reports_dir=folder/'reports', **settings)
     app = create_app(folder, chosen)
+    if answers: app.extensions['smartcloudops'].targets.report = lambda: summary(answers)
     server = make_server('127.0.0.1', 0, app, threaded=True)
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -39,6 +41,22 @@ def serving(folder: Path, **settings):
     finally:
         app.extensions['smartcloudops'].broadcaster.stop()
         server.shutdown()
+
+
+def answered() -> list[Answer]:
+    "Five targets, one of which is down."
+    up = [Answer(f'{host}:{port}', job, host, True, 200, took) for host, port, job, took in (('web-1', 8000, 'app', .0031), ('web-7', 8000, 'app', .0412), ('web-1', 9100, 'node', .0044), ('db-1', 9100, 'node', .0037))]
+    return [*up, Answer('edge-4:9100', 'node', 'edge-4', False, None, 1.5, 'no connection in time')]
+
+
+def reported(folder: Path) -> None:
+    "Three reports as `smartcloudops report` leaves them."
+    (folder/'reports').mkdir(exist_ok=True)
+    for name, hours, size in (('daily-20261121-060000', 20, 412), ('incident-20261120-224500', 28, 268), ('policy_backtest-20261120-220000', 29, 187)):
+        for suffix in ('html', 'ipynb'):
+            file = folder/'reports'/f'{name}.{suffix}'
+            file.write_text('<h1>report</h1>'.ljust(size * 1000))
+            os.utime(file, (AT.timestamp() - hours * 3600,) * 2)
 
 
 def shoot(browser, address: str, out: Path, name: str, path: str, look: str) -> None:
@@ -63,8 +81,9 @@ def main(out: str = 'docs/screenshots', *names: str) -> None:
     with tempfile.TemporaryDirectory() as temporary, use_clock(FakeClock(AT)), sync_playwright() as p:
         os.chdir(temporary)                                    # so that no path of this machine is in a picture
         night, calm = build('data', AT), build('calm', AT, quiet=True)
+        reported(night)
         browser = p.chromium.launch(**CHROMIUM)
-        with serving(night) as busy, serving(calm) as quiet:
+        with serving(night, answered()) as busy, serving(calm) as quiet:
             wanted = [(n, busy, path) for n, path in PAGES.items()] + [('quiet', quiet, '/')]
             for name, address, path in wanted:
                 for look in LOOKS:

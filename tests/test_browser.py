@@ -70,6 +70,48 @@ def test_every_page_is_accessible_and_quiet(browser, night, look):
         assert all(url.startswith((night, 'data:')) for url in w.asked)
 
 
+def test_the_login_is_accessible_and_lets_one_in(browser, tmp_path):
+    from smartcloudops.dashboard import hash_password
+    folder = build(tmp_path, hosts={'web': 8, 'worker': 13})
+    with serving(folder, dashboard=dict(users={'mara': 'operator:' + hash_password('correct horse')})) as address, Watched(browser, viewport=dict(width=360, height=780)) as w:
+        page = w.page
+        page.goto(address + '/hosts')
+        assert '/login?next=/hosts' in page.url and violations(page) == []
+        page.keyboard.type('mara'); page.keyboard.press('Tab'); page.keyboard.type('wrong'); page.keyboard.press('Enter')
+        expect(page.locator('[role=alert]')).to_contain_text('do not belong together')
+        assert violations(page) == []
+        page.get_by_label('Name').fill('mara'); page.get_by_label('Password').fill('correct horse'); page.keyboard.press('Enter')
+        page.wait_for_url('**/hosts')
+        expect(page.get_by_role('button', name='log out mara')).to_be_visible()
+        assert page.evaluate('document.documentElement.scrollWidth <= innerWidth + 1')
+
+
+def test_without_room_for_a_stream_the_page_polls(browser, tmp_path):
+    import httpx
+    engine = open_state(build(tmp_path, hosts={'web': 8, 'worker': 13})/'smartcloudops.db')
+    with serving(tmp_path, dashboard=dict(streams=1)) as address, httpx.stream('GET', f'{address}/events', timeout=60) as held, Watched(browser) as w:
+        assert 'hello' in next(held.iter_text())
+        page = w.open(address)
+        beat(engine, 'loop', {'interval': 15., 'lag_seconds': 4321.}, now())
+        expect(page.locator('.loop')).to_contain_text('1\u202fh 12', timeout=20_000)
+        expect(page.locator('[data-live] .state')).to_have_attribute('data-s', 'live')
+        assert any('/api/v1/status' in u for u in w.asked)
+
+
+def test_the_age_of_every_host_when_asked_for(browser, night):
+    with Watched(browser) as w:
+        page = w.open(night)
+        cell = page.locator('[data-host="api-1"]')
+        assert cell.locator('small').count() == 0
+        page.get_by_label('age on every host').check()
+        expect(cell.locator('small')).to_have_text(re.compile(r'\d+\u202f(s|min)'))
+        cell.hover()
+        expect(cell).to_have_attribute('title', re.compile(r'api-1: as expected, data \d+\u202f\w+ old'))
+        page.get_by_label('age on every host').uncheck()
+        expect(cell.locator('small')).to_have_count(0)
+        assert w.wrong == []
+
+
 def test_dialogs_are_accessible_too(browser, night):
     with Watched(browser) as w:
         page = w.open(night + '/incidents/6')
@@ -176,6 +218,9 @@ def test_without_javascript_one_can_read_and_decide(browser, tmp_path):
         page.goto(address)
         assert '1 waits for you' in page.locator('h1').inner_text()
         assert page.locator('.small noscript svg, .small svg.spark').count() >= 4 or 'spark' in page.content()
+        for path in PAGES[:-1]:
+            page.goto(address + path)
+            assert page.locator('h1').inner_text().strip() and page.locator('main').inner_text().strip(), path
         page.goto(address + '/hosts/web-7')
         assert 'cpu' in page.locator('.stack').inner_text()
         page.goto(address + '/incidents/6')

@@ -1,5 +1,5 @@
 "What the dashboard says over a data folder, asked through its routes: with a loop, without one, and over folders that are odd."
-import json, subprocess, sys, threading, time
+import json, re, subprocess, sys, threading, time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
@@ -130,8 +130,57 @@ def test_metrics_in_both_formats(client, night):
     assert value('smartcloudops_incidents_open', severity='page') == 2 and value('smartcloudops_host_state', host='web-7', state='abnormal') == 1
     assert value('smartcloudops_actions', operation='service_restart', state='awaiting_approval') == 1 and value('smartcloudops_switch_on') == 1
     assert value('smartcloudops_history_samples') > 10_000 and value('smartcloudops_anomaly_score_max', host='web-7') > .8
+    assert value('smartcloudops_anomaly_score_max', host='web-1') == .12                        # of the newest scores, though nothing is open there
+    assert value('smartcloudops_aws_cost_month_dollars') == 14.2 and value('smartcloudops_aws_metrics_requested') == 210_000 and value('smartcloudops_aws_requests', call='GetMetricData') == 420
+    step = dict(policy='api-latency', step='1', operation='service_restart')
+    assert value('smartcloudops_remediation_sent', **step) == 1 and value('smartcloudops_remediation_success_ratio', **step) == 1 and value('smartcloudops_remediation_recovery_seconds', **step) == 240 and value('smartcloudops_remediation_false', **step) == 0
+    buckets = {s.labels['le']: s.value for s in families['smartcloudops_tick_seconds'].samples if s.name.endswith('_bucket')}
+    assert buckets == {'0.1': 3, '0.25': 5680, '0.5': 5755, '1': 5760, '+Inf': 5760}
+    assert all(f.documentation.endswith('.') for name, f in families.items()), 'every family says what it is'
     open_text = client.get('/metrics', headers={'Accept': 'application/openmetrics-text; version=1.0.0'})
     assert open_text.mimetype == 'application/openmetrics-text' and list(parse_openmetrics(open_text.text))
+
+
+def test_the_loop_s_heartbeat_holds_what_the_metrics_tell(tmp_path):
+    from smartcloudops.main import Loop
+    loop = Loop(Settings(data_dir=tmp_path, source='synthetic'))
+    spent = iter((.5, .75))
+    loop.source.status = lambda: dict(usd=next(spent), usd_per_month=9.5, asked=50, calls={'GetMetricData': 2})
+    loop.tick(); loop.tick(); loop.close()
+    told = lambda: {f.name: f for f in text_string_to_metric_families(create_app(tmp_path, Settings(data_dir=tmp_path)).test_client().get('/metrics').text)}
+    assert {s.labels['host'] for s in told()['smartcloudops_anomaly_score_max'].samples if s.value > 0} == {'web-1', 'web-2', 'web-3'}
+    assert next(s.value for s in told()['smartcloudops_tick_seconds'].samples if s.name.endswith('_count')) == 2
+    again = Loop(Settings(data_dir=tmp_path, source='synthetic'))                                # a new process counts its dollars from zero, the month goes on
+    again.source.status = lambda: dict(usd=.25)
+    again.tick(); again.close()
+    assert told()['smartcloudops_aws_cost_month_dollars'].samples[0].value == 1.
+
+
+def test_policies_say_what_they_would_have_done(client):
+    page = client.get('/policies', headers=HTML).text.replace('\u202f', ' ')
+    assert '28 d of history: it speaks about 6 of 31 incidents, would have acted 4 times, 3 ended soon after, 0 on what people called normal. Held back by cooldown 2.' in page.replace('<span class="nb">', '').replace('</span>', '')
+    assert page.count('the policy was changed since') == 1 and page.count('Not backtested yet') == 2 and 'smartcloudops backtest --policy' in page
+    tested = {p['name']: p['backtest'] for p in client.get('/api/v1/policies').get_json()['items']}
+    assert tested['worker-memory']['changed'] and not tested['web-cpu-worker']['changed'] and tested['host-silent'] is None and tested['api-latency']['at'].endswith('Z')
+
+
+def test_the_loop_in_one_line(client):
+    page = client.get('/', headers=HTML).text
+    line = ' '.join(re.sub(r'<[^>]+>', ' ', page.split('aria-label="Loop health"')[1].split('</section>')[0]).split())
+    for part in ('switch on', 'breaker closed', 'in flight 1 of 1', 'pages 6 of 7 this week', 'AWS cost $14.20 this month'): assert part in line, (part, line)
+
+
+def test_an_open_page_is_sent_only_what_changed(client):
+    page = client.get('/', headers=HTML).text
+    version, mark = re.search(r'data-version="(\w+)"', page)[1], re.search(r'id="now-fleet"[^>]*data-mark="(\w+)"', page)[1]
+    everything, ages = (client.get('/', query_string=dict(part='live', fleet=known), headers=HTML).text for known in ('', mark))
+    assert everything.count('data-host=') == 124 and ages.count('data-host=') == 0 and len(ages) < len(everything) / 2
+    assert len(re.search(r'data-seen="([\d ]+)"', ages)[1].split()) == 125                      # the newest time, and how far behind it each host is
+    stream = client.get('/events')
+    parts = stream.iter_encoded()
+    next(parts)
+    assert f'"version":"{version}"'.encode() in next(parts)                                     # so a page just opened does not fetch itself again
+    stream.close()
 
 
 def test_targets_are_asked_at_once_and_remembered(tmp_path):
@@ -183,14 +232,32 @@ def test_an_incident_tells_its_story_and_can_be_taken_along(client):
     for part in ('first sign', 'detected', 'decided', 'waits for approval', '10 of 11 gates say yes', 'process cpu worker', 'Approve and send'): assert part in page, part
     story = client.get('/api/v1/incidents/6').get_json()
     assert story['state'] == 'waits' and [s['step'] for s in story['timeline']][:3] == ['first sign', 'detected', 'decided'] and len(story['suspects']) == 4
-    notebook = client.get('/incidents/6/export/ipynb').get_json(force=True)
+    notebook = client.get('/incidents/6/export/source').get_json(force=True)
     import nbformat
     nbformat.validate(nbformat.from_dict(notebook))
+    for kind in ('ipynb', 'source', 'alertmanager'): assert f'/incidents/6/export/{kind}"' in page, kind
+    assert 'href="http://localhost/incidents/6" data-copy' in page and client.get('/incidents/6/export/pdf').status_code == 404
     alert = client.get('/incidents/6/export/alertmanager').get_json()[0]
     assert alert['labels']['host'] == 'web-7' and alert['startsAt'].endswith('Z')
     closed = client.get('/incidents/1', headers=HTML).text
     assert 'Recovered, by fresh samples' in closed and 'Before and after' in closed
     assert client.get('/incidents/999').status_code == 404 and client.get('/incidents/..%2F6').status_code == 404
+
+
+def test_an_incident_leaves_as_an_executed_notebook(night, tmp_path, monkeypatch):
+    "By the report, in a program of its own; without papermill that is said, and how to get it."
+    import importlib.util, shutil
+    folder = tmp_path/'copy'
+    shutil.copytree(night, folder)
+    client = create_app(folder, configured(folder)).test_client()
+    answer = client.get('/incidents/6/export/ipynb')
+    assert answer.status_code == 200 and 'incident-6.ipynb' in answer.headers['Content-Disposition'], answer.text[:500]
+    cells = answer.get_json(force=True)['cells']
+    assert 'web-7' in json.dumps(cells) and any('image/png' in json.dumps(c.get('outputs', ())) for c in cells)
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda name, *a: None if name == 'papermill' else found(name, *a))
+    answer = client.get('/incidents/1/export/ipynb')
+    assert answer.status_code == 501 and 'smartcloudops[reports]' in answer.get_json()['error']['message']
 
 
 def test_alerts_of_an_alertmanager_become_incidents(tmp_path):

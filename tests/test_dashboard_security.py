@@ -67,9 +67,12 @@ def test_every_route_by_every_role(guarded):
     bearer = lambda token: {'Authorization': f'Bearer {token}', 'Accept': 'application/json'}
     client = guarded.test_client()
     for endpoint, path in routes(guarded, {'GET'}):
-        if endpoint in ('events', 'series', 'report'): continue
         assert (client.get(path).status_code == 401) == (endpoint not in PUBLIC), path
-        for token in ('tok-view', 'tok-op'): assert client.get(path, headers=bearer(token)).status_code in (200, 302, 400, 404), (path, token)
+        if endpoint == 'incident_export': path = path.replace('ipynb', 'source')                  # an executed one takes seconds
+        for token in ('tok-view', 'tok-op'):
+            answer = client.get(path, headers=bearer(token))
+            assert answer.status_code in (200, 302, 400, 404), (path, token)
+            answer.close()
     for endpoint, path in routes(guarded, {'POST'}):
         if endpoint in ('login', 'logout'): continue
         assert client.post(path).status_code == 401, path

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FLYING', 'STANDING', 'Act', 'act', 'actions', 'reader', 'silences', 'Silenced', 'silenced_hosts', 'Switched',
-           'switch', 'breakers', 'policies', 'policy_rows', 'explain', 'describe_seconds', 'speaks_about', 'record',
+           'switch', 'breakers', 'policies', 'policy_rows', 'policy_row', 'backtested', 'speaks_about', 'record',
            'writer', 'number_of', 'done', 'dry_run', 'dry_sentence', 'approve', 'deny', 'cancel', 'add_silence',
            'end_silence', 'feedback', 'turn_switch', 'grant_mode', 'close_breaker']
 
@@ -17,7 +17,7 @@ import pandas as pd
 import sqlalchemy as sa
 
 from ..core.runtime import RemediationError, SmartCloudOpsError, now
-from ..core.series import describe
+from ..core.series import describe, format_duration
 from ..core.state import from_us, to_us
 from .stores import Stores
 
@@ -128,42 +128,54 @@ def breakers(stores: Stores, acts: list[Act]) -> list[str]:
 
 # %% ../../nbs/dashboard/10_acts.ipynb #238331ad
 def policies(stores: Stores):
-    "The policy file; an empty one when there is none."
+    "The policy file, read again when it changed; an empty one when there is none."
     from smartcloudops.remediation import policy
     path = stores.settings.file('policy_file')
-    return policy.load_policies(path) if path.exists() else policy.Policies()
+    return stores.kept(lambda: policy.load_policies(path), path) if path.exists() else policy.Policies()
 
 def policy_rows(stores: Stores) -> list[dict]:
     "Policies as the page tells them."
     engine, found = stores.engine(), policies(stores)
     modes = reader(engine).modes(found.policies) if engine is not None else {}
-    acts, promoted, broken = actions(stores), _promoted(engine, found), breakers(stores, [])
-    tally = lambda name: Counter(a.state for a in acts if a.policy == name)
-    return [dict(name=p.name, mode=modes.get(p.name, p.mode), written=p.mode, when=speaks_about(p.match), steps=[s.do for s in p.ladder], runbook=p.runbook, done=dict(tally(p.name)), record=record(tally(p.name)), proposal=promoted.get(p.name), broken=p.name in broken, text=explain(p),
-                 limits=f'{p.limits.in_flight} in flight, {p.limits.per_hour} an hour, {describe_seconds(p.limits.cooldown)} cooldown, breaker at {p.limits.failures} failures') for p in found.policies]
+    tally: dict[str, Counter] = {}
+    for a in actions(stores): tally.setdefault(a.policy, Counter())[a.state] += 1
+    promoted, tested, broken = _promoted(engine, found), _tested(engine), breakers(stores, [])
+    return [dict(policy_row(p, tally.get(p.name, Counter())), mode=modes.get(p.name, p.mode), proposal=promoted.get(p.name), broken=p.name in broken, backtest=backtested(tested.get(p.name), p.hash)) for p in found.policies]
+
+def policy_row(p, tally: Counter) -> dict:
+    "One policy as it is written, and what it has done."
+    from smartcloudops.remediation.policy import explain_policy
+    return dict(name=p.name, written=p.mode, when=speaks_about(p.match), steps=[s.do for s in p.ladder], runbook=p.runbook, done=dict(tally), record=record(tally), text=explain_policy(p),
+                limits=f'{p.limits.in_flight} in flight, {p.limits.per_hour} an hour, {format_duration(p.limits.cooldown)} cooldown, breaker at {p.limits.failures} failures')
 
 def _promoted(engine, found) -> dict[str, dict]:
     from smartcloudops.remediation.operators import proposals
     return {p['policy']: p for p in proposals(engine, found)} if engine is not None else {}
 
-def explain(policy) -> str:
-    "What a policy does, in plain words."
-    from smartcloudops.remediation.policy import explain_policy
-    return explain_policy(policy)
+def _tested(engine) -> dict[str, dict]:
+    from smartcloudops.remediation import last_backtests
+    return last_backtests(engine) if engine is not None else {}
 
 # %% ../../nbs/dashboard/10_acts.ipynb #939edac7
-def describe_seconds(seconds: float) -> str:
-    "A duration in words."
-    from smartcloudops.core.series import format_duration
-    return format_duration(seconds)
+def backtested(kept: dict | None,      # of remediation's last_backtests
+               policy_hash: str,       # of the policy as it is written now
+              ) -> dict | None:        # sentence, at, data, changed; None when there was none
+    "A policy's last backtest in words."
+    if kept is None: return None
+    times, own = lambda n: f"{n:,} time{'s' * (n != 1)}", kept['covered']
+    acted = f"would have acted {times(kept['acted'])}" + (f", {kept['recovered']:,} ended soon after" if kept['acted'] else '') + (f", {kept['false_actions']:,} on what people called normal" if kept['acted'] else '')
+    refused = ', '.join(f'{gate} {n:,}' for gate, n in sorted(kept['refused'].items(), key=lambda r: -r[1]))
+    told = f"{format_duration(kept['weeks'] * 7 * 86400)} of {'history' if kept['data'] == 'history' else kept['data'].rsplit('/', 1)[-1]}: it speaks about {own:,} of {kept['incidents']:,} incidents, {acted}." + (f' Held back by {refused}.' if refused else '')
+    return dict(sentence=told, at=kept['at'], data=kept['data'], changed=kept['policy_hash'] != policy_hash, false_actions=kept['false_actions'])
 
+# %% ../../nbs/dashboard/10_acts.ipynb #5005fbdd
 def speaks_about(match) -> str:
     "'cpu of web-* is abnormal for 5 min'."
     what = ' or '.join(describe(m).short for m in match.metric) or 'anything'
     where = f" of {' or '.join(match.host)}" if match.host else ''
     labels = ''.join(f' {k} {v}' for k, v in match.labels.items())
     kinds = f" ({' or '.join(match.kind)})" if match.kind else ''
-    return f'{what}{labels}{where} is abnormal{kinds}' + (f' for {describe_seconds(match.lasting)}' if match.lasting else '')
+    return f'{what}{labels}{where} is abnormal{kinds}' + (f' for {format_duration(match.lasting)}' if match.lasting else '')
 
 def record(tally: Counter) -> str:
     "'4 times acted, 3 recovered, 1 not; 9 refused'."

@@ -273,7 +273,7 @@ def turn_switch():
 @blueprint.get('/policies')
 def policies():
     "Policies with mode, ladder and record."
-    return listed(acts.policy_rows(site().stores), dict)
+    return listed(acts.policy_rows(site().stores), pages.policy_json)
 
 @blueprint.post('/policies/<name>/mode')
 def mode(name: str):

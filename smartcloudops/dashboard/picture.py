@@ -6,10 +6,11 @@
 __all__ = ['Item', 'Picture', 'fleet_sentence', 'strip', 'paint', 'Pictures', 'told']
 
 # %% ../../nbs/dashboard/09_picture.ipynb #76d758e0
-import re, threading, time
+import re, threading, time, zlib
 from collections import Counter
 from dataclasses import dataclass, replace
 from functools import cached_property
+from types import SimpleNamespace
 
 import pandas as pd
 from markupsafe import Markup
@@ -17,8 +18,8 @@ from markupsafe import Markup
 from ..core.runtime import now
 from ..core.series import format_duration, format_value
 from .acts import Act, actions, breakers, silenced_hosts, switch
-from .stores import Stores, attempt, health, heartbeat
-from .views import WORDS, Case, Host, back_again, case, draw, fleet, grid, most_urgent, reading
+from .stores import Stores, attempt, health, heartbeat, trace
+from .views import WORDS, Case, Host, back_again, case, draw, fleet, grid, most_urgent, reading, seen_behind
 
 # %% ../../nbs/dashboard/09_picture.ipynb #4d79c946
 @dataclass(frozen=True)
@@ -49,9 +50,20 @@ class Picture:
     fresh: pd.DataFrame | None = None # monitoring's freshness, one row a series
 
     @cached_property
-    def names(self) -> dict[str, list[str]]: "Stored series by host."; return {} if self.fresh is None or not len(self.fresh) else self.fresh.groupby('host')['series'].agg(list).to_dict()
+    def names(self) -> dict[str, list[str]]:
+        "Stored series by host."
+        found: dict[str, list[str]] = {}
+        for host, name in zip(self._column('host'), self._column('series')): found.setdefault(host, []).append(name)
+        return found
+    def _column(self, name: str) -> list: return [] if self.fresh is None or not len(self.fresh) else self.fresh[name].tolist()
     @cached_property
-    def known(self) -> set[str]: "All stored series."; return {s for names in self.names.values() for s in names}
+    def known(self) -> set[str]: "All stored series."; return set(self._column('series'))
+    @cached_property
+    def version(self) -> str: "Short text that is another for another picture."; return f'{zlib.crc32(repr(self.key).encode()):08x}'
+    @cached_property
+    def mark(self) -> str: "The same as long as no host comes, goes or changes its state."; return f'{zlib.crc32(repr([(h.name, h.state) for h in self.hosts]).encode()):08x}'
+    @cached_property
+    def seen(self) -> str: "How far behind each cell of the grid is."; return seen_behind(self.hosts)
     @cached_property
     def oldest(self) -> dict[str, float]: "Age in seconds of each host's oldest series, when the picture was made."; return {} if self.fresh is None or not len(self.fresh) else self.fresh.groupby('host')['age_seconds'].max().to_dict()
     @cached_property
@@ -79,8 +91,8 @@ def fleet_sentence(picture: Picture) -> str:
 Picture.fleet_sentence = property(fleet_sentence)
 
 # %% ../../nbs/dashboard/09_picture.ipynb #30f2a748
-def strip(beat, reason: str, switched, breaker: list[str], flying: int, most: int) -> tuple[Item, ...]:
-    "The loop in one line: last tick, lag, switch, breaker, actions in flight."
+def strip(beat, reason: str, switched, breaker: list[str], flying: int, most: int, pages: tuple[int, int] | None = None) -> tuple[Item, ...]:
+    "The loop in one line: last tick, lag, switch, breaker, actions in flight, pages of this week, cost."
     detail = beat.detail if beat else {}
     every = detail.get('interval')
     items = [Item('last tick', 'never' if beat is None else '', f'every {format_value(every, "seconds")}' if every else '', beat.at if beat else None, bool(reason))]
@@ -90,10 +102,16 @@ def strip(beat, reason: str, switched, breaker: list[str], flying: int, most: in
     if switched is not None: items.append(Item('switch', 'on' if switched.on else 'off', _brief(switched.note), bad=not switched.readable))
     items.append(Item('breaker', 'open' if breaker else 'closed', ', '.join(breaker), bad=bool(breaker)))
     items.append(Item('in flight', f'{flying} of {most}', 'actions'))
+    if pages is not None: items.append(Item('pages', f'{pages[0]} of {pages[1]}', 'this week', bad=pages[0] >= pages[1]))
+    return (*items, *_cost(detail))
+
+def _cost(detail: dict) -> tuple[Item, ...]:
+    "What AWS is asked to be paid; bad when the rate goes beyond the budget."
     status = detail.get('status') or {}
-    cost, per = detail.get('aws_cost', status.get('usd_per_month')), 'this month' if 'aws_cost' in detail else 'a month at this rate'
-    if cost is not None: items.append(Item('AWS cost', f'${cost:,.2f}', per))
-    return tuple(items)
+    if 'aws_cost' not in detail: return ()
+    rate, budget = status.get('usd_per_month'), status.get('budget_usd')
+    beyond = bool(budget and rate and rate > budget)
+    return (Item('AWS cost', f"${detail['aws_cost']:,.2f}", f'this month, heading for ${rate:,.2f} of ${budget:,.2f}' if beyond else 'this month', bad=beyond),)
 
 def _brief(note: str) -> str:
     "The first few words of a note: the line has to fit a phone."
@@ -113,7 +131,7 @@ def paint(stores: Stores, key: tuple, loop: bool | None, link, icons: str) -> Pi
     hosts = fleet(fresh, standing, verifying, quiet)
     if beat is not None and beat.detail.get('problem'): trouble.append(f"the last tick: {beat.detail['problem']}")
     reason = health(beat, at, loop)
-    items = attempt(lambda: strip(beat, reason, switch(stores), breakers(stores, acts), sum(a.flying for a in acts), stores.settings.remediation.in_flight), (), 'the switch', trouble)
+    items = attempt(lambda: strip(beat, reason, switch(stores), breakers(stores, acts), sum(a.flying for a in acts), stores.settings.remediation.in_flight, _pages(stores, at)), (), 'the switch', trouble)
     closed = sorted((c for i, c in cases if i.state == 'closed'), key=lambda c: c.closed, reverse=True)
     open_ = _with_sparks(stores, most_urgent([c for i, c in cases if i.state == 'open']), at, trouble)
     return Picture(key, at, beat, reason, tuple(hosts), len(fresh), tuple(open_), tuple(closed), tuple(acts), items, tuple(trouble), grid(hosts, link, icons), fresh)
@@ -128,10 +146,18 @@ def _cases(stores: Stores, acts: list[Act], at: pd.Timestamp) -> list[tuple]:
     for a in acts: own.setdefault(a.incident, []).append(a)
     return [(i, case(i, own.get(i.id, []))) for i in found.values()]
 
+def _pages(stores: Stores, at: pd.Timestamp) -> tuple[int, int] | None:
+    "Pages of the last seven days and how many there may be; None while nothing was stored."
+    from smartcloudops.detection.incidents import budget_left
+    engine, most = stores.engine(), stores.settings.incidents.pages_per_week
+    return (most - budget_left(engine, at, stores.settings.incidents)[0], most) if engine is not None else None
+
 def _fresh(stores: Stores, at: pd.Timestamp) -> pd.DataFrame:
     from smartcloudops.monitoring.latest import freshness
     history = stores.history()
-    return freshness(history, at) if history is not None else pd.DataFrame()
+    if history is None: return pd.DataFrame()
+    newest = stores.kept(history.latest, *_files(stores)[2:])      # a heartbeat or an approval does not change what was measured
+    return freshness(SimpleNamespace(latest=lambda: newest), at)
 
 # %% ../../nbs/dashboard/09_picture.ipynb #4f6182b5
 def _with_sparks(stores: Stores, cases: list[Case], at: pd.Timestamp, trouble: list[str], most: int = 8) -> list[Case]:
@@ -155,7 +181,7 @@ class Pictures:
 
     def key(self) -> tuple:
         "What changes when anything on disk does, and at least every 15 s, because ages do."
-        return (*map(_trace, _files(self.stores)), int(now().timestamp() // 15))
+        return (*map(trace, _files(self.stores)), int(now().timestamp() // 15))
 
     def current(self, force: bool = False) -> Picture:
         "The picture as of now; one that takes long to make may be some seconds old."
@@ -190,10 +216,6 @@ class Pictures:
 def _files(stores: Stores) -> list:
     return [stores.data_dir/name for name in ('smartcloudops.db', 'smartcloudops.db-wal', 'history.db', 'history.db-wal')]
 
-def _trace(path) -> tuple | None:
-    try: s = path.stat(); return s.st_mtime_ns, s.st_size
-    except OSError: return None
-
 def told(picture: Picture) -> dict:
     "What the event stream says: enough for the tab's title, the rest is fetched."
-    return dict(at=picture.beat.at.timestamp() if picture.beat else None, reason=picture.reason, open=len(picture.open), waits=picture.waits, hosts=len(picture.hosts))
+    return dict(version=picture.version, at=picture.beat.at.timestamp() if picture.beat else None, reason=picture.reason, open=len(picture.open), waits=picture.waits, hosts=len(picture.hosts))

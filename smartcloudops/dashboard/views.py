@@ -4,15 +4,18 @@
 
 # %% auto #0
 __all__ = ['WORDS', 'SHAPES', 'STANDING', 'URGENCY', 'TELLING', 'clocktime', 'utc', 'iso', 'since', 'until', 'sentence',
-           'sentence_html', 'Host', 'split_name', 'fleet', 'scores', 'grid', 'Case', 'state_of', 'doing', 'case',
-           'cause', 'back_again', 'most_urgent', 'telling', 'Reading', 'reading', 'draw']
+           'sentence_html', 'Host', 'split_name', 'fleet', 'by_host', 'scores', 'grid', 'by_role', 'seen_behind',
+           'Case', 'state_of', 'doing', 'case', 'cause', 'back_again', 'most_urgent', 'telling', 'Reading', 'reading',
+           'draw']
 
 # %% ../../nbs/dashboard/01_views.ipynb #0883f04c
 import re
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import timezone
+from functools import lru_cache
 
+import numpy as np
 import pandas as pd
 from markupsafe import Markup, escape
 
@@ -83,6 +86,7 @@ class Host:
     @property
     def age(self) -> float: "Seconds since its newest sample."; return (now() - self.last).total_seconds() if self.last is not None else float('inf')
 
+@lru_cache(10_000)
 def split_name(name: str) -> tuple[str, str]:
     "('web', '7') of web-7; an instance id or a name without a number stands whole."
     m = re.fullmatch(r'(.*?[A-Za-z])[-_.]?(\d{1,6})', name)
@@ -96,12 +100,20 @@ def fleet(fresh: pd.DataFrame,           # monitoring.latest.freshness: host, la
          ) -> list[Host]:                # by role and number
     "Every host with its state."
     if not len(fresh): return []
-    by_host = fresh.groupby('host', sort=False).agg(last=('last', 'max'), late=('late', 'all'), interval=('interval_seconds', 'min'), series=('last', 'size'))
     at = {host: i.id for i in reversed(incidents) for host in (i.hosts or (i.host,))}
     state = lambda host, late: ('silenced' if host in silenced else 'verifying' if host in verifying else 'abnormal' if host in at else 'late' if late else 'ok')
     worst = scores(incidents)
-    found = [Host(r.Index, state(r.Index, r.late), r.last, r.interval, int(r.series), worst.get(r.Index, 0.), at.get(r.Index)) for r in by_host.itertuples() if r.Index]
+    found = [Host(name, state(name, late), last, interval, count, worst.get(name, 0.), at.get(name)) for name, last, late, interval, count in by_host(fresh) if name]
     return sorted(found, key=lambda h: (h.role == '', h.role, int(h.number) if h.number.isdigit() else 0, h.name))
+
+def by_host(fresh: pd.DataFrame) -> list[tuple]:
+    "Name, newest sample, whether all series are late, shortest interval and number of series of each host."
+    codes, names = pd.factorize(fresh['host'].fillna(''))
+    order = np.argsort(codes, kind='stable')          # 50,000 series of 1,000 hosts: pandas' groupby takes ten times as long
+    starts = np.flatnonzero(np.diff(codes[order], prepend=-1))
+    reduced = lambda values, how: how.reduceat(np.asarray(values)[order], starts)
+    last = pd.to_datetime(reduced(pd.DatetimeIndex(fresh['last']).as_unit('us').asi8, np.maximum), unit='us', utc=True)
+    return list(zip(names, last, reduced(fresh['late'], np.logical_and).tolist(), reduced(fresh['interval_seconds'], np.fmin).tolist(), np.diff(starts, append=len(codes)).tolist()))
 
 # %% ../../nbs/dashboard/01_views.ipynb #844ef05a
 def scores(incidents: list) -> dict[str, float]:
@@ -116,25 +128,36 @@ def grid(hosts: list[Host],
          icons: str,          # address of icons.svg
         ) -> Markup:
     "The fleet as rows of cells, one row a role; hosts of their own kind together at the end."
-    roles: dict[str, list[Host]] = {}
-    sizes = Counter(h.role for h in hosts)
-    for h in hosts: roles.setdefault(h.role if sizes[h.role] > 1 else '', []).append(h)
-    rows = [_row(role, members, link, icons) for role, members in sorted(roles.items(), key=lambda r: (r[0] == '', r[0]))]
-    return Markup('').join(rows)
+    at = now()
+    return Markup('').join(_row(role, members, link, icons, at) for role, members in by_role(hosts))
 
-def _row(role: str, members: list[Host], link, icons: str) -> Markup:
-    cells = Markup('').join(_cell(h, role, link, icons) for h in members)
+def by_role(hosts: list[Host]) -> list[tuple[str, list[Host]]]:
+    "Hosts by what comes before their number; those of their own kind under '' at the end."
+    roles, sizes = {}, Counter(h.role for h in hosts)
+    for h in hosts: roles.setdefault(h.role if sizes[h.role] > 1 else '', []).append(h)
+    return sorted(roles.items(), key=lambda r: (r[0] == '', r[0]))
+
+def _row(role: str, members: list[Host], link, icons: str, at: pd.Timestamp) -> Markup:
+    cells = Markup(''.join(_cell(h, role, link, icons, at) for h in members))
     quiet = all(h.state == 'ok' for h in members)
     rest = Markup('<li class="rest" aria-hidden="true">{}</li>').format('all as expected' if quiet else f"{sum(h.state == 'ok' for h in members)} as expected")
     return Markup('<div class="role{}"><h3>{} <span class="quiet">{}</span></h3><ul>{}{}</ul></div>').format(
         '' if role else ' whole', role or 'hosts', len(members), cells, rest)
 
-def _cell(h: Host, role: str, link, icons: str) -> Markup:
-    name, word, age = escape(h.name), WORDS[h.state], format_duration(h.age)
-    number = escape(h.number) if role else name
-    mark = '' if h.state == 'ok' else f'<svg class="i" aria-hidden="true" viewBox="0 0 12 12"><use href="{escape(icons)}#{SHAPES[h.state]}"/></svg>'
-    return Markup(f'<li><a href="{escape(link(h.name))}" data-host="{name}" data-s="{h.state}" title="{name}: {word}, data {age} old"><span class="sr">{name[:len(name) - len(number)]}</span>{number}'
-                  f'<span class="sr">, {word}, data</span>{mark}<small data-since="{h.last.timestamp():.1f}">{age}</small><span class="sr"> old</span></a></li>')
+def _cell(h: Host, role: str, link, icons: str, at: pd.Timestamp) -> str:
+    "One host, escaped; one that is as expected is as short as can be, its age comes when it is asked for."
+    name, word, seen = str(escape(h.name)), WORDS[h.state], h.last.timestamp()
+    number, age = str(escape(h.number)) if role else name, format_duration(at.timestamp() - seen)
+    before = f'<span class="sr">{name[:len(name) - len(number)]}</span>' if len(name) > len(number) else ''
+    begin = f'<li><a href="{escape(link(h.name))}" data-host="{name}" data-s="{h.state}" data-t="{seen:.0f}" title="{name}: {word}, data {age} old">{before}{number}'
+    if h.state == 'ok': return begin + '</a></li>'
+    return f'{begin}<span class="sr">, {word}, data</span><svg class="i" aria-hidden="true" viewBox="0 0 12 12"><use href="{escape(icons)}#{SHAPES[h.state]}"/></svg><small data-since="{seen:.1f}">{age}</small><span class="sr"> old</span></a></li>'
+
+def seen_behind(hosts: list[Host]) -> str:
+    "When each cell of the grid was last heard of, in its order: the newest time, then how many seconds each is behind it."
+    seen = [h.last.timestamp() for _, members in by_role(hosts) for h in members]
+    newest = max(seen, default=0.)
+    return ' '.join([f'{newest:.0f}', *(f'{newest - s:.0f}' for s in seen)])
 
 # %% ../../nbs/dashboard/01_views.ipynb #b440fdc0
 @dataclass(frozen=True)

@@ -18,11 +18,12 @@ from flask_wtf.csrf import CSRFError, CSRFProtect
 from werkzeug.exceptions import HTTPException
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from ..core.runtime import ConfigError, SmartCloudOpsError, now
+from ..core.runtime import ConfigError, MissingExtraError, SmartCloudOpsError, now
 from ..core.settings import Settings, load_settings
 from . import views
 from .access import Access, Refused, check_bind, guard, harden, safe_next, secret_key, wants_html
-from .exposition import case_families, history_families, host_families, loop_families, metrics_text
+from .exposition import acted_families, case_families, history_families, host_families, loop_families, metrics_text
+from .export import Exports
 from .live import Broadcaster, StreamsFull
 from .picture import Pictures
 from .stores import Stores, health, heartbeat
@@ -40,6 +41,7 @@ class Site:
     broadcaster: Broadcaster
     targets: Targets
     access: Access
+    exports: Exports
     loop: bool | None        # whether a loop is expected to live; None: when one ever beat
 
 def site() -> Site:
@@ -52,7 +54,7 @@ def make_site(settings: Settings, data_dir: Path, loop: bool | None) -> Site:
     pictures = Pictures(stores, loop, lambda name: f'hosts/{quote(name, safe="")}', lambda: 'static/icons.svg')
     broadcaster = Broadcaster(pictures.look, most=settings.dashboard.streams)
     pictures.watched = lambda: broadcaster.thread is not None
-    return Site(settings, stores, pictures, broadcaster, Targets(_targets_file(settings)), Access(settings), loop)
+    return Site(settings, stores, pictures, broadcaster, Targets(_targets_file(settings)), Access(settings), Exports(data_dir), loop)
 
 def _targets_file(settings: Settings) -> Path:
     try: return settings.file('targets_file')
@@ -127,7 +129,7 @@ def metrics():
     "The loop's and the fleet's figures for Prometheus."
     here = site()
     picture = here.pictures.current()
-    families = [*loop_families(picture), *host_families(picture), *case_families(picture, _totals(here.stores)), *history_families(picture, here.stores.data_dir)]
+    families = [*loop_families(picture), *host_families(picture), *case_families(picture, _totals(here.stores)), *acted_families(_figures(here.stores)), *history_families(picture, here.stores.data_dir)]
     body, kind = metrics_text(families, request.headers.get('Accept', ''))
     return Response(body, content_type=kind)
 
@@ -138,6 +140,14 @@ def events():
     return Response(stream, mimetype='text/event-stream', headers={'Cache-Control': 'no-store', 'X-Accel-Buffering': 'no'})
 
 # %% ../../nbs/dashboard/00_web.ipynb #0f789512
+def _figures(stores: Stores):
+    "How remediation has done, read again when the state changed."
+    import pandas as pd
+    from smartcloudops.remediation.operators import figures
+    engine = stores.engine()
+    if engine is None: return pd.DataFrame()
+    return stores.kept(lambda: figures(engine), stores.state_path, Path(f'{stores.state_path}-wal'))
+
 def _totals(stores: Stores) -> dict[str, int]:
     import sqlalchemy as sa
     from smartcloudops.detection.incidents import incidents
@@ -159,7 +169,7 @@ def errors(app: Flask) -> None:
     def http(e): return problem(e.code or 500, e.description or e.name, headers={k: v for k, v in e.get_headers() if k == 'Allow'})
 
     @app.errorhandler(SmartCloudOpsError)
-    def ours(e): return problem(409 if request.method not in ('GET', 'HEAD') else 503, str(e))
+    def ours(e): return problem(501, str(e)) if isinstance(e, MissingExtraError) else problem(409 if request.method not in ('GET', 'HEAD') else 503, str(e))
 
     @app.errorhandler(Exception)
     def unexpected(e):
@@ -169,7 +179,7 @@ def errors(app: Flask) -> None:
 
 # %% ../../nbs/dashboard/00_web.ipynb #4d0ede3c
 CODES = {400: 'bad_request', 401: 'unauthorized', 403: 'forbidden', 404: 'not_found', 405: 'method_not_allowed', 409: 'conflict', 413: 'too_large',
-         415: 'unsupported_type', 422: 'invalid', 429: 'too_many', 500: 'internal', 503: 'unavailable'}
+         415: 'unsupported_type', 422: 'invalid', 429: 'too_many', 500: 'internal', 501: 'not_installed', 503: 'unavailable'}
 
 def problem(status: int, message: str, headers: dict | None = None):
     "An error, as a page for people and in the API's one shape for programs."
@@ -200,6 +210,7 @@ class Top:
         picture = site().pictures.current() if known else None
         self.waits, self.reason = (picture.waits, picture.reason) if picture else (0, '')
         self.at = picture.beat.at if picture and picture.beat else None
+        self.version = picture.version if picture else ''
 
 def asset(path: str) -> str:
     "A static file's address, with what changes when the file does."

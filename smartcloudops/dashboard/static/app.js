@@ -48,7 +48,8 @@ let hush;
 const say = text => { const t = $('[data-toast]'); t.textContent = text; clearTimeout(hush); hush = setTimeout(() => { t.textContent = '' }, 8000) };
 if ($('[data-toast]').textContent.trim()) say($('[data-toast]').textContent);
 document.addEventListener('click', e => {
-  const b = e.target.closest('[data-open],[data-close],[data-copy]'); if (!b) return;
+  const b = e.target.closest('[data-open],[data-close],[data-copy],[data-slow]'); if (!b) return;
+  if (b.dataset.slow) say(b.dataset.slow);
   if (b.dataset.open) open(b.dataset.open);
   if ('close' in b.dataset) { e.preventDefault(); b.closest('dialog')?.close() }
   if ('copy' in b.dataset) { e.preventDefault(); navigator.clipboard?.writeText(b.href).then(() => say('Link copied.'), () => say(b.href)) }
@@ -97,6 +98,8 @@ function told(data) {
   if (!data) return;
   const age = $('[data-live] [data-since]'); if (age && data.at) age.dataset.since = data.at;
   if (data.reason) mark('late'); else mark('live', data.at ? 'live' : 'no loop');
+  if (data.version && data.version === body.dataset.version) return;      // what this page already shows
+  body.dataset.version = data.version || '';
   document.dispatchEvent(new CustomEvent('told', { detail: data }));
   window.htmx?.trigger(body, 'change-told');
 }
@@ -131,13 +134,24 @@ if (live) {
 const gist = e => { const c = e.cloneNode(true); $$('[data-since],[data-until],time', c).forEach(x => { x.textContent = '' }); $$('input[name=csrf_token]', c).forEach(x => x.removeAttribute('value')); $$('[data-row]', c).forEach(x => x.classList.remove('sel')); return c.innerHTML };
 body.addEventListener('htmx:oobBeforeSwap', e => {
   const fresh = e.detail.fragment.firstElementChild || e.detail.fragment, old = e.detail.target;
+  if (fresh?.dataset?.seen) seen(fresh.dataset.seen);
   if (fresh && old && (gist(fresh) === gist(old) || $('dialog[open]', old))) e.detail.shouldSwap = false;
   else $$('[data-keep]', old).forEach(x => { kept[x.id] = x.checked });
 });
 const kept = {};
+/* ---- the fleet: sent anew only when a host changes its state; otherwise just how old each one's data is ---- */
+body.addEventListener('htmx:configRequest', e => { const fleet = $('#now-fleet'); if (fleet) e.detail.parameters.fleet = fleet.dataset.mark });
+const showAges = on => $$('.grid a[data-s=ok]').forEach(a => { const s = $('small', a); if (on && !s) { const n = document.createElement('small'); n.dataset.since = a.dataset.t; a.append(n) } else if (!on) s?.remove() });
+function seen(text) {
+  const [newest, ...behind] = text.split(' ').map(Number), cells = $$('.grid a[data-host]'); if (cells.length !== behind.length) return;
+  cells.forEach((a, i) => { const t = String(newest - behind[i]); if (a.dataset.t !== t) { a.dataset.t = t; const s = $('small', a); if (s) s.dataset.since = t } });
+}
+document.addEventListener('change', e => { if (e.target.id === 'ages') { showAges(e.target.checked); clocks() } });
+document.addEventListener('mouseover', e => { const a = e.target.closest?.('.grid a[data-t]'); if (a) a.title = a.title.replace(/data .* old$/, `data ${duration(nowSeconds() - a.dataset.t)} old`) });
 body.addEventListener('htmx:oobAfterSwap', e => {
   zones(); clocks();
   for (const id in kept) { const x = document.getElementById(id); if (x) x.checked = kept[id] }
+  if (e.detail.target.id === 'now-fleet' && $('#ages')?.checked) { showAges(true); clocks() }
   if (at >= 0) { const r = rows()[Math.min(at, rows().length - 1)]; r?.classList.add('sel') }
 });
 body.addEventListener('htmx:afterSettle', () => { zones(); clocks() });

@@ -10,6 +10,8 @@ const scaleOf = (a, unit) => {
 };
 const format = (x, unit) => { if (x == null) return 'no data'; const [s, u] = scaleOf(Math.abs(x), unit); return digits(x / s) + (u ? N + u : '') };
 const range = (a, b, unit) => { const m = Math.max(Math.abs(a), Math.abs(b)), [s, u] = scaleOf(m, unit), p = m / s >= 10 ? 0 : m / s >= 1 ? 1 : 2, e = [a, b].map(x => { const t = (x / s).toFixed(p); return +t === 0 ? '0' : t.replace('-', '−') }); return (e[0] === e[1] ? e[0] : e.join('–')) + (u ? N + u : '') };
+/* one unit and as many decimals as tell the ticks of one axis apart */
+const ticks = (v, unit) => { const [s, u] = scaleOf(Math.max(...v.map(Math.abs)), unit); let p = 0, t; do t = v.map(x => (x / s).toFixed(p)); while (new Set(t).size < v.length && ++p < 4); return t.map(x => (+x === 0 ? '0' : x.replace('-', '−')) + (u ? N + u : '')) };
 const two = x => String(x).padStart(2, '0'), months = ['Jan', 'Feb', 'Mar', 'Apr', 'May', 'Jun', 'Jul', 'Aug', 'Sep', 'Oct', 'Nov', 'Dec'];
 const clock = (t, span, seconds) => { const d = new Date(t * 1e3), hm = two(d.getHours()) + ':' + two(d.getMinutes()); return span > 5 * 86400 ? d.getDate() + ' ' + months[d.getMonth()] : span > 86400 * 1.5 ? d.getDate() + ' ' + months[d.getMonth()] + ' ' + hm : seconds ? hm + ':' + two(d.getSeconds()) : hm };
 const probe = document.createElement('span'); probe.hidden = true; document.body.append(probe);
@@ -57,11 +59,11 @@ function build(el, s) {
   const gut = innerWidth < 700 || small ? 50 : 60, state = { s }, data = () => state.s;
   const axis = { stroke: C['ink-3'], font: '11px system-ui, sans-serif', ticks: { show: false }, grid: { stroke: C.grid, width: 1 } };
   const height = () => big ? (innerWidth < 700 ? 230 : 290) : small ? 104 : last ? 118 : 88;
-  const u = new uPlot({ width: el.clientWidth, height: height(), legend: { show: false }, padding: [el.dataset.marks ? 20 : 6, 8, last ? 0 : 8, 0], pxAlign: 1,
+  const u = new uPlot({ width: el.clientWidth, height: height(), legend: { show: false }, padding: [el.dataset.marks ? 20 : 10, 8, last ? 0 : 8, 0], pxAlign: 1,
     cursor: { sync: { key: sync().key }, drag: { x: true, y: false, setScale: true }, points: { size: 6 } },
     scales: { x: { time: true }, y: { range: (u, a, b) => { if (a == null) return [0, 1]; if (state.s.unit === 'percent' && (b > 70 || big) && a >= 0 && b <= 100) return [0, 100]; const pad = (b - a || Math.abs(b) || 1); return [a >= 0 ? Math.max(0, a - pad * .15) : a - pad * .15, b + pad * .12] } } },
     axes: [{ ...axis, size: last ? 30 : 0, gap: 10, space: 70, values: (u, v) => { const span = u.scales.x.max - u.scales.x.min, steps = v.length > 1 ? v[1] - v[0] : 60; return last ? v.map(t => clock(t, span, steps < 60)) : v.map(() => '') } },
-           { ...axis, size: gut, gap: 6, space: big ? 44 : 26, values: (u, v) => v.map(x => format(x, state.s.unit)) }],
+           { ...axis, size: gut, gap: 6, space: big ? 44 : 26, values: (u, v) => ticks(v, state.s.unit) }],
     series: [{}, { stroke: 'transparent', points: { show: false } }, { stroke: 'transparent', points: { show: false } }, { stroke: C.line, width: 1.25, points: { show: false } }, { stroke: C.bad, width: 1.75, points: { show: false } }],
     bands: [{ series: [1, 2], fill: C.band }],
     hooks: { drawAxes: [under(data)], draw: [over(el, data)], setCursor: [u => { if (!out) return; const i = u.cursor.idx, d = state.s; if (i == null) { const j = lastIndex(d); if (j >= 0) say(out, d, j) } else say(out, d, i, u.scales.x.max - u.scales.x.min) }],
