@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# The servers and the browser that some tests use for real: installed with apt when root, else those tests are skipped.
+# The servers, the browser and the lint that some tests use for real: installed with apt when root, else those tests are skipped.
 set -uo pipefail
 declare -A package=([prometheus]=prometheus [prometheus-node-exporter]=prometheus-node-exporter [prometheus-alertmanager]=prometheus-alertmanager
-                    [victoria-metrics]=victoria-metrics [chromium]=chromium)
+                    [victoria-metrics]=victoria-metrics [chromium]=chromium [shellcheck]=shellcheck)
 missing=()
 for program in "${!package[@]}"; do command -v "$program" >/dev/null || missing+=("${package[$program]}"); done
 [ ${#missing[@]} -eq 0 ] && exit 0

@@ -35,13 +35,20 @@ if [[ -z $root ]] && ! id smartcloudops >/dev/null 2>&1; then
     run useradd --system --home-dir /var/lib/smartcloudops --shell /usr/sbin/nologin smartcloudops
 fi
 [[ -x $root/opt/smartcloudops/bin/python ]] || run "$python" -m venv "$root/opt/smartcloudops"
-run "$root/opt/smartcloudops/bin/pip" install --quiet --disable-pip-version-check --upgrade "$wheel[aws,reports]"
+if [[ -z $root && -z $dry ]] && ! su -s /bin/sh smartcloudops -c '/opt/smartcloudops/bin/python -c ""' 2>/dev/null; then
+    echo "install-app.sh: the user smartcloudops cannot run $(readlink -f /opt/smartcloudops/bin/python); remove /opt/smartcloudops and set PYTHON= to one that everybody can, e.g. /usr/bin/python3" >&2
+    exit 1
+fi
+run "$root/opt/smartcloudops/bin/pip" install --quiet --disable-pip-version-check --upgrade "${wheel}[aws,reports]"
 [[ -e $root/etc/smartcloudops/smartcloudops.toml ]] || put "$here/../../config/smartcloudops.toml" "$root/etc/smartcloudops/smartcloudops.toml" 0644
 for unit in smartcloudops.service smartcloudops-report@.service smartcloudops-report@.timer; do
     put "$here/$unit" "$root/etc/systemd/system/$unit" 0644
 done
-if [[ -z $root ]]; then
+if [[ -z $root && -d /run/systemd/system ]]; then
     run systemctl daemon-reload
     [[ -z $start ]] || run systemctl enable --now smartcloudops.service
+elif [[ -z $root && -n $start ]]; then # an image being built: it starts at the first boot
+    run systemctl enable smartcloudops.service
+    echo 'systemd is not running here; smartcloudops.service starts at the next boot'
 fi
 echo "installed; settings: $root/etc/smartcloudops/smartcloudops.toml"

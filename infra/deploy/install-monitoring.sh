@@ -47,7 +47,9 @@ if [[ -d $here/../grafana ]]; then
     done
 fi
 if command -v promtool >/dev/null && [[ -z $dry ]]; then promtool check config --syntax-only "$root/etc/prometheus/prometheus.yml"; fi
-if [[ -z $root ]]; then
+if [[ -z $root && -d /run/systemd/system ]]; then
     run systemctl reload-or-restart prometheus prometheus-alertmanager
+elif [[ -z $root ]]; then
+    echo 'systemd is not running here; Prometheus and Alertmanager read their configuration when they start'
 fi
 echo "configured; Prometheus reads $root/etc/prometheus/prometheus.yml"
