@@ -182,7 +182,8 @@ def _panel(ax, strip, frame: pd.DataFrame, scores, column: int, labels, labelled
     if scores is not None:
         lower, upper, anomaly, level = (_matrix(getattr(scores, name), frame)[heard, column] for name in ('lower', 'upper', 'anomaly', 'score'))
         _band(ax, values.index[heard], lower, upper, breaks)
-        _abnormal(ax, values.index[heard], anomaly.astype(bool))
+        evidence = getattr(scores, 'evidence', None)
+        _abnormal(ax, values.index[heard], anomaly.astype(bool), None if evidence is None else _matrix(evidence, frame)[heard, column])
         _strip(strip, values.index[heard], level, breaks)
     for k, (start, end) in enumerate(labels):
         ax.axvspan(_time(start), _time(end), ymin=.97, color=INK, lw=0, label=labelled if not k else None)
@@ -204,16 +205,43 @@ def _band(ax, times, lower, upper, breaks) -> None:
     low, high = np.maximum(lower, -1e300), np.minimum(upper, 1e300)
     ax.fill_between(*_broken(times, low, breaks), _broken(times, high, breaks)[1], color=BAND, lw=0, zorder=.5, label='expected')
 
-def _abnormal(ax, times, anomaly: np.ndarray) -> None:
-    "Red behind each stretch of abnormal samples; a single sample is as wide as its interval."
-    width = np.median(np.diff(times)) if len(times) > 1 else np.timedelta64(60, 's')
-    edges = np.flatnonzero(np.diff(np.r_[False, anomaly, False].astype(int)))
-    for k, (first, beyond) in enumerate(edges.reshape(-1, 2)):
-        ax.axvspan(times[first], times[beyond - 1] + width, color=BAD, alpha=.2, lw=0, zorder=.8, label='abnormal' if not k else None)
+def _abnormal(ax, times, anomaly: np.ndarray, evidence: np.ndarray | None = None) -> None:
+    "Red behind each stretch of abnormal samples, never thinner than the eye can see, and what kind of change it is."
+    if not anomaly.any(): return
+    least = max(np.median(np.diff(times)) if len(times) > 1 else np.timedelta64(60, 's'), (times[-1] - times[0]).to_timedelta64() / 300)
+    edges = _apart(times, np.flatnonzero(np.diff(np.r_[False, anomaly, False].astype(int))).reshape(-1, 2), least)
+    for k, (first, beyond) in enumerate(edges):
+        ax.axvspan(times[first], max(times[beyond - 1], times[first] + least), color=BAD, alpha=.2, lw=0, zorder=.8, label='abnormal' if not k else None)
+    if evidence is not None: _name_kinds(ax, times, edges, evidence)
 
+def _apart(times, edges: np.ndarray, least) -> list[tuple[int, int]]:
+    "Stretches so close that they would be drawn over each other are drawn as one."
+    kept = []
+    for first, beyond in edges.tolist():
+        if kept and times[first] - times[kept[-1][1] - 1] < 2 * least: kept[-1] = (kept[-1][0], beyond)
+        else: kept.append((first, beyond))
+    return kept
+
+# %% ../nbs/explore.ipynb #6c348a86
+def _name_kinds(ax, times, edges: list, evidence: np.ndarray) -> None:
+    "The kind that leads each stretch, beside it at the top; longer stretches first, and none where it would cover another."
+    from smartcloudops.detection.anomalies import leading_kind
+    from smartcloudops.detection.stream import KINDS
+    room, told = (times[-1] - times[0]) / 8, []
+    for first, beyond in sorted(edges, key=lambda e: e[0] - e[1]):
+        spoke = {KINDS[int(k)]: int(n) for k, n in zip(*np.unique(np.nan_to_num(evidence[first:beyond]), return_counts=True)) if k}
+        if not spoke or any(abs(times[first] - t) < room for t in told): continue
+        right = times[beyond - 1] < times[0] + 7 * room           # near the right edge it stands before the stretch
+        ax.annotate(leading_kind(spoke), (times[beyond - 1 if right else first], 1), xycoords=('data', 'axes fraction'), xytext=(5 if right else -3, -2), textcoords='offset points',
+                    fontsize=7, color=BAD, va='top', ha='left' if right else 'right', bbox=dict(boxstyle='square,pad=.1', fc='white', ec='none', alpha=.75))
+        told.append(times[first])
+
+# %% ../nbs/explore.ipynb #b29e20ae
 def _strip(ax, times, level: np.ndarray, breaks) -> None:
+    "The score; red where it is raised, for below .5 nothing is open."
     x, y = _broken(times, np.nan_to_num(level), breaks)
-    ax.fill_between(x, y, color=BAD, alpha=.75, lw=0, step='post')
+    ax.fill_between(x, y, color=LINE, alpha=.25, lw=0, step='post')
+    ax.fill_between(x, np.where(y >= .5, y, np.nan), color=BAD, alpha=.8, lw=.6, edgecolor=BAD, step='post')
     ax.set(ylim=(0, 1), yticks=[0, 1])
     ax.set_ylabel('score', rotation=0, ha='right', va='center', fontsize=7, color=INK)
     ax.tick_params(labelsize=6, colors=INK, length=0)
@@ -263,7 +291,7 @@ def _finish(figure: Figure, axes: list[tuple], frame: pd.DataFrame, title: str) 
 def _save(figure: Figure, path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path)
+        figure.savefig(path, dpi=160)
     except (OSError, ValueError) as e: raise DataError(f"{path}: the chart cannot be saved there ({getattr(e, 'strerror', None) or e})") from None
 
 # %% ../nbs/explore.ipynb #e9a5225b

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TIMES', 'BEGAN', 'LASTED', 'SHAPES', 'RAISED', 'ACCEPT', 'Anomaly', 'to_json', 'from_json', 'value_text', 'band_text',
-           'lasting', 'worst', 'is_inside', 'telling', 'stream_reason', 'sentence', 'from_scores']
+           'lasting', 'worst', 'is_inside', 'telling', 'stream_reason', 'sentence', 'leading_kind', 'from_scores']
 
 # %% ../../nbs/detection/00_anomalies.ipynb #8434820b
 from collections.abc import Iterable
@@ -147,7 +147,7 @@ def _spoken(before: dict, kinds: list[str]) -> dict:
 
 SHAPES = ('spike', 'level shift', 'drift', 'flatline')
 
-def _leading_kind(spoke: dict) -> str:
+def leading_kind(spoke: dict) -> str:                # kind → samples it spoke for, the latest speaker last
     "The kind with the most votes, of equals the latest."
     return max(reversed(spoke), key=lambda kind: spoke[kind] * (2 if kind in SHAPES else 1)) if spoke else 'unusual'
 
@@ -168,7 +168,7 @@ def _extend(before: Anomaly, scores, at: pd.Timestamp, row: int, column: int, va
               'spoke': spoke, 'kinds': list(dict.fromkeys([*before.labels.get('kinds', ()), *spoke]))}
     if flagged: labels['flagged'] = at.isoformat()
     return replace(before, last=at, rows=before.rows + 1, score=max(before.score, pick('score')), observed=value, end=None, ongoing=True,
-                   kind=_leading_kind(spoke), labels=labels)
+                   kind=leading_kind(spoke), labels=labels)
 
 # %% ../../nbs/detection/00_anomalies.ipynb #2f5f321d
 RAISED = .5            # score from which a sample keeps a stretch going
