@@ -142,12 +142,14 @@ def policy_rows(stores: Stores) -> list[dict]:
     promoted, tested, broken = _promoted(engine, found), _tested(engine), breakers(stores, [])
     return [dict(policy_row(p, tally.get(p.name, Counter())), mode=modes.get(p.name, p.mode), proposal=promoted.get(p.name), broken=p.name in broken, backtest=backtested(tested.get(p.name), p.hash)) for p in found.policies]
 
+# %% ../../nbs/dashboard/10_acts.ipynb #bbc98cec
 def policy_row(p, tally: Counter) -> dict:
     "One policy as it is written, and what it has done."
     from smartcloudops.remediation.policy import explain_policy
     return dict(name=p.name, written=p.mode, when=speaks_about(p.match), steps=[s.do for s in p.ladder], runbook=p.runbook, done=dict(tally), record=record(tally), text=explain_policy(p),
                 limits=f'{p.limits.in_flight} in flight, {p.limits.per_hour} an hour, {format_duration(p.limits.cooldown)} cooldown, breaker at {p.limits.failures} failures')
 
+# %% ../../nbs/dashboard/10_acts.ipynb #11214625
 def _promoted(engine, found) -> dict[str, dict]:
     from smartcloudops.remediation.operators import proposals
     return {p['policy']: p for p in proposals(engine, found)} if engine is not None else {}

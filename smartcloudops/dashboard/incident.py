@@ -101,6 +101,7 @@ def gates(act) -> tuple[Gate, ...]:
     if act is not None and act.approved_by: found = [Gate(g.gate, 'yes', f'Approved by {act.approved_by}.') if g.says == 'waits' else g for g in found]
     return tuple(sorted(found, key=lambda g: ('no', 'waits', 'yes').index(g.says) if g.says in ('no', 'waits', 'yes') else 3))
 
+# %% ../../nbs/dashboard/12_incident.ipynb #d9f44bd0
 def facts(act, all_acts: list) -> tuple[tuple[str, str], ...]:
     "Rows of the decision panel: what, on what, what it touches, how to undo, how it is judged, how it went before."
     if act is None: return ()

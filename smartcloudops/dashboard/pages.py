@@ -222,12 +222,14 @@ def settings_page():
 
 SECRET = ('token', 'secret', 'password', 'urls', 'users')
 
+# %% ../../nbs/dashboard/11_pages.ipynb #3515a360
 def masked(value, name: str = ''):
     "Settings as JSON, everything that could be a secret as ***."
     if isinstance(value, dict): return {k: masked(v, f'{name}.{k}' if name else k) for k, v in value.items()}
     if value and any(s in name.lower() for s in SECRET): return '***'
     return value
 
+# %% ../../nbs/dashboard/11_pages.ipynb #518f2ed5
 def sections(text: str) -> list[tuple[str, list[tuple[str, str]]]]:
     "The TOML text of the settings by section, as rows; secrets masked."
     out, rows = [('', rows := [])], None
@@ -253,6 +255,7 @@ def actions_page():
     tally = {'open': sum(tally.get(s, 0) for s in groups['open']), **{s: n for s, n in tally.items() if s not in groups['open']}}
     return page('actions.html', 'actions', lambda: dict(items=[act_json(a) for a in shown.items], total=shown.total), acts=shown, state=state, tally=tally, total=len(picture.acts))
 
+# %% ../../nbs/dashboard/11_pages.ipynb #16e2a9e1
 def policies_page():
     "What may be done about what, and in which mode."
     here, trouble = site(), []
@@ -264,6 +267,7 @@ def policy_json(row: dict) -> dict:
     tested = row['backtest']
     return {**row, 'backtest': tested and {**tested, 'at': views.iso(tested['at'])}}
 
+# %% ../../nbs/dashboard/11_pages.ipynb #6479be40
 def silences_page():
     "What is silenced, by whom, until when."
     here, trouble = site(), []

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pandas as pd
 from markupsafe import Markup
 
-from ..core.runtime import now
+from ..core.runtime import now, patch_to
 from ..core.series import format_duration, format_value
 from .acts import Act, actions, breakers, silenced_hosts, switch
 from .stores import Stores, attempt, health, heartbeat, trace
@@ -183,34 +183,40 @@ class Pictures:
         "What changes when anything on disk does, and at least every 15 s, because ages do."
         return (*map(trace, _files(self.stores)), int(now().timestamp() // 15))
 
-    def current(self, force: bool = False) -> Picture:
-        "The picture as of now; one that takes long to make may be some seconds old."
-        latest, key = self.latest, self.key()
-        if latest is not None and not force:
-            if latest.key == key: return latest
-            if latest.age < 20 and (self.watched() or self.cost > .15): self.later(); return latest
+# %% ../../nbs/dashboard/09_picture.ipynb #8df973e5
+@patch_to(Pictures)
+def current(self, force: bool = False) -> Picture:
+    "The picture as of now; one that takes long to make may be some seconds old."
+    latest, key = self.latest, self.key()
+    if latest is not None and not force:
+        if latest.key == key: return latest
+        if latest.age < 20 and (self.watched() or self.cost > .15): self.later(); return latest
+    with self.painting:
+        if force or self.latest is None or self.latest.key != key: self._paint(key)
+        return self.latest
+
+@patch_to(Pictures)
+def later(self) -> None:
+    "Make the new picture beside the request, unless somebody is at it."
+    if self.watched() or self.painting.locked(): return
+    def work():
         with self.painting:
-            if force or self.latest is None or self.latest.key != key: self._paint(key)
-            return self.latest
+            if self.latest.key != (key := self.key()): self._paint(key)
+    threading.Thread(target=work, name='picture', daemon=True).start()
 
-    def later(self) -> None:
-        "Make the new picture beside the request, unless somebody is at it."
-        if self.watched() or self.painting.locked(): return
-        def work():
-            with self.painting:
-                if self.latest.key != (key := self.key()): self._paint(key)
-        threading.Thread(target=work, name='picture', daemon=True).start()
+# %% ../../nbs/dashboard/09_picture.ipynb #5b4a1af5
+@patch_to(Pictures)
+def _paint(self, key: tuple) -> None:
+    began, first = time.thread_time(), self.latest is None
+    self.latest = paint(self.stores, key, self.loop, self.link, self.icons())
+    if not first: self.cost = time.thread_time() - began        # the first one also imports half the package
 
-    def _paint(self, key: tuple) -> None:
-        began, first = time.thread_time(), self.latest is None
-        self.latest = paint(self.stores, key, self.loop, self.link, self.icons())
-        if not first: self.cost = time.thread_time() - began        # the first one also imports half the package
-
-    def look(self) -> tuple[tuple, dict]:
-        "For the broadcaster: the key, and what every open page is told."
-        key = self.key()
-        if self.latest is None or self.latest.key != key: self.current(force=True)
-        return self.latest.key, told(self.latest)
+@patch_to(Pictures)
+def look(self) -> tuple[tuple, dict]:
+    "For the broadcaster: the key, and what every open page is told."
+    key = self.key()
+    if self.latest is None or self.latest.key != key: self.current(force=True)
+    return self.latest.key, told(self.latest)
 
 # %% ../../nbs/dashboard/09_picture.ipynb #2e1a5844
 def _files(stores: Stores) -> list:

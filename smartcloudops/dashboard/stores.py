@@ -53,6 +53,7 @@ class Stores:
         if self._kept.get(paths, (None,))[0] != marks: self._kept[paths] = marks, read()
         return self._kept[paths][1]
 
+# %% ../../nbs/dashboard/08_stores.ipynb #49f6e76b
 def trace(path: Path) -> tuple | None:
     "What changes when a file does; None when there is none."
     try: s = path.stat(); return s.st_mtime_ns, s.st_size, s.st_ino

@@ -137,6 +137,7 @@ def by_role(hosts: list[Host]) -> list[tuple[str, list[Host]]]:
     for h in hosts: roles.setdefault(h.role if sizes[h.role] > 1 else '', []).append(h)
     return sorted(roles.items(), key=lambda r: (r[0] == '', r[0]))
 
+# %% ../../nbs/dashboard/01_views.ipynb #add67a3e
 def _row(role: str, members: list[Host], link, icons: str, at: pd.Timestamp) -> Markup:
     cells = Markup(''.join(_cell(h, role, link, icons, at) for h in members))
     quiet = all(h.state == 'ok' for h in members)
@@ -153,6 +154,7 @@ def _cell(h: Host, role: str, link, icons: str, at: pd.Timestamp) -> str:
     if h.state == 'ok': return begin + '</a></li>'
     return f'{begin}<span class="sr">, {word}, data</span><svg class="i" aria-hidden="true" viewBox="0 0 12 12"><use href="{escape(icons)}#{SHAPES[h.state]}"/></svg><small data-since="{seen:.1f}">{age}</small><span class="sr"> old</span></a></li>'
 
+# %% ../../nbs/dashboard/01_views.ipynb #af4df2d0
 def seen_behind(hosts: list[Host]) -> str:
     "When each cell of the grid was last heard of, in its order: the newest time, then how many seconds each is behind it."
     seen = [h.last.timestamp() for _, members in by_role(hosts) for h in members]

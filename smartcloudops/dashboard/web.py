@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from flask import Flask, Response, current_app, flash, g, jsonify, redirect, render_template, request, session, url_for
 from flask_wtf.csrf import CSRFError, CSRFProtect
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, NotFound
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from ..core.runtime import ConfigError, MissingExtraError, SmartCloudOpsError, now
@@ -48,6 +48,7 @@ def site() -> Site:
     "The site of the current app."
     return current_app.extensions['smartcloudops']
 
+# %% ../../nbs/dashboard/00_web.ipynb #3e04820d
 def make_site(settings: Settings, data_dir: Path, loop: bool | None) -> Site:
     "A site over a data folder; opens nothing yet."
     stores = Stores(data_dir, settings)
@@ -166,7 +167,7 @@ def errors(app: Flask) -> None:
     def forged(e): return problem(403, f'{e.description} Reload the page and try again; a program sends a bearer token instead.')
 
     @app.errorhandler(HTTPException)
-    def http(e): return problem(e.code or 500, e.description or e.name, headers={k: v for k, v in e.get_headers() if k == 'Allow'})
+    def http(e): return problem(e.code or 500, 'There is no such page.' if e.description == NotFound.description else e.description or e.name, headers={k: v for k, v in e.get_headers() if k == 'Allow'})
 
     @app.errorhandler(SmartCloudOpsError)
     def ours(e): return problem(501, str(e)) if isinstance(e, MissingExtraError) else problem(409 if request.method not in ('GET', 'HEAD') else 503, str(e))
@@ -193,10 +194,11 @@ KEYMAP = [(['j', 'k'], 'next, previous row'), (['Enter'], 'open the row'), (['a'
           (['g', 'n'], 'go to Now; then h Hosts, a Actions, p Policies'), (['←', '→'], 'in a chart: move the reading'), (['+', '−', '0'], 'in a chart: zoom in, out, all'),
           (['t'], 'theme: auto, light, dark'), (['?'], 'this sheet; Esc closes it')]
 
+# %% ../../nbs/dashboard/00_web.ipynb #01de5f59
 def templates(app: Flask) -> None:
     "Filters and names that every template knows."
     filters = dict(clocktime=views.clocktime, utc=views.utc, iso=views.iso, since=views.since, until=views.until, sentence=views.sentence,
-                   sentence_html=views.sentence_html, span=views.format_duration, min=min, max=max)
+                   sentence_html=views.sentence_html, span=views.format_duration, value=views.format_value, min=min, max=max)
     app.jinja_env.filters.update(filters)
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     app.jinja_env.globals.update(words=views.WORDS, shapes=views.SHAPES, menu=MENU, keymap=KEYMAP, asset=asset)
@@ -212,6 +214,7 @@ class Top:
         self.at = picture.beat.at if picture and picture.beat else None
         self.version = picture.version if picture else ''
 
+# %% ../../nbs/dashboard/00_web.ipynb #15c5c2cb
 def asset(path: str) -> str:
     "A static file's address, with what changes when the file does."
     return url_for('static', filename=path, v=_digest(path))
@@ -242,9 +245,16 @@ def served(data_dir: str, parent: int = 0) -> Flask:
     _few_arenas()
     app = create_app(data_dir, loop=bool(parent) or None)
     _stop_streams_first(app)
+    threading.Thread(target=_warm, args=(app.extensions['smartcloudops'],), name='warm', daemon=True).start()
     if parent: threading.Thread(target=_die_with, args=(parent,), name='parent', daemon=True).start()
     return app
 
+def _warm(here: Site) -> None:
+    "The first picture loads half the package: better before the first reader comes than while he waits."
+    try: here.pictures.current()
+    except Exception as e: log.warning('dashboard: the first picture could not be made: %s', e)
+
+# %% ../../nbs/dashboard/00_web.ipynb #b4fc9c0c
 def _few_arenas() -> None:
     "A hundred threads would each get memory of their own from glibc and never give it back."
     try: ctypes.CDLL(None).mallopt(-8, 2)      # M_ARENA_MAX

@@ -40,6 +40,7 @@ function turn() {
   dispatchEvent(new Event('theme'));
 }
 if (word) word.textContent = theme();
+{ const menu = $('.top nav'), here = $('[aria-current]', menu || document); if (menu && here) menu.scrollLeft = here.offsetLeft - (menu.clientWidth - here.offsetWidth) / 2 }     // a phone shows where one is
 $('[data-theme-toggle]')?.addEventListener('click', turn);
 
 /* ---- dialogs and toasts ---- */
