@@ -5,8 +5,7 @@
 # %% auto #0
 __all__ = ['log', 'PRESETS', 'QUERIES', 'POINTS', 'Samples', 'Watched', 'CloudWatchSettings', 'cloudwatch_settings',
            'cost_per_month', 'affordable_interval', 'Instance', 'instances', 'listed', 'Query', 'query_of',
-           'list_metrics', 'queries_for', 'get_metric_data', 'Lags', 'Rows', 'CloudWatchSource', 'read', 'status',
-           'about', 'backfill', 'live_snapshot']
+           'list_metrics', 'queries_for', 'get_metric_data', 'Lags', 'Rows', 'CloudWatchSource', 'live_snapshot']
 
 # %% ../../nbs/ingestion/02_cloudwatch.ipynb #40da4847
 import logging, math, re
@@ -22,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from ..core.aws import AwsClients, aws_clients, bucket, explain
 from ..core.frames import empty_frame
 from ..core.inventory import Inventory, read_targets
-from ..core.runtime import AwsError, ConfigError, clock, did_you_mean, now as _now
+from ..core.runtime import AwsError, ConfigError, clock, did_you_mean, now as _now, patch_to
 from ..core.series import Series
 from .sources import Chunk
 
@@ -314,6 +313,7 @@ class Rows:
         self.lags, self._waiting, self._last, self._handed = lags, {}, {}, None
 
     def add(self, samples: Samples) -> None:
+        "Samples that came; they wait for the rest of their row."
         for q, at, value in samples: self._waiting.setdefault(at, {})[q] = value
 
     def ready(self, now: float,            # Unix seconds
@@ -374,10 +374,11 @@ class CloudWatchSource:
         "What going on like this costs in 30 days, US dollars."
         return cost_per_month(len(self.queries), self.interval, self.cfg.usd_per_1000)
 
-    def close(self) -> None: pass
+    def close(self) -> None: "Nothing to close."
 
 # %% ../../nbs/ingestion/02_cloudwatch.ipynb #3bea1848
-def _discover(self: CloudWatchSource, now: pd.Timestamp) -> None:
+@patch_to(CloudWatchSource)
+def _discover(self, now: pd.Timestamp) -> None:
     "Look for resources, at most every `discovery_seconds`."
     if self.found_at is not None and (now - self.found_at).total_seconds() < self.cfg.discovery_seconds: return
     with ThreadPoolExecutor(min(8, len(self.regions))) as pool: found = list(pool.map(self._discover_region, self.regions))
@@ -388,7 +389,8 @@ def _discover(self: CloudWatchSource, now: pd.Timestamp) -> None:
     log.info('cloudwatch: %d metrics of %d hosts: about $%.2f a month%s', len(self.queries), len({Series.parse(q.series).host for q in self.queries}), self.cost_per_month(), stretched)
 
 # %% ../../nbs/ingestion/02_cloudwatch.ipynb #3d296c49
-def _discover_region(self: CloudWatchSource, region: str) -> tuple[list[Instance], list[Query]]:
+@patch_to(CloudWatchSource)
+def _discover_region(self, region: str) -> tuple[list[Instance], list[Query]]:
     only = bool(self.cfg.tags or self.cfg.from_targets)
     found = self._or_before(region, 'EC2', lambda: instances(self.clients, region, self.cfg.tags), [i for i in self.instances if i.region == region])
     if self.cfg.from_targets: found = listed(found, read_targets(self.settings.file('targets_file')))
@@ -400,7 +402,8 @@ def _discover_region(self: CloudWatchSource, region: str) -> tuple[list[Instance
     return found, queries
 
 # %% ../../nbs/ingestion/02_cloudwatch.ipynb #ed515217
-def _or_before(self: CloudWatchSource, region: str, what: str, ask, before):
+@patch_to(CloudWatchSource)
+def _or_before(self, region: str, what: str, ask, before):
     "What `ask()` returns; what was known before when AWS refuses, and a note of it."
     try:
         answer = ask(); self._solved(f'{region} {what}')
@@ -409,20 +412,19 @@ def _or_before(self: CloudWatchSource, region: str, what: str, ask, before):
         self._problem(f'{region} {what}', str(e))
         return before
 
-CloudWatchSource._discover, CloudWatchSource._discover_region, CloudWatchSource._or_before = _discover, _discover_region, _or_before
-
 # %% ../../nbs/ingestion/02_cloudwatch.ipynb #86710a66
-def _problem(self: CloudWatchSource, where: str, what: str) -> None:
+@patch_to(CloudWatchSource)
+def _problem(self, where: str, what: str) -> None:
     if self.problems.get(where) != what: log.warning('cloudwatch: %s: %s; the rest goes on', where, what)
     self.problems[where] = what
 
-def _solved(self: CloudWatchSource, where: str) -> None:
+@patch_to(CloudWatchSource)
+def _solved(self, where: str) -> None:
     if self.problems.pop(where, None): log.info('cloudwatch: %s answers again', where)
 
-CloudWatchSource._problem, CloudWatchSource._solved = _problem, _solved
-
 # %% ../../nbs/ingestion/02_cloudwatch.ipynb #5d616d25
-def read(self: CloudWatchSource, now: pd.Timestamp) -> pd.DataFrame:
+@patch_to(CloudWatchSource)
+def read(self, now: pd.Timestamp) -> pd.DataFrame:
     "Rows that are complete, and corrections; nothing between two reads' time. `AwsError` when no region answers."
     at = now.timestamp()
     if self._due is not None and at < self._due: return self._rows.ready(at)
@@ -438,7 +440,8 @@ def read(self: CloudWatchSource, now: pd.Timestamp) -> pd.DataFrame:
     return self._rows.ready(at, everything=first)
 
 # %% ../../nbs/ingestion/02_cloudwatch.ipynb #83598dcf
-def _read_region(self: CloudWatchSource, region: str, at: float) -> Samples | None:
+@patch_to(CloudWatchSource)
+def _read_region(self, region: str, at: float) -> Samples | None:
     "All batches of a region; None when each of them failed."
     batches = list(_batches([q for q in self.queries if q.region == region]))
     answers = [self._read_batch(batch, at) for batch in batches]
@@ -447,7 +450,8 @@ def _read_region(self: CloudWatchSource, region: str, at: float) -> Samples | No
     return [s for a in good for s in a] if good or not batches else None
 
 # %% ../../nbs/ingestion/02_cloudwatch.ipynb #bf9b4e33
-def _read_batch(self: CloudWatchSource, batch: list[Query], at: float) -> Samples | None:
+@patch_to(CloudWatchSource)
+def _read_batch(self, batch: list[Query], at: float) -> Samples | None:
     period, where = batch[0].watched.period, f'{batch[0].region} {", ".join(dict.fromkeys(q.watched.namespace for q in batch))}'
     end = int(at // period * period)
     reread = max(3*period, int(self.cfg.reread_minutes*60)*self._deep)
@@ -460,22 +464,23 @@ def _read_batch(self: CloudWatchSource, batch: list[Query], at: float) -> Sample
         if q.series not in said: self._covered[q] = end; self._solved(f'{q.region} {q.series}')
     return samples + self._zeros(batch, samples, start, end, at)
 
-CloudWatchSource.read, CloudWatchSource._read_region, CloudWatchSource._read_batch = read, _read_region, _read_batch
-
 # %% ../../nbs/ingestion/02_cloudwatch.ipynb #a8a45fd3
-def _before_call(self: CloudWatchSource, region: str, metrics: int) -> None:
+@patch_to(CloudWatchSource)
+def _before_call(self, region: str, metrics: int) -> None:
     "Wait for a place in the account's quota, and count what is asked for."
     bucket(self.clients, region, 'GetMetricData', self.cfg.requests_per_second, 2*self.cfg.requests_per_second).take()
     self.asked[region] += metrics
 
-def _zeros(self: CloudWatchSource, batch: list[Query], samples: Samples, start: int, end: int, at: float) -> Samples:
+@patch_to(CloudWatchSource)
+def _zeros(self, batch: list[Query], samples: Samples, start: int, end: int, at: float) -> Samples:
     "Zero for the settled periods of event counts that have no value; nothing for everything else."
     there = {(q, t) for q, t, _ in samples}
     return [(q, t, 0.) for q in batch if q.watched.count for t in range(start // q.watched.period * q.watched.period, end, q.watched.period)
             if (q, t) not in there and at >= t + q.watched.period + self.lags.patience(q)]
 
 # %% ../../nbs/ingestion/02_cloudwatch.ipynb #6e9d7f81
-def _changed(self: CloudWatchSource, samples: Samples, at: float) -> Samples:
+@patch_to(CloudWatchSource)
+def _changed(self, samples: Samples, at: float) -> Samples:
     "The samples that are new or differ from what was handed on; learns the lag of the new ones."
     out, steady = [], self._last_read is not None and at - self._last_read <= 2*self.interval
     for q, t, value in samples:
@@ -488,25 +493,24 @@ def _changed(self: CloudWatchSource, samples: Samples, at: float) -> Samples:
         for t in [t for t in seen if t < oldest]: del seen[t]
     return out
 
-CloudWatchSource._before_call, CloudWatchSource._zeros, CloudWatchSource._changed = _before_call, _zeros, _changed
-
 # %% ../../nbs/ingestion/02_cloudwatch.ipynb #0d2e8066
-def status(self: CloudWatchSource) -> dict:
+@patch_to(CloudWatchSource)
+def status(self) -> dict:
     "Facts about this source: metrics, interval, calls, cost so far and a month, problems, lags."
     return dict(metrics=len(self.queries), hosts=len({Series.parse(q.series).host for q in self.queries}), interval=self.interval, asked=sum(self.asked.values()),
                 calls=dict(self.clients.calls), usd=round(self.usd, 6), usd_per_month=round(self.cost_per_month(), 4), budget_usd=self.cfg.budget_usd,
                 problems=dict(self.problems), lags=self.lags.table().to_dict('records'))
 
-def about(self: CloudWatchSource) -> str:
+@patch_to(CloudWatchSource)
+def about(self) -> str:
     "One sentence for `smartcloudops doctor`: what is read, how often, and what that costs; it looks for resources first."
     self._discover(_now())
     problems = ''.join(f'; {where}: {what}' for where, what in self.problems.items())
     return f"cloudwatch, {len(self.queries)} metrics in {', '.join(self.regions)} every {self.interval:g} s: about ${self.cost_per_month():.2f} a month{problems}"
 
-CloudWatchSource.status, CloudWatchSource.about = status, about
-
 # %% ../../nbs/ingestion/02_cloudwatch.ipynb #ae716072
-def backfill(self: CloudWatchSource,
+@patch_to(CloudWatchSource)
+def backfill(self,
              since: pd.Timestamp,
              until: pd.Timestamp | None = None,      # default: now
              chunk: str = '1D',                      # a chunk's length
@@ -521,7 +525,8 @@ def backfill(self: CloudWatchSource,
         start = end
 
 # %% ../../nbs/ingestion/02_cloudwatch.ipynb #2e2d7c42
-def _past(self: CloudWatchSource, start: pd.Timestamp, end: pd.Timestamp) -> pd.DataFrame:
+@patch_to(CloudWatchSource)
+def _past(self, start: pd.Timestamp, end: pd.Timestamp) -> pd.DataFrame:
     rows, age = defaultdict(dict), (_now() - start).total_seconds() / 86400
     oldest = 60 if age < 15 else 300 if age < 63 else 3600
     for group in _batches([_coarser(q, oldest) for q in self.queries]):
@@ -536,8 +541,6 @@ def _past(self: CloudWatchSource, start: pd.Timestamp, end: pd.Timestamp) -> pd.
 def _coarser(q: Query, period: int) -> Query:
     w = q.watched
     return q if w.period >= period else Query(q.region, w.model_copy(update=dict(period=period)), q.dimensions, q.series)
-
-CloudWatchSource.backfill, CloudWatchSource._past = backfill, _past
 
 # %% ../../nbs/ingestion/02_cloudwatch.ipynb #8ae2ea32
 _SNAPSHOT = dict(cpu_utilization_percent='cpu', memory_used_percent='memory', disk_used_percent='disk')

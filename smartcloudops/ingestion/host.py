@@ -245,7 +245,7 @@ class HostSource:
         if (busy := self._share.percent()) is not None: row[self._series('cpu_utilization_percent', {})] = busy
         return pd.DataFrame(row, index=pd.DatetimeIndex([now], name='time'))
 
-    def close(self) -> None: pass
+    def close(self) -> None: "Nothing to close."
 
     def _series(self, metric: str, labels: dict) -> str:
         key = metric, *labels.items()

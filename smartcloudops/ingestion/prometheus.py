@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['log', 'NODE', 'PromQuery', 'PrometheusQuerySettings', 'prometheus_settings', 'query_range', 'Naming', 'matrix_frame',
-           'PrometheusSource', 'status', 'about', 'backfill']
+           'PrometheusSource']
 
 # %% ../../nbs/ingestion/03_prometheus.ipynb #f4461e8b
 import logging, math, ssl
@@ -18,7 +18,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 
 from ..core.frames import empty_frame
 from ..core.inventory import canonical_host
-from ..core.runtime import ConfigError, DataError, SourceError, mask_secrets, now as _now
+from ..core.runtime import ConfigError, DataError, SourceError, mask_secrets, now as _now, patch_to
 from ..core.series import Series, escape
 from .sources import Chunk
 
@@ -246,7 +246,8 @@ def _pieces(start: float, end: float, step: float) -> Iterator[tuple[float, floa
         start += _POINTS*step
 
 # %% ../../nbs/ingestion/03_prometheus.ipynb #456c3fce
-def _answer(self: PrometheusSource, q: PromQuery, start: float, end: float) -> list[dict] | None:
+@patch_to(PrometheusSource)
+def _answer(self, q: PromQuery, start: float, end: float) -> list[dict] | None:
     "All results of a query; None, and a note, when it fails."
     name, results, said = q.metric or q.query, [], []
     try:
@@ -260,15 +261,15 @@ def _answer(self: PrometheusSource, q: PromQuery, start: float, end: float) -> l
     return results
 
 # %% ../../nbs/ingestion/03_prometheus.ipynb #9179da32
-def _note(self: PrometheusSource, name: str, problem: str) -> None:
+@patch_to(PrometheusSource)
+def _note(self, name: str, problem: str) -> None:
     if problem and self.problems.get(name) != problem: log.warning('prometheus: %s: %s', name, problem)
     if problem: self.problems[name] = problem
     else: self.problems.pop(name, None)
 
-PrometheusSource._answer, PrometheusSource._note = _answer, _note
-
 # %% ../../nbs/ingestion/03_prometheus.ipynb #a0e6510f
-def _news(self: PrometheusSource, frame: pd.DataFrame) -> pd.DataFrame:
+@patch_to(PrometheusSource)
+def _news(self, frame: pd.DataFrame) -> pd.DataFrame:
     "What of `frame` was not handed on before; remembers the last minutes for the next comparison."
     columns = frame.columns.append(self._tail.columns.difference(frame.columns, sort=False))
     before, now = (f.reindex(index=frame.index, columns=columns).to_numpy() for f in (self._tail, frame))
@@ -278,20 +279,21 @@ def _news(self: PrometheusSource, frame: pd.DataFrame) -> pd.DataFrame:
     self._tail = pd.DataFrame(merged[np.ix_(recent, alive)], index=frame.index[recent], columns=columns[alive])
     return pd.DataFrame(np.where(same, np.nan, now)[:, :frame.shape[1]], index=frame.index, columns=frame.columns).dropna(how='all')
 
-def status(self: PrometheusSource) -> dict:
+@patch_to(PrometheusSource)
+def status(self) -> dict:
     "Facts about this source: queries, series, problems."
     return dict(url=mask_secrets(self.cfg.url), queries=len(self.queries), series=self._tail.shape[1], interval=self.interval, problems=dict(self.problems))
 
 # %% ../../nbs/ingestion/03_prometheus.ipynb #358f0db5
-def about(self: PrometheusSource) -> str:
+@patch_to(PrometheusSource)
+def about(self) -> str:
     "One sentence for `smartcloudops doctor`; it asks the server once, and `SourceError` says why it does not answer."
     query_range(self.client, 'vector(1)', 0, 0, 1, attempts=1)
     return f'prometheus at {mask_secrets(self.cfg.url)} answers; {len(self.queries)} queries every {self.interval:g} s'
 
-PrometheusSource._news, PrometheusSource.status, PrometheusSource.about = _news, status, about
-
 # %% ../../nbs/ingestion/03_prometheus.ipynb #c8799838
-def backfill(self: PrometheusSource,
+@patch_to(PrometheusSource)
+def backfill(self,
              since: pd.Timestamp,
              until: pd.Timestamp | None = None,      # default: now
              chunk: str = '6h',                      # a chunk's length
@@ -305,11 +307,10 @@ def backfill(self: PrometheusSource,
         yield Chunk(self._past(float(start), float(end)), *(pd.Timestamp(t, unit='s', tz='UTC') for t in (start, end)), (end - first)/(last - first))
 
 # %% ../../nbs/ingestion/03_prometheus.ipynb #d2165fdf
-def _past(self: PrometheusSource, start: float, end: float) -> pd.DataFrame:
+@patch_to(PrometheusSource)
+def _past(self, start: float, end: float) -> pd.DataFrame:
     marks = dict(self._until)
     answers = [(q, self._answer(q, start, end)) for q in self.queries]
     self._until = marks                                      # the live reading goes on where it was
     if all(a is None for _, a in answers): raise SourceError('; '.join(dict.fromkeys(self.problems.values())))
     return matrix_frame([(q, a) for q, a in answers if a is not None], start, self.cfg.step, round((end - start)/self.cfg.step) + 1, self.naming).dropna(how='all')
-
-PrometheusSource.backfill, PrometheusSource._past = backfill, _past

@@ -256,4 +256,4 @@ class ReplaySource:
         first, self._next = self._next, max(self._next, int(self._frame.index.searchsorted(played, side='right')))
         return self._frame.iloc[first:self._next]
 
-    def close(self) -> None: pass
+    def close(self) -> None: "Nothing to close."

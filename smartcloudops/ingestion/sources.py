@@ -240,7 +240,7 @@ class SyntheticSource:
         self._last = max(self._last, last)
         return _rows(pd.to_datetime(np.arange(first, last + 1)*step, unit='ms', utc=True).as_unit('us'), self.hosts, self.seed, self.faults)
 
-    def close(self) -> None: pass
+    def close(self) -> None: "Nothing to close."
 
 # %% ../../nbs/ingestion/00_sources.ipynb #1a8b535b
 SOURCES = 'host', 'synthetic', 'replay:FILE', 'cloudwatch', 'prometheus'
