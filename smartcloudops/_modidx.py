@@ -1380,6 +1380,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                           'smartcloudops/detection/rules.py'),
                                                'smartcloudops.detection.rules._reading': ( 'detection/rules.html#_reading',
                                                                                            'smartcloudops/detection/rules.py'),
+                                               'smartcloudops.detection.rules._rule_fields': ( 'detection/rules.html#_rule_fields',
+                                                                                               'smartcloudops/detection/rules.py'),
                                                'smartcloudops.detection.rules._rule_reason': ( 'detection/rules.html#_rule_reason',
                                                                                                'smartcloudops/detection/rules.py'),
                                                'smartcloudops.detection.rules._seconds': ( 'detection/rules.html#_seconds',
