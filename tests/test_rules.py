@@ -133,6 +133,15 @@ def test_rate_of_change_and_filling():
     assert run(Rule(name='f', metric='cpu_utilization_percent', full_in_hours=10, over=21600), rising) == []
 
 
+def test_the_sentence_tells_the_worst_and_what_keeps_it_open():
+    "Hysteresis holds a stretch open at 84 %, and neither is 84 % above 90 % nor the worst that was seen."
+    rule = Rule(name='r', metric='cpu_utilization_percent', above=90, clear=80)
+    [going] = run(rule, frame([50, 96, 95, 84], '1min'))
+    assert going.reason.replace('\u202f', ' ') == 'cpu 84 %, was above 90 % and is not clear of it, for 2 min'
+    [over] = [a for a in run(rule, frame([50, 96, 95, 84, 60], '1min')) if not a.ongoing]
+    assert over.reason.replace('\u202f', ' ') == 'cpu 96 %, above 90 % for 3 min' and over.labels['worst'] == 96
+
+
 def test_noise_rarely_has_a_trend():
     rng = np.random.default_rng(0)
     hours = np.arange(72) / 12

@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ..core.runtime import AwsError, ConfigError, DataError, now as clock_now
+from ..core.runtime import AwsError, ConfigError, DataError, did_you_mean, now as clock_now
 from ..core.series import Series, describe, format_duration, format_value, short_name
-from .anomalies import Anomaly, worst
+from .anomalies import Anomaly
 
 log = logging.getLogger('smartcloudops.detection')
 
@@ -109,6 +109,10 @@ def _check_rule(rule: Rule) -> Rule:
     return rule
 
 # %% ../../nbs/detection/00_rules.ipynb #bf641647
+def _rule_fields() -> list[str]:
+    "The names that a rule may have in settings."
+    return [field.alias or name for name, field in Rule.model_fields.items()]
+
 def parse_rules(
     entries: list,               # mappings as they stand in settings, or Rule objects
     where: str = 'detection.rules',
@@ -121,7 +125,9 @@ def parse_rules(
             first = e.errors()[0] if isinstance(e, ValidationError) else {'loc': (), 'msg': str(e)}
             field = '.'.join(map(str, first['loc']))
             name = entry.get('name', n) if isinstance(entry, Mapping) else n
-            raise ConfigError(f"{where}[{n}] ('{name}'){': ' + field if field else ''}: {first['msg'].removeprefix('Value error, ')}") from None
+            what = first['msg'].removeprefix('Value error, ')
+            if first.get('type') == 'extra_forbidden': what = f'is no setting of a rule; {did_you_mean(field, _rule_fields())}'
+            raise ConfigError(f"{where}[{n}] ('{name}'){': ' + field if field else ''}: {what}") from None
     return rules
 
 # %% ../../nbs/detection/00_rules.ipynb #97426f7b
@@ -166,8 +172,8 @@ def _advance(rule: Rule, record: dict, at: float, value: float, bad: bool) -> st
         return 'end' if ended else None
     hole = gap > max(rule.seconds, 5 * step, 1.)
     if 'since' not in record or (hole and not record.get('firing')): record.update(since=at, rows=0, worst=value)
-    limit = rule.above if rule.above is not None else rule.below
-    record.update(last=at, value=value, rows=record['rows'] + 1, worst=value if limit is None else worst((value, record.get('worst', value)), limit))
+    furthest = max if rule.above is not None else min if rule.below is not None else lambda new, _: new
+    record.update(last=at, value=value, rows=record['rows'] + 1, worst=furthest(value, record.get('worst', value)))
     record['firing'] = record.get('firing', False) or at - record['since'] + step >= rule.seconds
     return None
 
@@ -219,7 +225,9 @@ def _rule_reason(rule: Rule, series: str, record: dict, at: float, ended: bool =
     "One sentence with the numbers that made the rule speak."
     unit, value = describe(Series.parse(series).metric).unit, record['value']
     text, lasts = f'{short_name(series)} {format_value(value if not ended else record["worst"], unit)}', format_duration(at - record['since'])
-    if rule.condition in ('above', 'below'): return f'{text}, {rule.condition} {format_value(getattr(rule, rule.condition), unit)} for {lasts}'
+    if rule.condition in ('above', 'below'):
+        limit, back = format_value(getattr(rule, rule.condition), unit), not ended and not _breach(rule, value, False)
+        return f'{text}, was {rule.condition} {limit} and is not clear of it, for {lasts}' if back else f'{text}, {rule.condition} {limit} for {lasts}'
     slope, low, high = record['trend']
     window = f'by the trend of the last {format_duration(rule.over)}'
     if rule.condition == 'full_in_hours':
