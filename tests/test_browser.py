@@ -90,7 +90,8 @@ def test_without_room_for_a_stream_the_page_polls(browser, tmp_path):
     import httpx
     engine = open_state(build(tmp_path, hosts={'web': 8, 'worker': 13})/'smartcloudops.db')
     with serving(tmp_path, dashboard=dict(streams=1)) as address, httpx.stream('GET', f'{address}/events', timeout=60) as held, Watched(browser) as w:
-        assert 'hello' in next(held.iter_text())
+        heard = held.iter_text()                                                    # kept: dropping it would close the stream
+        assert 'hello' in next(heard)
         page = w.open(address)
         beat(engine, 'loop', {'interval': 15., 'lag_seconds': 4321.}, now())
         expect(page.locator('.loop')).to_contain_text('1\u202fh 12', timeout=20_000)
