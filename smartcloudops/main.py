@@ -258,7 +258,8 @@ def _learn_normal(self, changes) -> None:
     "What a human just called normal, and still goes on, the detector takes as known; it is heard once, when it is said."
     from smartcloudops.detection.anomalies import is_inside
     for a in changes.anomalies:
-        if a.series in changes.normal and a.accepted and a.ongoing and a.origin == 'stream' and not is_inside(a): self.detector.accept(a.series)
+        fresh = a.series in changes.normal and a.accepted and a.ongoing and a.origin == 'stream' and not is_inside(a)
+        if fresh and hasattr(self.detector, 'accept'): self.detector.accept(a.series)      # a detector need not offer it
 
 @patch_to(Loop)
 def _hosts(self) -> frozenset[str]:
