@@ -463,3 +463,71 @@ def test_a_plan_that_slept_past_its_time_dies_at_the_send(tmp_path, clock, effec
     real = r._send
     monkeypatch.setattr(r, '_send', lambda *a: (clock.advance(1000), real(*a))[1])
     assert [o.state for o in tick(r, clock)][:1] == ['expired'] and effects(effect) == []
+
+
+def test_invariant_16_the_disk_fills_up_while_the_engine_works(tmp_path, clock, effect):
+    "SQLite may not grow any more, at some point of many episodes: whatever was done has its intent on disk, and from then on nothing is done."
+    import sqlalchemy as sa
+    r = executor(tmp_path, attempts=99, per_hour=99, cooldown_seconds=1, breaker_failures=99)
+    def small(connection, *_): connection.execute(f"pragma max_page_count={connection.execute('pragma page_count').fetchone()[0] + 6}")
+    r.ledger.engine.dispose(); sa.event.listen(r.ledger.engine, 'connect', small)
+    with r.ledger.engine.connect() as c: assert c.exec_driver_sql('pragma max_page_count').scalar() < 1000
+    done = []
+    for n in range(60):
+        tick(r, clock, [incident(f'web-{n % 5 + 1}', id=n, episode=n, anomalies=(anomaly(f'web-{n % 5 + 1}'),))], Always(31)); clock.advance(400)
+        done.append(len(effects(effect)))
+    assert done[-1] == done[-20] < 60                                                  # it ended long before, and nothing came after
+    sent = {a.key for a in Ledger(open_state(tmp_path/'smartcloudops.db')).actions() if a.sent is not None}
+    assert {e.split()[0] for e in effects(effect)} <= sent and ledger_verify(tmp_path).ok
+
+
+@pytest.mark.parametrize('what', ['none', 'empty', 'raises', 'silences'])
+def test_invariant_2_what_cannot_be_read_authorises_nothing(tmp_path, clock, effect, monkeypatch, what):
+    "No table of freshness, an empty one, a history that raises, silences that cannot be read: no effect."
+    r = executor(tmp_path)
+    if what == 'silences': monkeypatch.setattr(r.ledger, 'silences', lambda *a, **k: (_ for _ in ()).throw(OSError('locked')))
+    asked = {'none': None, 'empty': freshness([], clock.now()), 'silences': freshness(HOSTS, clock.now()), 'raises': lambda: (_ for _ in ()).throw(OSError('history is locked'))}[what]
+    for _ in range(3): r.step(clock.now(), [incident(now=clock.now())], asked, Always(97)); clock.advance(5)
+    assert effects(effect) == [] and not any(a.sent for a in r.ledger.actions())
+
+
+def test_autonomy_is_earned_granted_and_lost(tmp_path, monkeypatch, effect):
+    "The whole path, by the command line: observed → proposed → granted → approved ten times → proposed → granted auto → acts alone → one failure → asks again; the audit names who."
+    from click.testing import CliRunner
+    import json
+    from smartcloudops.cli import main
+    (tmp_path/'config').mkdir(); (tmp_path/'config/policies.yaml').write_text(OBSERVE); monkeypatch.chdir(tmp_path)
+    (tmp_path/'config/smartcloudops.toml').write_text('[remediation]\nmode = "auto"\n')
+    monkeypatch.setattr(Effect, 'path', tmp_path/'effects')
+    with use_clock(FakeClock(START)) as clock:
+        def cli(*words):
+            done = CliRunner().invoke(main, list(words))
+            assert done.exit_code == 0, done.output
+            return done.stdout
+        standing = lambda: json.loads(cli('policy', 'status', '--json'))[0]
+        (tmp_path/'data').mkdir()
+        r = executor(tmp_path/'data', OBSERVE, attempts=99, per_hour=99, cooldown_seconds=1)
+        n = 0
+        def case(back=31):
+            nonlocal n; n += 1
+            host = f'web-{n % 5 + 1}'
+            r.lease = None
+            out = tick(r, clock, [incident(host, id=n, episode=n, anomalies=(anomaly(host),))], Always(back))
+            for a in r.ledger.actions(['awaiting_approval']):
+                cli('actions', 'approve', str(a.id), '--comment', 'looked at it')
+                clock.advance(5); tick(r, clock, [incident(host, id=n, episode=n, anomalies=(anomaly(host),))], Always(back))
+            for _ in range(25): clock.advance(15); tick(r, clock, [], Always(back))
+            clock.advance(86400); return out
+        for _ in range(4): case()
+        assert standing()['proposed'] == '' and effects(tmp_path/'effects') == []
+        case(); assert standing()['proposed'].startswith('observe → approve') and standing()['mode'] == 'observe'      # proposed, not taken
+        cli('policy', 'grant', 'web-cpu', 'approve', '--reason', 'five good days')
+        for _ in range(10): case()
+        assert len(effects(tmp_path/'effects')) == 10 and standing()['proposed'].startswith('approve → auto') and standing()['mode'] == 'approve'
+        cli('policy', 'grant', 'web-cpu', 'auto', '--reason', 'ten recoveries')
+        assert [o.state for o in case()][:2] == ['sent', 'verifying'] and standing()['mode'] == 'auto' and len(effects(tmp_path/'effects')) == 11
+        case(back=97)
+        assert r.ledger.actions(limit=1)[0].state == 'not_recovered' and (standing()['mode'], standing()['proposed'], standing()['failed in a row']) == ('approve', '', 1)
+        audit = r.ledger.audit()
+        assert [(e['event'], e['who'] == 'loop') for e in audit if e['event'].startswith('mode ')] == [('mode approve', False), ('mode auto', False), ('mode approve', True)]
+        assert 'looked at it' in cli('actions', 'show', '6') and 'unbroken' in cli('ledger', 'verify')

@@ -308,3 +308,42 @@ def test_a_grant_ends_when_the_policy_changes_and_a_lowering_stays(ledger):
     assert ledger.modes([POLICY]) == {'web-cpu': 'auto'} and ledger.modes([edited]) == {'web-cpu': 'approve'}
     ledger.set_mode(POLICY, 'observe', 'loop', 'failed')
     assert ledger.modes([POLICY]) == ledger.modes([edited]) == {'web-cpu': 'observe'}
+
+
+def test_invariant_16_segments_wait_while_s3_answers_500_over_http(ledger, monkeypatch):
+    "A real client against a real server: 500, a dropped connection, then well again; each segment is stored once, and one that lies there already is not overwritten."
+    pytest.importorskip('boto3')
+    import socket, threading
+    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+    from smartcloudops.core.aws import AwsClients
+    from smartcloudops.core.settings import Settings
+    class S3(BaseHTTPRequestHandler):
+        def do_PUT(self):
+            body = self.rfile.read(int(self.headers['Content-Length']))
+            how, kept = self.server.how, self.server.kept
+            self.server.calls += 1
+            if how == 'drop': self.connection.shutdown(socket.SHUT_RDWR); return
+            status = 500 if how == '500' else 412 if self.path in kept and self.headers.get('If-None-Match') == '*' else 200
+            if status == 200: kept[self.path] = body
+            text = b'' if status == 200 else f'<Error><Code>{"InternalError" if status == 500 else "PreconditionFailed"}</Code><Message>x</Message></Error>'.encode()
+            self.send_response(status); self.send_header('Content-Length', str(len(text))); self.end_headers(); self.wfile.write(text)
+        def log_message(self, *_): pass
+    server = ThreadingHTTPServer(('127.0.0.1', 0), S3)
+    server.kept, server.how, server.calls = {}, '500', 0
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    for k, v in dict(AWS_ACCESS_KEY_ID='test', AWS_SECRET_ACCESS_KEY='test', AWS_DEFAULT_REGION='eu-west-1', AWS_REQUEST_CHECKSUM_CALCULATION='when_required').items(): monkeypatch.setenv(k, v)
+    try:
+        client = AwsClients(Settings(aws={'endpoint_url': f'http://127.0.0.1:{server.server_port}', 'regions': ['eu-west-1']})).write('s3')
+        lived(ledger)
+        for how in ('500', 'drop'):
+            server.how = how
+            assert copy_segments(ledger, 'audit', client) == 0 and server.kept == {}
+        assert server.calls == 2 and ledger.action(1).state == 'recovered'              # asked once each: the loop is not held up
+        server.how = 'well'
+        assert copy_segments(ledger, 'audit', client) == len(ledger.audit()) and copy_segments(ledger, 'audit', client) == 0
+        assert verify_lines(b''.join(server.kept.values()).decode()).ok
+        from smartcloudops.core.state import remember
+        remember(ledger.engine, 'ledger copied to audit', 0)
+        before = dict(server.kept)
+        assert copy_segments(ledger, 'audit', client) == len(ledger.audit()) and server.kept == before
+    finally: server.shutdown(); server.server_close()

@@ -1,5 +1,5 @@
 "People are told once, in every mode, never by a loop that then stops; and drills walk what they say."
-import threading, time
+import json, threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pandas as pd
@@ -45,8 +45,25 @@ def test_opening_and_closing_are_told_once_and_over_restarts(tmp_path, channel):
     n = notifier(tmp_path, channel)
     assert n.told(Changes(opened=(one,))) == [] and len(n.told(Changes(closed=(one,)))) == 1 and len(n.told(Changes(opened=(incident(episode=2),)))) == 1
     assert n.flush(10)
-    time.sleep(.2)
-    assert any('web-1: cpu 97' in g and '/incidents/1' in g for g in channel.got + [str(m) for m in []]) or len(channel.got) >= 1
+    got = [json.loads(g) for g in channel.got]
+    assert [g['title'] for g in got] == ['web-1: cpu 97 %, expected 20–45 %', 'web-1: over, cpu 97 %, expected 20–45 %', 'web-1: cpu 97 %, expected 20–45 %']
+    assert got[0]['message'] == 'Likely cause: process worker.\nhttps://ops.example.org/incidents/1' and got[0]['type'] == 'warning'
+
+
+def test_what_arrives_at_the_receiver(tmp_path, channel):
+    "Over HTTP: link and runbook stand in it, secrets do not, the same is not said twice, a silenced one not at all, and what is above the hour's limit stays out."
+    n = notifier(tmp_path, channel, per_hour=3)
+    out = lambda id, state, text='Restart worker.service on web-1.': Outcome(id, state, text, 'web', 'web-1', '7', 'service_restart', runbook='https://wiki.example.org/web')
+    n.ledger.add_silence('db-*', '', pd.Timestamp.now(tz='UTC') - pd.Timedelta('1 min'), pd.Timestamp.now(tz='UTC') + pd.Timedelta('1 h'), 'oncall', 'upgrade')
+    n.told(Changes(opened=(incident('db-1', id=3),)))
+    for _ in range(3): n.acted([out(1, 'awaiting_approval')])
+    n.acted([out(2, 'failed', 'curl ended with exit code 7: password=hunter2 https://bob:geheim@intern.example.org')])
+    for i in range(4, 12): n.acted([out(i, 'recovered')])
+    assert n.flush(20) and (n.sent, n.dropped, n.failed) == (3, 7, 0)
+    got = [json.loads(g) for g in channel.got]
+    assert [g['title'] for g in got] == ['web-1: service_restart awaiting approval', 'web-1: service_restart failed', 'web-1: service_restart recovered']
+    assert got[0]['message'].splitlines()[1:] == ['Runbook: https://wiki.example.org/web', 'https://ops.example.org/incidents/7']
+    assert 'hunter2' not in channel.got[1] and 'geheim' not in ''.join(channel.got) and 'db-1' not in ''.join(channel.got)
 
 
 def test_a_dead_or_wrong_channel_never_stops_the_loop(tmp_path, channel, caplog):

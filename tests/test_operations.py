@@ -127,6 +127,33 @@ def test_an_operation_of_ones_own_is_one_small_class():
     assert 'write_line' in operations() and read_policies('policies: [{name: a, match: {metric: m}, ladder: [{do: write_line}]}]').policies
 
 
+def test_an_installed_package_brings_its_operation(tmp_path):
+    "A package with an entry point, on the path as pip puts it there, in a process of its own: policies may name it, the command line checks its fields, and a broken one is named."
+    site = tmp_path/'site'
+    (site/'purge-1.0.dist-info').mkdir(parents=True)
+    (site/'purge-1.0.dist-info/METADATA').write_text('Metadata-Version: 2.1\nName: purge\nVersion: 1.0\n')
+    (site/'purge-1.0.dist-info/entry_points.txt').write_text('[smartcloudops.operations]\npurge_cache = purge:Purge\n')
+    (site/'purge.py').write_text("""from smartcloudops.remediation import Operation, Report
+from smartcloudops.remediation.policy import Strict
+
+class Purge(Operation):
+    "Empties a cache."
+    name = 'purge_cache'
+    class Parameters(Strict):
+        path: str
+    def send(self): return Report(True, f'{self.parameters.path} purged for {self.target}')
+""")
+    policy = 'policies: [{name: cache, match: {metric: disk_used_percent}, ladder: [{do: purge_cache, with: {path: /tmp/x}}]}]'
+    (tmp_path/'good.yaml').write_text(policy); (tmp_path/'bad.yaml').write_text(policy.replace('path:', 'paht:'))
+    run = lambda *a: subprocess.run([sys.executable, *a], env={**os.environ, 'PYTHONPATH': f'{site}:{os.getcwd()}'}, cwd=tmp_path, capture_output=True, text=True)
+    sent = run('-c', "from smartcloudops.remediation import make_operation; from smartcloudops.remediation.policy import Step; print(make_operation(Step(do='purge_cache', parameters={'path': '/tmp/x'}), 'web-1').send().text)")
+    assert sent.stdout.strip() == '/tmp/x purged for web-1', sent.stderr
+    good, bad = (run('-m', 'smartcloudops.cli', 'policy', 'check', name) for name in ('good.yaml', 'bad.yaml'))
+    assert good.returncode == 0 and bad.returncode == 1 and "did you mean 'path'" in bad.stderr, (good.stderr, bad.stderr)
+    drill = run('-m', 'smartcloudops.cli', 'backtest', '--policy', 'good.yaml', '--data', 'none.csv')
+    assert drill.returncode == 1 and 'none.csv' in drill.stderr and 'Traceback' not in drill.stderr
+
+
 # AWS -----------------------------------------------------------------------------------------------------------------------------
 
 @pytest.fixture(scope='module')
@@ -195,6 +222,21 @@ def test_unknown_and_foreign_instances(aws):
     assert 'InvalidInstanceID' in Ec2Reboot({}, 'i-0123456789abcdef0', context(aws)).check().text
     assert 'not an EC2 instance id' in Ec2Reboot({}, 'web-1', context(aws)).check().text
     assert Ec2Reboot({}, 'i-0123456789abcdef0', context(aws)).tags() is None
+
+
+def test_observe_calls_nothing_of_aws_that_changes_anything(aws, moto, tmp_path):
+    "Invariant 14, at the wire: the same incident in mode observe, step after step; the server sees questions only."
+    id = an_instance(aws)
+    settings = Settings(data_dir=tmp_path, targets_file=tmp_path/'none', aws={'endpoint_url': moto, 'regions': ['eu-west-1']})
+    from smartcloudops.remediation.engine import _aws
+    before = dict(_aws(settings).calls)
+    with use_clock(FakeClock(START)) as clock:
+        r = Remediator(open_state(tmp_path/'s.db'), settings, read_policies(POLICY.replace('mode: auto', 'mode: observe')))
+        turn_switch(r.ledger, switch_path(settings), True, 'x')
+        for episode in range(3): r.step(clock.now(), [incident(id, episode=episode, anomalies=(anomaly(id),))], freshness([id, 'b', 'c'], clock.now()), Always(97)); clock.advance(1000)
+        asked = _aws(settings).calls
+    assert {a.state for a in r.ledger.actions()} == {'observed'} and all(call.split('.')[1].startswith('Describe') for call in asked if asked[call] > before.get(call, 0)), asked
+    assert aws.read('ec2').describe_instances(InstanceIds=[id])['Reservations'][0]['Instances'][0]['State']['Name'] == 'running'
 
 
 def test_no_credentials_is_a_refusal(monkeypatch, moto):

@@ -506,7 +506,7 @@ def copy_segments(ledger: Ledger, bucket: str, s3_client,
     key = f"ledger/{entries[0]['seq']:012d}-{entries[-1]['seq']:012d}-{entries[-1]['hash'][:16]}.jsonl"
     try: s3_client.put_object(Bucket=bucket, Key=key, Body=export_lines(entries).encode(), IfNoneMatch='*')
     except Exception as e:
-        code = str(getattr(e, 'response', {}).get('Error', {}).get('Code', ''))
+        code = str((getattr(e, 'response', None) or {}).get('Error', {}).get('Code', ''))      # a dropped connection has a response that is None
         if code not in ('PreconditionFailed', '412'):      # 412: this very segment is there already
             log.warning('audit rows from %d on wait: S3 bucket %s does not take them (%s)', entries[0]['seq'], bucket, mask_secrets(str(e))[:200])
             return 0
