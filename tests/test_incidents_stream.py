@@ -73,6 +73,7 @@ def test_a_fleet_struck_together_is_one_incident_injected_host_first(tmp_path, s
 RIGHT = dict(spike='spike', level_shift='level shift', slow_leak='drift', flatline='flatline', variance_burst='variance')
 METRICS = ['cpu_utilization_percent', 'memory_used_percent', 'network_receive_bytes_per_second', 'http_requests_per_second']
 
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize('fault', RIGHT)
 def test_each_fault_becomes_an_anomaly_of_its_kind_and_a_sentence(fault):
     right, runs = 0, soak(8, 200)
