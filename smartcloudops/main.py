@@ -259,7 +259,7 @@ def _learn_normal(self, changes) -> None:
     from smartcloudops.detection.anomalies import is_inside
     for a in changes.anomalies:
         fresh = a.series in changes.normal and a.accepted and a.ongoing and a.origin == 'stream' and not is_inside(a)
-        if fresh and hasattr(self.detector, 'accept'): self.detector.accept(a.series)      # a detector need not offer it
+        if fresh: self.detector.accept(a.series)
 
 @patch_to(Loop)
 def _hosts(self) -> frozenset[str]:

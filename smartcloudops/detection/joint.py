@@ -150,7 +150,7 @@ def _score(model: JointDetector, frame: pd.DataFrame):
     reach = model.usual + model.tail * max(0., math.log(10) * needed - math.log(1 / .02))
     middle = scaled - distance
     parts = dict(score=np.clip(.9 * decades / needed, 0, 1), expected=model.scaler.back(middle), lower=model.scaler.back(middle - reach), upper=model.scaler.back(middle + reach),
-                 anomaly=flag, evidence=np.where(flag, KINDS.index('pattern'), 0), confidence=np.where(np.isnan(values), np.nan, min(1., model.rows / 2000)))
+                 anomaly=flag, evidence=np.where(flag, KINDS.index('pattern'), 0), confidence=np.where(np.isnan(values), np.nan, min(1., model.rows / 2000)), tail=np.minimum(10. ** -decades, 1.))
     return Scores(**{k: _shaped(v, model.scaler.names, frame) for k, v in parts.items()})
 
 # %% ../../nbs/detection/02_joint.ipynb #11e10ae7
