@@ -26,7 +26,7 @@ from ..core.runtime import HistoryError
 # %% ../../nbs/monitoring/04_sealed.ipynb #efaaaa2e
 SCHEMA = pa.schema([('series', pa.dictionary(pa.int32(), pa.string())), ('time', pa.timestamp('us', tz='UTC')), ('value', pa.float64())])
 _COMPRESSION = dict(compression='zstd', compression_level=3, use_dictionary=['series'])
-ROW_GROUP = 16_384
+ROW_GROUP = 4_096
 
 # %% ../../nbs/monitoring/04_sealed.ipynb #318af814
 def write_sealed(path: Path,                       # the file to make
@@ -172,7 +172,7 @@ def sealed_names(files: list[Path]) -> set[str]:
 def merged(files: list[Path],             # sealed files, oldest first
            hot: tuple,                    # (ts, code, value, names) over them; the times of each series ascending
            start: int, end: int,          # µs, half-open
-           at_once: int = 8 * ROW_GROUP,  # samples in memory
+           at_once: int = 32 * ROW_GROUP,  # samples in memory
           ):                              # pieces for write_sealed
     "What a new file of this stretch holds, a group of series at a time."
     names = sorted(sealed_names(files) | set(hot[3]))

@@ -102,7 +102,10 @@ async function extend(el) {
     }
   } catch { /* a lost connection is said by the page as a whole */ } finally { state.busy = false }
 }
-async function all() { if (!window.uPlot) return; C = colours(); await Promise.all($$('.plot[data-chart]').map(draw)); document.documentElement.dataset.drawn = '1' }
+async function all() {
+  if (window.uPlot) { C = colours(); await Promise.all($$('.plot[data-chart]').map(draw)); document.documentElement.dataset.drawn = '1' }
+  requestAnimationFrame(() => setTimeout(() => $$('noscript[data-late]').forEach(e => { const grid = e.parentNode; grid.innerHTML = e.textContent; document.dispatchEvent(new Event('grid')) })));   // a thousand hosts wait for the charts; without JavaScript they stand there at once
+}
 const again = () => { C = colours(); for (const [el, state] of charts) { state.u.destroy(); el.replaceChildren(); charts.set(el, build(el, state.full)) } };
 all();
 document.addEventListener('told', () => $$('.plot[data-chart]').forEach(extend));
