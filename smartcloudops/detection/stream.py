@@ -49,9 +49,9 @@ def new_state(count: int) -> np.ndarray:
 
 # %% ../../nbs/detection/01_stream.ipynb #550c978a
 def jit(function):
-    "Compile with numba, cached on disk where a folder for that can be written."
+    "Compile with numba, cached on disk where a folder for that can be written; not in a notebook, whose other cells may change unnoticed."
     options = dict(nogil=True, error_model='numpy')
-    try: return numba.njit(cache=True, **options)(function)
+    try: return numba.njit(cache=os.path.exists(function.__code__.co_filename), **options)(function)
     except RuntimeError: return numba.njit(**options)(function)      # no writable cache folder
 
 @jit
@@ -258,7 +258,7 @@ def novelty(s, beyond, span, shapes, forecast, every):
     "The strongest of six rarities, less what a short past and a fast sampling rate make likely by chance."
     unit, likely = s.dev + .01*span, math.log1p(forecast)
     s.short += .2*(likely - s.short)
-    total = (1.8*decades(s, 0, beyond))**8 + (.85*decades(s, 1, abs(s.ema[1] - s.mu)/unit))**8
+    total = (2.2*decades(s, 0, beyond))**8 + (.85*decades(s, 1, abs(s.ema[1] - s.mu)/unit))**8
     total += (.9*decades(s, 2, abs(s.ema[1] - s.ema[3])/unit))**8
     total += (.85*decades(s, 3, abs(s.bias)/(s.residual + .01*span)))**8 + (.7*decades(s, 4, shapes))**8
     total += (.65*decades(s, 5, math.exp(max(s.short - s.long, 0.)) - 1))**8
@@ -266,7 +266,8 @@ def novelty(s, beyond, span, shapes, forecast, every):
     s.total += 1
     if s.n % 2000 == 1999: halve(s)
     age = s.last - s.born
-    young = 1.2*max(0., 1 - age/129600) + max(0., 1 - age/3600)     # no day and a half to compare with yet, not even an hour
+    sure = max(0., 1 - 2*beyond)                    # half a range beyond all that was seen needs no long past
+    young = 1.2*max(0., 1 - age/129600)*sure + max(0., 1 - age/3600)     # no day and a half to compare with yet, not even an hour
     return total**.125/3 - .84 - .5*max(0., math.log10(750/(s.n + 1))) - .7*max(0., math.log10(300/every)) - young
 
 # %% ../../nbs/detection/01_stream.ipynb #11694ab5
@@ -442,7 +443,7 @@ def step(s, t, x, out):
     moved = s.moves >= 3 or (s.n - s.moved == 10 and abs(s.away) >= 5)
     paged = page(s, rare, evidence if s.moves >= 3 else 2., every, moved and s.n >= 20)
     open_alert(s, evidence if moved else 0., slower, every)
-    if paged >= .25 or frozen or leak: s.open, s.quiet = 1., 0.
+    if paged >= .15 or frozen or leak: s.open, s.quiet = 1., 0.
     s.n += 1
     alarm = s.open > 0 and s.quiet == 0
     out[0], out[1] = rank(s, paged, rare, slower, every), expected
