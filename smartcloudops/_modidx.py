@@ -2,7 +2,6 @@
 
 d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_url': '', 'lib_path': 'smartcloudops'},
   'syms': { 'smartcloudops.cli': { 'smartcloudops.cli.Front': ('cli.html#front', 'smartcloudops/cli.py'),
-                                   'smartcloudops.cli.Front._unreachable': ('cli.html#front._unreachable', 'smartcloudops/cli.py'),
                                    'smartcloudops.cli.Front.invoke': ('cli.html#front.invoke', 'smartcloudops/cli.py'),
                                    'smartcloudops.cli.Front.resolve_command': ('cli.html#front.resolve_command', 'smartcloudops/cli.py'),
                                    'smartcloudops.cli._aws_line': ('cli.html#_aws_line', 'smartcloudops/cli.py'),

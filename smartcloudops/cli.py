@@ -37,15 +37,12 @@ class Front(click.Group):
         except SmartCloudOpsError as e:
             click.echo(f'smartcloudops: {mask_secrets(e)}', err=True)
             ctx.exit(2 if isinstance(e, UsageError) else 1)
-        except OSError as e:
-            if not isinstance(e, BrokenPipeError): return self._unreachable(ctx, e)
+        except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             ctx.exit(1)
-
-    def _unreachable(self, ctx, e: OSError):
-        "A file or a device that says no is understood too."
-        click.echo(f"smartcloudops: {mask_secrets(f'{e.filename}: ' if e.filename else '')}{e.strerror or e}; check the path, its permissions and the free space", err=True)
-        ctx.exit(1)
+        except OSError as e:      # a file or a device that says no is understood too
+            click.echo(f"smartcloudops: {mask_secrets(f'{e.filename}: ' if e.filename else '')}{e.strerror or e}; check the path, its permissions and the free space", err=True)
+            ctx.exit(1)
 
 # %% ../nbs/cli.ipynb #6de3197a
 @click.group(cls=Front, context_settings=dict(help_option_names=['-h', '--help'], max_content_width=110))

@@ -105,7 +105,7 @@ class Rates:
     def update(self, frame: pd.DataFrame) -> pd.DataFrame:
         "The frame as detection sees it, shaped like `frame`: counter columns renamed and turned into rates, NaN where there is none."
         names, seen = list(frame.columns), [rate_name(name) for name in frame.columns]
-        counters = [i for i, (raw, rate) in enumerate(zip(names, seen)) if raw is not rate and raw != rate]
+        counters = [i for i, (raw, rate) in enumerate(zip(names, seen)) if raw != rate]
         values = np.array(frame, dtype=float, ndmin=2)
         if counters: values[:, counters] = self._rates([names[i] for i in counters], frame.index.as_unit('us').asi8 / 1e6, values[:, counters])
         out = pd.DataFrame(values, index=frame.index, columns=pd.Index(seen, dtype=object))
