@@ -47,7 +47,6 @@ class HistorySettings(Section):
     "Where samples stay, and how long."
     retention_days: float = Field(30, gt=0)
     scores_days: float = Field(7, gt=0)        # scores and bands, kept for the charts
-    seal_hours: float = Field(2, gt=0)         # the hot hours in SQLite; older ones are sealed to Parquet
     max_bytes: int | None = Field(None, gt=0)  # oldest sealed data goes when the folder grows beyond this
 
 # %% ../../nbs/core/02_settings.ipynb #37774551

@@ -254,11 +254,12 @@ def halve(s):
 
 # %% ../../nbs/detection/01_stream.ipynb #ee6fead5
 @jit
-def novelty(s, beyond, span, shapes, forecast, every):
+def novelty(s, mean, beyond, span, shapes, forecast, every):
     "The strongest of six rarities, less what a short past and a fast sampling rate make likely by chance."
     unit, likely = s.dev + .01*span, math.log1p(forecast)
     s.short += .2*(likely - s.short)
-    total = (2.2*decades(s, 0, beyond))**8 + (.85*decades(s, 1, abs(s.ema[1] - s.mu)/unit))**8
+    record = min(1., max(mean/3, beyond))          # every series breaks its range now and then: as far as the models are surprised, too
+    total = (2.6*record*decades(s, 0, beyond))**8 + (.85*decades(s, 1, abs(s.ema[1] - s.mu)/unit))**8
     total += (.9*decades(s, 2, abs(s.ema[1] - s.ema[3])/unit))**8
     total += (.85*decades(s, 3, abs(s.bias)/(s.residual + .01*span)))**8 + (.7*decades(s, 4, shapes))**8
     total += (.65*decades(s, 5, math.exp(max(s.short - s.long, 0.)) - 1))**8
@@ -432,7 +433,7 @@ def step(s, t, x, out):
     every, span, beyond = begin(s, t, x)
     gain, before = max(1/300., 1/(s.n + 1)), s.recent[WINDOW - 1]
     mean, hour, shapes, forecast, expected, half = surprises(s, t, x, span, gain, every)
-    rare = novelty(s, beyond, span, shapes, forecast, every)
+    rare = novelty(s, mean, beyond, span, shapes, forecast, every)
     frozen, restless = watch(s, x, before, span, gain)
     leak = leaking(s)
     kind = name_kind(s, x, beyond, hour, forecast, shapes, frozen, restless, span)
