@@ -258,7 +258,7 @@ def novelty(s, mean, beyond, span, shapes, forecast, every):
     "The strongest of six rarities, less what a short past and a fast sampling rate make likely by chance."
     unit, likely = s.dev + .01*span, math.log1p(forecast)
     s.short += .2*(likely - s.short)
-    record = min(1., max(mean/3, beyond))          # every series breaks its range now and then: as far as the models are surprised, too
+    record = min(1., max(mean/2.8, beyond))          # every series breaks its range now and then: as far as the models are surprised, too
     total = (2.6*record*decades(s, 0, beyond))**8 + (.85*decades(s, 1, abs(s.ema[1] - s.mu)/unit))**8
     total += (.9*decades(s, 2, abs(s.ema[1] - s.ema[3])/unit))**8
     total += (.85*decades(s, 3, abs(s.bias)/(s.residual + .01*span)))**8 + (.7*decades(s, 4, shapes))**8
@@ -393,8 +393,9 @@ def band(s, error, unit):
     "Half width of the band: the 99th percentile of past |error|, tracked online (adaptive conformal inference, Gibbs and Candès 2021)."
     usual = s.blur + .02*unit
     half = s.width*usual
-    if s.n > 30: s.width = min(max(s.width*(1 + .15*((1. if error > half else 0.) - .01)), 2.5), 15.)
-    s.blur += max(.05, 1/(s.n + 1))*(min(error, 4*usual if s.n > 10 else 5*unit) - s.blur)
+    news = 1. if error <= half else 1/(1 + abs(s.away))        # a level that lasts is one surprise, not one a row
+    if s.n > 30: s.width = min(max(s.width*(1 + .15*((news if error > half else 0.) - .01)), 2.5), 15.)
+    s.blur += max(.05*news, 1/(s.n + 1))*(min(error, 4*usual if s.n > 10 else 5*unit) - s.blur)
     return half
 
 # %% ../../nbs/detection/01_stream.ipynb #5c67f5f0
