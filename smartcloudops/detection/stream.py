@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'SPIKE', 'SHIFT', 'DRIFT', 'VARIANCE', 'PATTERN', 'FLATLINE', 'UNSEEN', 'HOUR', 'SLOTS', 'WEEK', 'BINS',
-           'WINDOW', 'WINDOWS', 'PROTOTYPES', 'NOVEL', 'STATE', 'new_state', 'jit', 'clip', 'toss', 'against_level',
-           'against_quartiles', 'against_hour', 'learn_hour', 'weekday', 'learn_week', 'nearest_windows',
-           'store_window', 'against_windows', 'forget', 'against_forecast', 'place_prototype', 'against_prototypes',
-           'decades', 'halve', 'novelty', 'watch', 'leaking', 'name_kind', 'page', 'open_alert', 'rank', 'share_above',
-           'begin', 'learn_level', 'band', 'smooth', 'surprises', 'step', 'walk', 'Scores', 'seconds', 'StreamDetector',
-           'update', 'score', 'accept', 'save', 'load']
+           'WINDOW', 'WINDOWS', 'PROTOTYPES', 'NOVEL', 'ACCEPTED', 'STATE', 'new_state', 'jit', 'clip', 'toss',
+           'against_level', 'against_quartiles', 'against_hour', 'learn_hour', 'weekday', 'learn_week',
+           'nearest_windows', 'store_window', 'against_windows', 'forget', 'against_forecast', 'place_prototype',
+           'against_prototypes', 'decades', 'halve', 'novelty', 'watch', 'leaking', 'has_rhythm', 'drifting',
+           'name_kind', 'page', 'open_alert', 'rank', 'share_above', 'begin', 'learn_level', 'band', 'smooth',
+           'surprises', 'step', 'walk', 'Scores', 'seconds', 'StreamDetector', 'update', 'score', 'accept', 'save',
+           'load']
 
 # %% ../../nbs/detection/01_stream.ipynb #735c02aa
 import io, json, math, os
@@ -27,13 +28,14 @@ SPIKE, SHIFT, DRIFT, VARIANCE, PATTERN, FLATLINE, UNSEEN, HOUR = range(1, 9)
 
 # %% ../../nbs/detection/01_stream.ipynb #06a80253
 SLOTS, WEEK, BINS, WINDOW, WINDOWS, PROTOTYPES, NOVEL = 48, 56, 24, 4, 20, 6, 6
+ACCEPTED = 10800.      # seconds after which a new rhythm is no news
 _exact = 'scale n last dt low high mu dev near arerr spread residual bias short long m wiggle rough floor ceiling born'
-_short = ('stored known total pages since_page last_page opens since_open last_open open quiet run longest width away jumped moves moved heat grain bydaily byweek blur most')
+_short = ('stored known total pages since_page last_page opens since_open last_open open quiet run longest width away jumped moves moved heat grain bydaily byweek blur most adrift wild wildest')
 STATE = np.dtype([(name, 'f8') for name in _exact.split()] + [(name, 'f4') for name in _short.split()] + [
     ('ema', 'f8', (4,)), ('quartile', 'f8', (3,)), ('recent', 'f8', (WINDOW,)), ('top', 'f4', (NOVEL,)),
     ('w', 'f8', (5,)), ('P', 'f4', (15,)),
     ('profile', 'f4', (SLOTS,)), ('slotdev', 'f4', (SLOTS//2,)), ('seen', 'u1', (SLOTS,)),
-    ('windows', 'f4', (WINDOWS, WINDOW)), ('prototypes', 'f4', (PROTOTYPES, 4)), ('used', 'f4', (PROTOTYPES,)),
+    ('windows', 'f4', (WINDOWS, WINDOW)), ('prototypes', 'f4', (PROTOTYPES, 4)), ('used', 'u2', (PROTOTYPES,)),
     ('counts', 'u2', (NOVEL + 1, BINS)), ('week', 'i2', (WEEK,))])
 STATE.itemsize      # bytes a series
 
@@ -224,7 +226,7 @@ def against_prototypes(s, x, span, gain):
     far = math.sqrt(best) if s.known > 0 else 0.
     usual = s.spread + .002*span
     place, anew = place_prototype(s, far/usual, nearest)
-    s.used[place] = 1. if anew else s.used[place] + 1
+    s.used[place] = 1 if anew else min(s.used[place] + 1, 65000)
     pull = 1. if anew else max(.05, 1/s.used[place])
     for c in range(4): s.prototypes[place, c] += pull*(state[c] - s.prototypes[place, c])
     s.spread += gain*(min(far, 6*usual if s.n > 20 else far) - s.spread)
@@ -258,7 +260,7 @@ def novelty(s, mean, beyond, span, shapes, forecast, every):
     "The strongest of six rarities, less what a short past and a fast sampling rate make likely by chance."
     unit, likely = s.dev + .01*span, math.log1p(forecast)
     s.short += .2*(likely - s.short)
-    record = min(1., max(mean/2.8, beyond))          # every series breaks its range now and then: as far as the models are surprised, too
+    record = min(1., max(mean/3, beyond))          # every series breaks its range now and then: as far as the models are surprised, too
     total = (2.6*record*decades(s, 0, beyond))**8 + (.85*decades(s, 1, abs(s.ema[1] - s.mu)/unit))**8
     total += (.9*decades(s, 2, abs(s.ema[1] - s.ema[3])/unit))**8
     total += (.85*decades(s, 3, abs(s.bias)/(s.residual + .01*span)))**8 + (.7*decades(s, 4, shapes))**8
@@ -268,23 +270,25 @@ def novelty(s, mean, beyond, span, shapes, forecast, every):
     if s.n % 2000 == 1999: halve(s)
     age = s.last - s.born
     sure = max(0., 1 - 2*beyond)                    # half a range beyond all that was seen needs no long past
-    young = 1.2*max(0., 1 - age/129600)*sure + max(0., 1 - age/3600)     # no day and a half to compare with yet, not even an hour
+    young = 1.2*max(0., 1 - age/216000)*sure + max(0., 1 - age/3600)     # no two days to compare with yet, not even an hour
     return total**.125/3 - .84 - .5*max(0., math.log10(750/(s.n + 1))) - .7*max(0., math.log10(300/every)) - young
 
 # %% ../../nbs/detection/01_stream.ipynb #11694ab5
 @jit
 def watch(s, x, before, span, gain):
-    "(frozen, restless): longer still than ever, and how restless against usual."
+    "(frozen, restless, wild): longer still than ever, how restless against usual, longer restless than ever."
     move = abs(x - before)
     still = s.n > 0 and move <= 1e-9*span
     if still: s.run += 1
     else: s.longest, s.run = max(s.longest*.9998, s.run), 0.
-    frozen = s.n > 100 and s.run >= max(15., 4*s.longest) and s.moves > 50 and x != 0.        # a rate at rest is 0
+    frozen = s.n > 100 and s.run >= max(10., 4*s.longest) and s.moves > 50 and x != 0.        # a rate at rest is 0
     if s.n > 0 and not still: s.moves, s.moved = s.moves + 1, s.n
-    s.wiggle += .12*(min(move, 12*(s.rough + .01*span)) - s.wiggle)
+    s.wiggle += .12*(min(move, 7*(s.rough + .01*span)) - s.wiggle)
     restless = s.wiggle/(s.rough + .002*span)
     s.rough += (gain if s.n > 20 else max(gain, .05))*(min(move, 4*s.rough + .002*span if s.n > 20 else move) - s.rough)
-    return frozen, restless
+    if restless > 2.5: s.wild += 1
+    else: s.wildest, s.wild = max(s.wildest*.9998, s.wild), 0.
+    return frozen, restless, s.n > 200 and s.wild >= max(8., 2*s.wildest)
 
 # %% ../../nbs/detection/01_stream.ipynb #3369d251
 @jit
@@ -296,20 +300,36 @@ def leaking(s):
     s.ceiling += .005*(s.high - s.ceiling)
     return s.last - s.born > 1.1*86400 and s.n > 200 and s.moves > 50 and past > .22 + 80/s.n
 
+@jit
+def has_rhythm(s):
+    "Whether the profile of the day explains most of what the series does: usual errors small against its amplitude."
+    low, high, error, count = 1e300, -1e300, 0., 0
+    for k in range(SLOTS):
+        if s.seen[k] >= 16: low, high, error, count = min(low, s.profile[k]), max(high, s.profile[k]), error + s.slotdev[k//2], count + 1
+    return count >= SLOTS//2 and error/count < .2*(high - low)
+
+@jit
+def drifting(s, off, span, slot, every):
+    "Whether a series with a daily rhythm has for half an hour been half its range away from what this hour brings; after three hours that is accepted."
+    far = abs(off) > .5*span and s.seen[slot] >= 16 and every <= 900
+    if far and (s.adrift > 0 or has_rhythm(s)): s.adrift += every
+    elif not far: s.adrift = max(s.adrift - 3*every, 0.)
+    return max(1800., 4*every) <= s.adrift <= ACCEPTED
+
 # %% ../../nbs/detection/01_stream.ipynb #f9c354e8
 @jit
-def name_kind(s, x, beyond, hour, forecast, shapes, frozen, restless, span):
+def name_kind(s, x, beyond, hour, forecast, shapes, frozen, restless, adrift, span):
     "The kind of evidence that says most about this sample."
     unit = s.dev + .01*span
     off = (x - s.mu)/unit
     away = abs(off) > 2 and (s.away == 0 or (off > 0) == (s.away > 0))
-    if abs(off) > 1.5 and forecast > 7: s.jumped = 1.
+    if abs(off) > 1.5 and forecast > 7: s.jumped = max(s.jumped, abs(x - s.recent[WINDOW - 2]))
     elif abs(off) < 1: s.jumped *= .8
     s.away = s.away + math.copysign(1., off) if away else (math.copysign(1., off) if abs(off) > 2 else 0.)
     slow = abs(s.ema[1] - s.mu)/unit
     if frozen: return FLATLINE
     if restless > 3 and slow < 3 and abs(s.away) < 6: return VARIANCE
-    if abs(s.away) >= 5: return SHIFT if s.jumped > .1 else DRIFT
+    if adrift or abs(s.away) >= 5: return SHIFT if s.jumped > .4*abs(x - s.mu) else DRIFT        # a jump that is a good part of the way, or many steps
     if hour > 4 and abs(off) < 2.5: return HOUR
     if forecast > 4: return SPIKE
     if beyond > .05: return UNSEEN
@@ -408,11 +428,10 @@ def smooth(s, x):
     s.ema[3] += .02*(x - s.ema[3])
 
 @jit
-def surprises(s, t, x, span, gain, every):
-    "Ask the six models and let them learn: (mean log surprise, hour, shapes, forecast error, forecast, half width of the band)."
+def surprises(s, t, x, span, gain, every, slot):
+    "Ask the six models and let them learn: (mean log surprise, hour, what the weekday adds, shapes, forecast error, forecast, half width of the band)."
     one, two, slow, part = s.recent[WINDOW - 1], s.recent[WINDOW - 2], s.ema[1], min(max(every/1800, .02), 1.)
     smooth(s, x)
-    slot = int((t % 86400.)/1800.)
     level, middle = against_level(s, span), against_quartiles(s, x, span, gain)
     week = weekday(s, t)
     base, off, hour, here = against_hour(s, x, span, slot, week)
@@ -421,11 +440,11 @@ def surprises(s, t, x, span, gain, every):
     half = band(s, abs(x - expected), unit)
     state = against_prototypes(s, x, span, gain)
     s.bias += .3*(off - s.bias)
-    learn_hour(s, x - week, span, slot, off, gain, part)
+    learn_hour(s, x - week, span, slot, off, gain, part/4 if 0 < s.adrift <= ACCEPTED else part)
     learn_week(s, t, off + week, span, every)
     total = math.log1p(level) + math.log1p(middle) + .5*(math.log1p(hour) + math.log1p(here))
     total += math.log1p(shapes) + math.log1p(forecast) + math.log1p(state)
-    return total/6, hour, shapes, forecast, expected, half
+    return total/6, hour, week, shapes, forecast, expected, half
 
 # %% ../../nbs/detection/01_stream.ipynb #ebf21f64
 @jit
@@ -433,11 +452,13 @@ def step(s, t, x, out):
     "Score one sample of one series, then learn from it."
     every, span, beyond = begin(s, t, x)
     gain, before = max(1/300., 1/(s.n + 1)), s.recent[WINDOW - 1]
-    mean, hour, shapes, forecast, expected, half = surprises(s, t, x, span, gain, every)
+    slot = int((t % 86400.)/1800.)
+    mean, hour, week, shapes, forecast, expected, half = surprises(s, t, x, span, gain, every, slot)
     rare = novelty(s, mean, beyond, span, shapes, forecast, every)
-    frozen, restless = watch(s, x, before, span, gain)
+    frozen, restless, wild = watch(s, x, before, span, gain)
+    adrift = drifting(s, x - s.profile[slot] - week, span, slot, every)
     leak = leaking(s)
-    kind = name_kind(s, x, beyond, hour, forecast, shapes, frozen, restless, span)
+    kind = name_kind(s, x, beyond, hour, forecast, shapes, frozen, restless, adrift, span)
     s.m += .5*(mean - s.m)
     evidence, slower = (mean + .4*s.m)/1.4, (mean + .6*s.m)/1.6
     learn_level(s, x, span, gain)
@@ -445,7 +466,7 @@ def step(s, t, x, out):
     moved = s.moves >= 3 or (s.n - s.moved == 10 and abs(s.away) >= 5)
     paged = page(s, rare, evidence if s.moves >= 3 else 2., every, moved and s.n >= 20)
     open_alert(s, evidence if moved else 0., slower, every)
-    if paged >= .15 or frozen or leak: s.open, s.quiet = 1., 0.
+    if paged >= .15 or frozen or wild or leak or adrift: s.open, s.quiet = 1., 0.
     s.n += 1
     alarm = s.open > 0 and s.quiet == 0
     out[0], out[1] = rank(s, paged, rare, slower, every), expected
