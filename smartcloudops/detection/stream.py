@@ -300,6 +300,7 @@ def leaking(s):
     s.ceiling += .005*(s.high - s.ceiling)
     return s.last - s.born > 1.1*86400 and s.n > 200 and s.moves > 50 and past > .22 + 80/s.n
 
+# %% ../../nbs/detection/01_stream.ipynb #819f6ec6
 @jit
 def has_rhythm(s):
     "Whether the profile of the day explains most of what the series does: usual errors small against its amplitude."
@@ -308,6 +309,7 @@ def has_rhythm(s):
         if s.seen[k] >= 16: low, high, error, count = min(low, s.profile[k]), max(high, s.profile[k]), error + s.slotdev[k//2], count + 1
     return count >= SLOTS//2 and error/count < .2*(high - low)
 
+# %% ../../nbs/detection/01_stream.ipynb #c87cd13d
 @jit
 def drifting(s, off, span, slot, every):
     "Whether a series with a daily rhythm has for half an hour been half its range away from what this hour brings; after three hours that is accepted."
