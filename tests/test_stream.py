@@ -6,6 +6,7 @@ import numpy as np, pandas as pd, pytest
 from hypothesis import given, settings, strategies as st
 
 from smartcloudops.core.runtime import DataError, StateError
+from smartcloudops.detection.evaluate import pages
 from smartcloudops.detection.stream import KINDS, Scores, StreamDetector
 from smartcloudops.ingestion.sources import Fault, synthetic_frame
 from tests.conftest import soak
@@ -148,21 +149,58 @@ def test_a_new_regime_is_accepted_after_a_while():
 RIGHT = dict(spike='spike', level_shift='level shift', slow_leak='drift', flatline='flatline', variance_burst='variance')
 METRICS = ['cpu_utilization_percent', 'memory_used_percent', 'network_receive_bytes_per_second', 'http_requests_per_second']
 
-def found_with_right_kind(kind, seed):
-    at = pd.Timestamp('2026-01-06 12:00', tz='UTC') + pd.Timedelta(minutes=seed*7 % 300)
+def found_with_right_kind(kind, seed, every, days):
+    at = pd.Timestamp('2026-01-05', tz='UTC') + pd.Timedelta(days=days, minutes=seed*7 % 300)
     metric = METRICS[seed % len(METRICS)]
-    fault = Fault(kind, 'web-1', metric, at)
-    frame = synthetic_frame(1, '2026-01-05', 42, 60, seed, [fault])
+    fault = Fault(kind, 'web-1', metric, at, minutes=every/20 if kind == 'spike' else None)
+    frame = synthetic_frame(1, '2026-01-05', 24*days + 6, every, seed, [fault])
     frame = frame[[c for c in frame.columns if c.startswith(metric + '{')]]
     scores = StreamDetector().score(frame)
     during = (frame.index >= at) & (frame.index <= at + pd.Timedelta(minutes=fault.minutes + 1)) & scores.anomaly.iloc[:, 0].to_numpy()
     return RIGHT[kind] in {KINDS[k] for k in scores.evidence.iloc[during, 0]}
 
 
+@pytest.mark.parametrize('every,days', [(60, 1.5), (300, 3.5)])
 @pytest.mark.parametrize('kind', RIGHT)
-def test_each_fault_is_found_with_its_right_kind(kind):
+def test_each_fault_is_found_with_its_right_kind(kind, every, days):
     runs = soak(12, 200)
-    assert sum(found_with_right_kind(kind, seed) for seed in range(runs)) >= .95*runs - (runs < 50)
+    assert sum(found_with_right_kind(kind, seed, every, days) for seed in range(runs)) >= .95*runs - (runs < 50)
+
+
+@pytest.mark.parametrize('every', [15, 60, 300])
+def test_a_leak_inside_the_daily_rhythm_is_found_at_any_hour(every):
+    found, hours = [], range(0, 24, soak(6, 1))
+    for hour in hours:
+        at = pd.Timestamp('2026-01-08', tz='UTC') + pd.Timedelta(hours=hour)
+        frame = synthetic_frame(1, '2026-01-05', 72 + hour + 4, every, hour, [Fault('slow_leak', 'web-1', 'cpu', at)]).filter(like='cpu')
+        found.append(StreamDetector().score(frame).anomaly.iloc[:, 0][at:at + pd.Timedelta('3h')].any())
+    assert sum(found) >= .75*len(hours), [h for h, ok in zip(hours, found) if not ok]
+
+
+def test_what_grows_steadily_or_wanders_has_no_rhythm_to_drift_from():
+    rng, rows = np.random.default_rng(4), 12*24*6
+    values = np.c_[np.linspace(10, 90, rows)[:, None] + rng.normal(0, .2, (rows, 4)), 50 + np.cumsum(rng.normal(0, .3, (rows, 12)), axis=0)]
+    scores = StreamDetector().score(pd.DataFrame(values, index=pd.date_range('2026-01-05', periods=rows, freq='5min', tz='UTC')))
+    flags = scores.anomaly.to_numpy()
+    assert sum(len(pages(flags[:, k], 12)) for k in range(16)) <= 16*1.5*6/7
+
+
+@pytest.mark.parametrize('every', [60, 300])
+@pytest.mark.parametrize('noise', ['normal', 'uniform', 'poisson', 'wandering'])
+def test_plain_noise_keeps_the_budget_of_one_alarm_a_series_week(noise, every):
+    rng, rows, count = np.random.default_rng(1), int(14*86400/every), soak(8, 64)
+    values = dict(normal=lambda: rng.normal(50, 5, (rows, count)), uniform=lambda: rng.random((rows, count)), poisson=lambda: rng.poisson(5., (rows, count)),
+                  wandering=lambda: pd.DataFrame(rng.normal(0, 1, (rows, count))).ewm(alpha=.1).mean().to_numpy()*4 + 50)[noise]()
+    alarms = StreamDetector().score(pd.DataFrame(values, index=pd.date_range('2026-01-05', periods=rows, freq=f'{every}s', tz='UTC'))).anomaly.to_numpy()
+    assert sum(len(pages(alarms[:, k], 12)) for k in range(count)) <= 2*count
+
+
+def test_the_band_stays_narrow_while_a_new_level_lasts():
+    values = np.random.default_rng(3).normal(20, 1, 1000)
+    values[864:900] += 40                                       # three hours, every five minutes
+    scores = StreamDetector().score(pd.DataFrame({'a': values}, index=pd.date_range('2026-01-05', periods=1000, freq='5min', tz='UTC')))
+    width = (scores.upper - scores.lower)['a']
+    assert width.iloc[864:940].max() < 12*width.iloc[700:860].median() and width.iloc[-10:].median() < 5*width.iloc[700:860].median()
 
 
 def test_quiet_on_a_healthy_fleet():

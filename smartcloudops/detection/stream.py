@@ -30,7 +30,7 @@ SPIKE, SHIFT, DRIFT, VARIANCE, PATTERN, FLATLINE, UNSEEN, HOUR = range(1, 9)
 SLOTS, WEEK, BINS, WINDOW, WINDOWS, PROTOTYPES, NOVEL = 48, 56, 24, 4, 20, 6, 6
 ACCEPTED = 10800.      # seconds after which a new rhythm is no news
 _exact = 'scale n last dt low high mu dev near arerr spread residual bias short long m wiggle rough floor ceiling born'
-_short = ('stored known total pages since_page last_page opens since_open last_open open quiet run longest width away jumped moves moved heat grain bydaily byweek blur most adrift wild wildest')
+_short = ('stored known total pages since_page last_page opens since_open last_open open quiet run longest width away jumped moves moved heat grain bydaily byweek blur most adrift daily wild wildest')
 STATE = np.dtype([(name, 'f8') for name in _exact.split()] + [(name, 'f4') for name in _short.split()] + [
     ('ema', 'f8', (4,)), ('quartile', 'f8', (3,)), ('recent', 'f8', (WINDOW,)), ('top', 'f4', (NOVEL,)),
     ('w', 'f8', (5,)), ('P', 'f4', (15,)),
@@ -292,30 +292,34 @@ def watch(s, x, before, span, gain):
 
 # %% ../../nbs/detection/01_stream.ipynb #3369d251
 @jit
-def leaking(s):
+def leaking(s, every):
     "Whether the smoothed value has left the range of some time ago by a good part of it."
     wide = max(s.ceiling - s.floor, 1e-12)
     past = max(s.ema[1] - s.ceiling, s.floor - s.ema[1])/wide
-    s.floor += .005*(s.low - s.floor)
-    s.ceiling += .005*(s.high - s.ceiling)
+    pace = .005*min(every/60, 1.)       # hours, however fast the samples come
+    s.floor += pace*(s.low - s.floor)
+    s.ceiling += pace*(s.high - s.ceiling)
     return s.last - s.born > 1.1*86400 and s.n > 200 and s.moves > 50 and past > .22 + 80/s.n
 
 # %% ../../nbs/detection/01_stream.ipynb #819f6ec6
 @jit
 def has_rhythm(s):
-    "Whether the profile of the day explains most of what the series does: usual errors small against its amplitude."
-    low, high, error, count = 1e300, -1e300, 0., 0
+    "Whether the hour of the day explains most of what the series does: small errors of late against the profile's amplitude."
+    low, high, count = 1e300, -1e300, 0
     for k in range(SLOTS):
-        if s.seen[k] >= 16: low, high, error, count = min(low, s.profile[k]), max(high, s.profile[k]), error + s.slotdev[k//2], count + 1
-    return count >= SLOTS//2 and error/count < .2*(high - low)
+        if s.seen[k] >= 16: low, high, count = min(low, s.profile[k]), max(high, s.profile[k]), count + 1
+    return count >= SLOTS//2 and s.daily < .15*(high - low)
 
 # %% ../../nbs/detection/01_stream.ipynb #c87cd13d
 @jit
 def drifting(s, off, span, slot, every):
     "Whether a series with a daily rhythm has for half an hour been half its range away from what this hour brings; after three hours that is accepted."
-    far = abs(off) > .5*span and s.seen[slot] >= 16 and every <= 900
+    if s.last - s.born < 86400 or s.seen[slot] < 16 or every > 900: return False      # nothing is known of this hour yet
+    if s.daily == 0: s.daily = span
+    far = abs(off) > .5*span
     if far and (s.adrift > 0 or has_rhythm(s)): s.adrift += every
     elif not far: s.adrift = max(s.adrift - 3*every, 0.)
+    if not 0 < s.adrift <= ACCEPTED: s.daily += min(every/43200, .1)*(min(abs(off), span) - s.daily)
     return max(1800., 4*every) <= s.adrift <= ACCEPTED
 
 # %% ../../nbs/detection/01_stream.ipynb #f9c354e8
@@ -459,7 +463,7 @@ def step(s, t, x, out):
     rare = novelty(s, mean, beyond, span, shapes, forecast, every)
     frozen, restless, wild = watch(s, x, before, span, gain)
     adrift = drifting(s, x - s.profile[slot] - week, span, slot, every)
-    leak = leaking(s)
+    leak = leaking(s, every)
     kind = name_kind(s, x, beyond, hour, forecast, shapes, frozen, restless, adrift, span)
     s.m += .5*(mean - s.m)
     evidence, slower = (mean + .4*s.m)/1.4, (mean + .6*s.m)/1.6
