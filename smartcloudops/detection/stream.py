@@ -313,14 +313,14 @@ def has_rhythm(s):
 # %% ../../nbs/detection/01_stream.ipynb #c87cd13d
 @jit
 def drifting(s, off, span, slot, every):
-    "Whether a series with a daily rhythm has for half an hour been half its range away from what this hour brings; after three hours that is accepted."
+    "Whether a series with a daily rhythm has for twenty minutes been two fifths of its range away from what this hour brings; after three hours that is accepted."
     if s.last - s.born < 86400 or s.seen[slot] < 16 or every > 900: return False      # nothing is known of this hour yet
     if s.daily == 0: s.daily = span
-    far = abs(off) > .5*span
+    far = abs(off) > .4*span
     if far and (s.adrift > 0 or has_rhythm(s)): s.adrift += every
     elif not far: s.adrift = max(s.adrift - 3*every, 0.)
     if not 0 < s.adrift <= ACCEPTED: s.daily += min(every/43200, .1)*(min(abs(off), span) - s.daily)
-    return max(1800., 4*every) <= s.adrift <= ACCEPTED
+    return max(1200., 4*every) <= s.adrift <= ACCEPTED
 
 # %% ../../nbs/detection/01_stream.ipynb #f9c354e8
 @jit
