@@ -181,6 +181,65 @@ def test_a_value_changes_while_one_looks(browser, tmp_path):
         assert w.wrong == []
 
 
+ACCENT = """e => { const c = e.querySelector('canvas'), p = document.createElement('span'); p.style.color = 'var(--accent)'; document.body.append(p);
+  const want = getComputedStyle(p).color.match(/\\d+/g).slice(0, 3).map(Number), d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data; let n = 0;
+  for (let i = 0; i < d.length; i += 4) if (d[i + 3] > 200 && want.every((x, k) => Math.abs(x - d[i + k]) < 12)) n += 1; return n }"""
+
+
+def test_rewritten_points_are_circles_with_a_word(browser, tmp_path):
+    "On the canvas in the accent colour, in words under the cursor; and a chart that is open hears of a correction."
+    folder = build(tmp_path, quiet=True, hosts={'web': 8})
+    with serving(folder) as address, Watched(browser) as w:
+        page = w.open(f'{address}/series/{CPU}?range=1h')
+        plot = page.locator('.plot')
+        before = plot.evaluate(ACCENT)
+        assert before > 10
+        expect(page.locator('#quality')).to_contain_text('rewritten 4')
+        plot.focus()
+        said = set()
+        for _ in range(110): page.keyboard.press('ArrowLeft'); said.add('rewritten' in page.locator('.chart [data-reading]').inner_text())
+        assert said == {True, False}
+        with History(folder/'history.db') as history: history.append(history.read('cpu_utilization_percent{host="web-7"}').iloc[-140:-130] + 4.)
+        page.wait_for_function(f'() => ({ACCENT})(document.querySelector(".plot")) > {before} + 20', timeout=20_000)
+        assert w.wrong == []
+    with Watched(browser, java_script_enabled=False) as w, serving(folder) as address:
+        w.page.goto(f'{address}/series/{CPU}?range=1h')
+        assert w.page.locator('.plot .re').count() == 2 and '14 rewritten' in w.page.locator('.plot').inner_text()
+
+
+def test_pages_without_charts_do_not_stand_still_either(browser, tmp_path):
+    "A host that becomes abnormal while somebody looks at its page or at the list; what is being typed stays."
+    folder = build(tmp_path, quiet=True, hosts={'web': 8})
+    engine = open_state(folder/'smartcloudops.db')
+    with serving(folder) as address, Watched(browser) as one, Watched(browser) as all_, Watched(browser) as quiet:
+        host, hosts, silences = one.open(f'{address}/hosts/web-7'), all_.open(f'{address}/hosts'), quiet.open(f'{address}/silences')
+        expect(host.locator('h1 .state')).to_contain_text('as expected')
+        silences.get_by_label('Reason').fill('I am writing')
+        at = now()
+        case(engine, [anomaly('web-7', 'cpu_utilization_percent', at - pd.Timedelta('2min'), at, 97)], at - pd.Timedelta('1min'), at)
+        Ledger(engine).add_silence('web-2', '*', at, at + pd.Timedelta('1h'), 'jon', 'work', at=at)
+        beat(engine, 'loop', dict(interval=15., tick_seconds=.2, lag_seconds=4.), now())
+        expect(host.locator('h1 .state')).to_contain_text('abnormal', timeout=20_000)
+        expect(hosts.locator('[data-host="web-7"]')).to_have_attribute('data-s', 'abnormal', timeout=20_000)
+        expect(silences.locator('#rows')).to_contain_text('web-2', timeout=20_000)
+        expect(silences.get_by_label('Reason')).to_have_value('I am writing')
+        assert one.wrong == all_.wrong == quiet.wrong == []
+
+
+def test_a_stretch_is_chosen_in_the_reader_s_zone(browser, night):
+    with Watched(browser, timezone_id='America/New_York') as w:
+        page = w.open(f'{night}/hosts/web-7?range=1h')
+        page.get_by_text('from … to').click()
+        expect(page.locator('[data-zone]')).to_have_text('America/New_York')
+        page.get_by_label('from').fill('2026-03-01T08:00:00'); page.get_by_label('to', exact=True).fill('2026-03-01T09:30:00')
+        page.get_by_role('button', name='Show').click()
+        page.wait_for_url('**start=2026-03-01T13%3A00%3A00Z&end=2026-03-01T14%3A30%3A00Z')
+        expect(page.locator('.between summary')).to_contain_text('1\u202fh 30\u202fmin')
+        page.get_by_role('link', name='earlier').click()
+        page.wait_for_url('**start=2026-03-01T11%3A30%3A00Z&end=2026-03-01T13%3A00%3A00Z')
+        assert [t for t in w.wrong if '404' not in t] == []
+
+
 def test_keyboard_alone(browser, night):
     with Watched(browser) as w:
         page = w.open(night)

@@ -184,7 +184,7 @@ def alerts_allowed(access: Access) -> bool:
 
 def safe_next(target: str | None) -> str:
     "Where to go after the login: a path of ours, never another site."
-    return target if target and re.fullmatch(r'/(?![/\\])[^\\\x00-\x20]*', target) else url_for('now')
+    return request.script_root + target if target and re.fullmatch(r'/(?![/\\])[^\\\x00-\x20]*', target) else url_for('now')
 
 # %% ../../nbs/dashboard/04_access.ipynb #42f19e2d
 POLICY = "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"

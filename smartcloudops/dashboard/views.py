@@ -293,5 +293,7 @@ def draw(history,                       # a monitoring.history.History
     pairs = [(s, stored_as(s, known)) for s in series]
     pairs = [(s, k) for s, k in pairs if k]
     if not pairs: return []
-    frame = history.read(series=[k for _, k in pairs], start=start, end=end)
-    return [chart(s, observed(k, frame), history.read_scores(s, start, end), width) for s, k in pairs]
+    names = [k for _, k in pairs]
+    frame, marks = history.read(series=names, start=start, end=end), history.rewritten(names, start=start, end=end)
+    at = {name: pd.DatetimeIndex(times) for name, times in marks.groupby('series')['time']} if len(marks) else {}
+    return [chart(s, observed(k, frame), history.read_scores(s, start, end), width, at.get(k)) for s, k in pairs]

@@ -37,7 +37,7 @@ function under(s) { return u => { const c = u.ctx, b = u.bbox, px = devicePixelR
 function over(el, s) { return u => { const c = u.ctx, b = u.bbox, px = devicePixelRatio, d = s(); c.save(); c.beginPath(); c.rect(b.left, 0, b.width, u.height * px); c.clip();
   const y = b.top + b.height + 2 * px, w = Math.max(px, b.width / Math.max(1, (u.scales.x.max - u.scales.x.min) / (d.interval || 1)) + .5); c.fillStyle = C.bad;
   d.t.forEach((t, i) => { const p = d.score[i]; if (p == null || p < .2) return; c.globalAlpha = Math.min(1, p); c.fillRect(u.valToPos(t, 'x', true) - w / 2, y, w, 4 * px) }); c.globalAlpha = 1;
-  c.strokeStyle = C.accent; c.fillStyle = C.paper; c.lineWidth = 1.25 * px; for (const t of d.rewritten || []) { const i = d.t.indexOf(t); if (i < 0 || d.v[i] == null) continue; c.beginPath(); c.arc(u.valToPos(t, 'x', true), u.valToPos(d.v[i], 'y', true), 2.75 * px, 0, 7); c.fill(); c.stroke() }
+  c.strokeStyle = C.accent; c.fillStyle = C.paper; c.lineWidth = 1.25 * px; const at = d.rewritten.length ? new Map(d.t.map((t, i) => [t, i])) : null; for (const t of d.rewritten) { const i = at.get(t); if (i == null || d.v[i] == null) continue; c.beginPath(); c.arc(u.valToPos(t, 'x', true), u.valToPos(d.v[i], 'y', true), 2.75 * px, 0, 7); c.fill(); c.stroke() }
   const judged = el.dataset.judged && JSON.parse(el.dataset.judged); if (judged) { const x = u.valToPos(judged[0], 'x', true), z = u.valToPos(judged[1], 'x', true); c.fillStyle = C.good; c.fillRect(x, b.top + b.height - 3 * px, z - x, 3 * px); c.font = `${11 * px}px system-ui, sans-serif`; const edge = (x + z) / 2 + 24 * px > b.left + b.width; c.textAlign = edge ? 'right' : 'center'; c.fillText('judged', edge ? b.left + b.width - 2 * px : (x + z) / 2, b.top + b.height - 10 * px) }
   c.restore(); const marks = el.dataset.marks && JSON.parse(el.dataset.marks); if (!marks) return;
   c.save(); c.font = `650 ${11 * px}px system-ui, sans-serif`; c.textAlign = 'center'; c.textBaseline = 'middle'; let prev = -99 * px;
@@ -46,7 +46,7 @@ function over(el, s) { return u => { const c = u.ctx, b = u.bbox, px = devicePix
 
 function say(out, s, i, span) {
   const b = document.createElement('b'), q = document.createElement('span'); b.textContent = format(s.v[i], s.unit); if (s.anomaly[i]) b.className = 'bad'; q.className = 'quiet';
-  q.textContent = (s.lower[i] != null && s.upper[i] != null ? ` expected ${range(s.lower[i], s.upper[i], s.unit)}` : '') + (span ? `, ${clock(s.t[i], span, true)}` : '') + ((s.rewritten || []).includes(s.t[i]) ? ', rewritten' : '');
+  q.textContent = (s.lower[i] != null && s.upper[i] != null ? ` expected ${range(s.lower[i], s.upper[i], s.unit)}` : '') + (span ? `, ${clock(s.t[i], span, true)}` : '') + (s.rewritten.includes(s.t[i]) ? ', rewritten' : '');
   out.replaceChildren(b, q);
 }
 const lastIndex = s => { for (let i = s.v.length - 1; i >= 0; i--) if (s.v[i] != null) return i; return -1 };
@@ -81,23 +81,25 @@ async function closer(el, u, state, a, z) {
   state.zoomed = true; u.setScale('x', { min: a, max: z });
   try { const s = await fetchPoints(el, { start: a - (z - a) * .02, end: z + (z - a) * .02 }); if (s.t.length) { state.s = s; u.setData(columns(s), false); u.setScale('x', { min: a, max: z }) } } catch { /* the coarse ones stay */ }
 }
-function whole(el, u, state) { state.zoomed = false; state.s = state.full; u.setData(columns(state.full)); u.setScale('x', { min: state.whole[0], max: state.whole[1] }) }
+function whole(el, u, state) { state.zoomed = false; if (state.stale) { draw(el); return } state.s = state.full; u.setData(columns(state.full)); u.setScale('x', { min: state.whole[0], max: state.whole[1] }) }
 
 async function draw(el) {
   try { const s = await fetchPoints(el); charts.get(el)?.u?.destroy(); el.replaceChildren(); if (!s.t.length) throw new Error('404'); charts.set(el, build(el, s)) } catch (e) { charts.delete(el); failed(el, e) }
 }
-/* a live chart asks only for what is new, and lets the oldest go */
-async function extend(el) {
+/* a live chart asks only for what is new, and lets the oldest go; when samples came late or changed, it is drawn anew */
+async function extend(el, corrected) {
   const state = charts.get(el); if (el.dataset.end || !el.isConnected) return;
   if (!state) { await draw(el); return }
-  if (state.zoomed || state.busy) return; state.busy = true;
+  state.stale ||= corrected; if (state.zoomed || state.busy) return;
+  if (state.stale) { await draw(el); return }
+  state.busy = true;
   try {
     const f = state.full, since = f.t.at(-1), s = await fetchPoints(el, { start: since - 2.5 * (f.interval || 5) });
     const from = s.t.findIndex(t => t > since + 1e-6);
     if (from >= 0) {
       const length = state.whole[1] - state.whole[0], cut = Math.max(0, f.t.findIndex(t => t >= s.t.at(-1) - Math.max(length, 60)));
       for (const k of ['t', 'v', 'lower', 'upper', 'score', 'anomaly']) f[k] = f[k].slice(cut).concat(s[k].slice(from));
-      f.gaps = f.gaps.concat(s.gaps.filter(g => g[1] > since)); state.whole = [f.t[0], f.t.at(-1)]; state.s = f; state.u.setData(columns(f)); newest(el, f);
+      f.gaps = f.gaps.concat(s.gaps.filter(g => g[1] > since)); f.rewritten = f.rewritten.filter(t => t >= f.t[0]).concat(s.rewritten.filter(t => t > since)); state.whole = [f.t[0], f.t.at(-1)]; state.s = f; state.u.setData(columns(f)); newest(el, f);
       if (f.t.length > 4 * el.clientWidth) await draw(el);
     }
   } catch { /* a lost connection is said by the page as a whole */ } finally { state.busy = false }
@@ -108,7 +110,8 @@ async function all() {
 }
 const again = () => { C = colours(); for (const [el, state] of charts) { state.u.destroy(); el.replaceChildren(); charts.set(el, build(el, state.full)) } };
 all();
-document.addEventListener('told', () => $$('.plot[data-chart]').forEach(extend));
+let known = Number(document.body.dataset.corrected);      // samples that ever came late or changed, as of these charts
+document.addEventListener('told', e => { const now = e.detail.corrected ?? known, more = now !== known; known = now; $$('.plot[data-chart]').forEach(el => extend(el, more)) });
 addEventListener('theme', again); matchMedia('(prefers-color-scheme: dark)').addEventListener('change', again);
 let wait; addEventListener('resize', () => { clearTimeout(wait); wait = setTimeout(() => charts.forEach((s, el) => s.u.setSize({ width: el.clientWidth, height: s.u.height })), 120) });
 })();
