@@ -277,6 +277,7 @@ def test_without_javascript_one_can_read_and_decide(browser, tmp_path):
         page = w.page
         page.goto(address)
         assert '1 waits for you' in page.locator('h1').inner_text()
+        assert re.search(r'as of \d\d:\d\d:\d\d, all times UTC; reload', page.locator('.live').inner_text()) and 'live' not in page.locator('.live').inner_text().split()
         assert page.locator('.small noscript svg, .small svg.spark').count() >= 4 or 'spark' in page.content()
         for path in PAGES[:-1]:
             page.goto(address + path)

@@ -208,7 +208,7 @@ def host_page(name: str):
     shown = [shown_as(s) for s in stored][:200] if every else views.telling(stored, case.series if case else (), 7)
     drawn = readings_over(shown, span, set(stored)) if wants_html() else []
     return page('host.html', 'host', lambda: dict(host_json(host), series=[shown_as(s) for s in stored]), host=host, case=case, charts=drawn, stored=len(stored),
-                ranges=RANGES, span=span, every=every, quality=quality(drawn, rows), boot=_boot(rows), section='hosts')
+                ranges=RANGES, span=span, every=every, quality=quality(drawn, rows, span), boot=_boot(rows), section='hosts')
 
 def readings_over(series: list[str], span: Range, stored: set[str]) -> list[views.Reading]:
     "Some series drawn small, for reading without JavaScript."
@@ -222,12 +222,15 @@ def _boot(rows: pd.DataFrame) -> pd.Timestamp | None:
 
 def quality(drawn: list[views.Reading],      # charts of the range
             rows: pd.DataFrame,              # freshness of their series
+            span: Range | None = None,       # the range
            ) -> dict:
-    "How good the data is: interval, lag, gaps, seconds missing; points of the range that were rewritten, samples that ever came late."
+    "How good the data is: when it begins, unless with the range, interval, lag, gaps, seconds missing; points of the range that were rewritten, samples that ever came late."
     gaps = max((r.data['gaps'] for r in drawn), key=len, default=[])
     intervals = [r.data['interval'] for r in drawn if r.data['interval']]
+    first = min((r.data['t'][0] for r in drawn if r.data['t']), default=None)
+    begins = pd.Timestamp(first, unit='s', tz='UTC') if first and span and first - span.start.timestamp() > span.length.total_seconds() / 20 else None
     lag = rows['lag_seconds'].median() if len(rows) else float('nan')
-    return dict(interval=min(intervals, default=None), gaps=len(gaps), missing=sum(b - a for a, b in gaps), lag=max(lag, 0) if lag == lag else None,
+    return dict(begins=begins, interval=min(intervals, default=None), gaps=len(gaps), missing=sum(b - a for a, b in gaps), lag=max(lag, 0) if lag == lag else None,
                 late=int(rows['late_samples'].sum()), rewritten=sum(len(r.data['rewritten']) for r in drawn))
 
 def _rows_of(series: str) -> pd.DataFrame:
@@ -244,7 +247,7 @@ def series_page(name: str):
     drawn = views.draw(history, [str(parsed)], span.start, span.end, 1000, known) if history else []
     if not drawn: abort(404, f'No samples of {str(parsed)[:200]} are stored.')
     r = views.reading(drawn[0])
-    return page('series.html', 'series', lambda: r.data, r=r, parsed=parsed, meaning=describe(parsed.metric), span=span, ranges=RANGES, quality=quality([r], _rows_of(r.series)), newest=newest(r), section='hosts')
+    return page('series.html', 'series', lambda: r.data, r=r, parsed=parsed, meaning=describe(parsed.metric), span=span, ranges=RANGES, quality=quality([r], _rows_of(r.series), span), newest=newest(r), section='hosts')
 
 def newest(r: views.Reading, most: int = 20) -> list[dict]:
     "The last samples of a chart, newest first, as a table."

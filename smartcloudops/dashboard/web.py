@@ -208,7 +208,7 @@ def templates(app: Flask) -> None:
     app.jinja_env.globals.update(words=views.WORDS, shapes=views.SHAPES, menu=MENU, keymap=KEYMAP, asset=asset)
 
     @app.context_processor
-    def everywhere(): return dict(person=g.get('person'), top=Top() if g.get('person') else Top(False), section='')
+    def everywhere(): return dict(person=g.get('person'), top=Top() if g.get('person') else Top(False), section='', as_of=now())
 
 class Top:
     "What the top bar of every page says."

@@ -36,7 +36,7 @@ function under(s) { return u => { const c = u.ctx, b = u.bbox, px = devicePixelR
     for (let k = x - b.height; k < y; k += 5 * px) { c.beginPath(); c.moveTo(k, b.top + b.height); c.lineTo(k + b.height, b.top); c.stroke() } c.restore() } c.restore() } }
 function over(el, s) { return u => { const c = u.ctx, b = u.bbox, px = devicePixelRatio, d = s(); c.save(); c.beginPath(); c.rect(b.left, 0, b.width, u.height * px); c.clip();
   const y = b.top + b.height + 2 * px, w = Math.max(px, b.width / Math.max(1, (u.scales.x.max - u.scales.x.min) / (d.interval || 1)) + .5); c.fillStyle = C.bad;
-  d.t.forEach((t, i) => { const p = d.score[i]; if (p == null || p < .2) return; c.globalAlpha = Math.min(1, p); c.fillRect(u.valToPos(t, 'x', true) - w / 2, y, w, 4 * px) }); c.globalAlpha = 1;
+  d.t.forEach((t, i) => { const p = d.score[i]; if (p == null || p < .5) return; c.globalAlpha = Math.min(1, .2 + (p - .5) * 1.6); c.fillRect(u.valToPos(t, 'x', true) - w / 2, y, w, 4 * px) }); c.globalAlpha = 1;
   c.strokeStyle = C.accent; c.fillStyle = C.paper; c.lineWidth = 1.25 * px; const at = d.rewritten.length ? new Map(d.t.map((t, i) => [t, i])) : null; for (const t of d.rewritten) { const i = at.get(t); if (i == null || d.v[i] == null) continue; c.beginPath(); c.arc(u.valToPos(t, 'x', true), u.valToPos(d.v[i], 'y', true), 2.75 * px, 0, 7); c.fill(); c.stroke() }
   const judged = el.dataset.judged && JSON.parse(el.dataset.judged); if (judged) { const x = u.valToPos(judged[0], 'x', true), z = u.valToPos(judged[1], 'x', true); c.fillStyle = C.good; c.fillRect(x, b.top + b.height - 3 * px, z - x, 3 * px); c.font = `${11 * px}px system-ui, sans-serif`; const edge = (x + z) / 2 + 24 * px > b.left + b.width; c.textAlign = edge ? 'right' : 'center'; c.fillText('judged', edge ? b.left + b.width - 2 * px : (x + z) / 2, b.top + b.height - 10 * px) }
   c.restore(); const marks = el.dataset.marks && JSON.parse(el.dataset.marks); if (!marks) return;
@@ -56,7 +56,7 @@ function newest(el, s) {
 }
 function build(el, s) {
   const big = !!el.closest('.big'), small = !!el.closest('.small'), stacked = !!el.closest('.stack'), last = !stacked || el === $$('.stack .plot').at(-1), fig = el.closest('figure'), out = $('[data-reading]', fig);
-  const gut = innerWidth < 700 || small ? 50 : 60, state = { s }, data = () => state.s;
+  const gut = 62, state = { s }, data = () => state.s;
   const axis = { stroke: C['ink-3'], font: '11px system-ui, sans-serif', ticks: { show: false }, grid: { stroke: C.grid, width: 1 } };
   const height = () => big ? (innerWidth < 700 ? 230 : 290) : small ? 104 : last ? 118 : 88;
   const u = new uPlot({ width: el.clientWidth, height: height(), legend: { show: false }, padding: [el.dataset.marks ? 20 : 10, 8, last ? 0 : 8, 0], pxAlign: 1,
