@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['decimate', 'spacing', 'gaps', 'shown_as', 'stored_as', 'chart', 'seconds', 'ends_of_gaps', 'ends_of_anomalies',
-           'aligned', 'broken', 'clean', 'observed', 'spark']
+           'aligned', 'possible', 'broken', 'clean', 'observed', 'spark', 'scale']
 
 # %% ../../nbs/dashboard/05_charts.ipynb #51853881
 import math
@@ -73,8 +73,8 @@ def chart(series: str,                         # as drawn
     t = seconds(samples.index)
     marked = np.isin(t, seconds(rewritten)) if rewritten is not None and len(rewritten) else np.zeros(len(t), dtype=bool)
     at = decimate(t, samples.to_numpy(), width, keep=marked | ends_of_gaps(t) | ends_of_anomalies(t, scores))
-    table, breaks = aligned(samples.iloc[at], scores), gaps(t)
     meaning = describe(Series.parse(series).metric)
+    table, breaks = possible(aligned(samples.iloc[at], scores), meaning.unit), gaps(t)
     drawn = broken(t[at], table, t[breaks])
     return dict(series=series, label=short_name(series), unit=meaning.unit, help=meaning.help, host=Series.parse(series).host, interval=clean(spacing(t)), samples=len(t),
                 **drawn, gaps=[[float(t[i]), float(t[i + 1])] for i in breaks], rewritten=t[marked].tolist())
@@ -103,6 +103,11 @@ def aligned(samples: pd.Series, scores: pd.DataFrame | None) -> dict[str, np.nda
     if scores is None or not len(scores): table = pd.DataFrame(math.nan, index=samples.index, columns=columns)
     else: table = scores.reindex(columns=columns).reindex(samples.index)
     return {'v': samples.to_numpy(float), **{k: table[k].to_numpy(dtype=float, na_value=math.nan) for k in columns}}
+
+def possible(table: dict[str, np.ndarray], unit: str) -> dict[str, np.ndarray]:
+    "A band of percent that ends where percent does, or at what was measured beyond."
+    most = max(100., np.nanmax(table['v'], initial=-math.inf))
+    return {**table, 'lower': np.maximum(table['lower'], 0.), 'upper': np.minimum(table['upper'], most)} if unit == 'percent' else table
 
 def broken(times: np.ndarray, columns: dict[str, np.ndarray], starts: np.ndarray) -> dict[str, list]:
     "The columns as lists, with a row of nulls right after each of the `starts` of a gap."
@@ -133,16 +138,23 @@ def spark(data: dict,              # from `chart`
          ) -> str:                 # an <svg>, '' when there is nothing to draw
     "A series as a small SVG."
     t, v = data['t'], data['v']
-    known = [x for k in ('v', 'lower', 'upper') for x in data[k] if x is not None]
     if sum(x is not None for x in v) < 2: return ''
-    low, high = min(known), max(known)
+    low, high = scale(data)
     pad = (high - low or abs(high) or 1) * .08
     x = lambda s: (s - t[0]) / (t[-1] - t[0]) * (width - 5)
-    y = lambda s: height - 2 - (s - low + pad) / (high - low + 2 * pad) * (height - 4)
+    y = lambda s: height - 2 - (min(max(s, low), high) - low + pad) / (high - low + 2 * pad) * (height - 4)
     bad = [s if a or b else None for s, a, b in zip(v, data['anomaly'], [*data['anomaly'][1:], 0])]
     parts = [_area(t, data['lower'], data['upper'], x, y), _line(t, v, x, y, 'line'), _line(t, bad, x, y, 'line bad'), _circles(data, x, y), _dot(t, v, data['anomaly'], x, y)]
     if since and t[0] < since < t[-1]: parts.insert(1, f'<path class="at" d="M{x(since):.1f} 0V{height}"/>')
     return f'<svg class="spark" viewBox="0 0 {width} {height}" preserveAspectRatio="none" aria-hidden="true">{"".join(parts)}</svg>'
+
+# %% ../../nbs/dashboard/05_charts.ipynb #70aa2fc2
+def scale(data: dict) -> tuple[float, float]:
+    "Lowest and highest value to draw: all samples, and of the band at most as much again on either side."
+    known = [x for x in data['v'] if x is not None]
+    low, high = min(known), max(known)
+    room = high - low or abs(high) or 1.
+    return (max(min([low, *(x for x in data['lower'] if x is not None)]), low - room), min(max([high, *(x for x in data['upper'] if x is not None)]), high + room))
 
 # %% ../../nbs/dashboard/05_charts.ipynb #564e9933
 def _line(t, values, x, y, kind: str) -> str:

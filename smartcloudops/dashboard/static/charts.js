@@ -28,6 +28,14 @@ async function fetchPoints(el, more = {}) {
   const r = await fetch(url, { headers: { Accept: 'application/json' } });
   if (!r.ok) throw new Error(r.status); return r.json();
 }
+/* what is drawn, and of the band at most as much again on either side: one that opened wide after a change would press the line flat */
+function extent(s, x) {
+  let a = null, b = null, low = null, high = null;
+  s.t.forEach((t, i) => { const v = s.v[i]; if (v == null || x.min != null && (t < x.min || t > x.max)) return;
+    if (a == null || v < a) a = v; if (b == null || v > b) b = v; if (s.lower[i] != null && (low == null || s.lower[i] < low)) low = s.lower[i]; if (s.upper[i] != null && (high == null || s.upper[i] > high)) high = s.upper[i] });
+  if (a == null) return [null, null];
+  const room = b - a || Math.abs(b) || 1; return [Math.max(Math.min(a, low ?? a), a - room), Math.min(Math.max(b, high ?? b), b + room)];
+}
 const columns = s => [s.t, s.upper, s.lower, s.v, s.v.map((v, i) => v != null && (s.anomaly[i] || s.anomaly[i + 1] && s.anomaly[i - 1] || s.anomaly[i - 1]) ? (s.anomaly[i] ? v : s.anomaly[i - 1] ? v : null) : null)];
 function failed(el, error) { el.replaceChildren(); const p = document.createElement('p'); p.className = 'err'; p.textContent = error.message === '404' ? 'No samples in this range.' : 'This chart could not be read. What stands beside it is still true.'; el.append(p) }
 
@@ -44,9 +52,11 @@ function over(el, s) { return u => { const c = u.ctx, b = u.bbox, px = devicePix
   for (const [t, n] of marks) { const x = u.valToPos(t, 'x', true); if (x < b.left || x > b.left + b.width) continue; c.strokeStyle = C['ink-3']; c.lineWidth = px; c.setLineDash([2 * px, 3 * px]); c.beginPath(); c.moveTo(x, b.top); c.lineTo(x, b.top + b.height); c.stroke(); c.setLineDash([]);
     const cx = Math.max(x, prev + 17 * px); prev = cx; c.fillStyle = C['ink-2']; c.beginPath(); c.arc(cx, b.top - 9 * px, 7.5 * px, 0, 7); c.fill(); c.fillStyle = C.paper; c.fillText(n, cx, b.top - 8.5 * px) } c.restore() } }
 
+const began = (s, i) => { for (let k = i; s.anomaly[i] && k >= 0; k--) if (s.v[k] != null) { if (!s.anomaly[k]) break; i = k } return i };      // as views.py does
 function say(out, s, i, span) {
+  const e = span ? i : began(s, i);
   const b = document.createElement('b'), q = document.createElement('span'); b.textContent = format(s.v[i], s.unit); if (s.anomaly[i]) b.className = 'bad'; q.className = 'quiet';
-  q.textContent = (s.lower[i] != null && s.upper[i] != null ? ` expected ${range(s.lower[i], s.upper[i], s.unit)}` : '') + (span ? `, ${clock(s.t[i], span, true)}` : '') + (s.rewritten.includes(s.t[i]) ? ', rewritten' : '');
+  q.textContent = (s.lower[e] != null && s.upper[e] != null ? ` expected ${range(s.lower[e], s.upper[e], s.unit)}` : '') + (span ? `, ${clock(s.t[i], span, true)}` : '') + (s.rewritten.includes(s.t[i]) ? ', rewritten' : '');
   out.replaceChildren(b, q);
 }
 const lastIndex = s => { for (let i = s.v.length - 1; i >= 0; i--) if (s.v[i] != null) return i; return -1 };
@@ -59,9 +69,9 @@ function build(el, s) {
   const gut = 62, state = { s }, data = () => state.s;
   const axis = { stroke: C['ink-3'], font: '11px system-ui, sans-serif', ticks: { show: false }, grid: { stroke: C.grid, width: 1 } };
   const height = () => big ? (innerWidth < 700 ? 230 : 290) : small ? 104 : last ? 118 : 88;
-  const u = new uPlot({ width: el.clientWidth, height: height(), legend: { show: false }, padding: [el.dataset.marks ? 20 : 10, 8, last ? 0 : 8, 0], pxAlign: 1,
+  const u = new uPlot({ width: el.clientWidth, height: height(), legend: { show: false }, padding: [el.dataset.marks ? 20 : 10, 18, last ? 0 : 8, 0], pxAlign: 1,
     cursor: { sync: { key: sync().key }, drag: { x: true, y: false, setScale: true }, points: { size: 6 } },
-    scales: { x: { time: true }, y: { range: (u, a, b) => { if (a == null) return [0, 1]; if (state.s.unit === 'percent' && (b > 70 || big) && a >= 0 && b <= 100) return [0, 100]; const pad = (b - a || Math.abs(b) || 1); return [a >= 0 ? Math.max(0, a - pad * .15) : a - pad * .15, b + pad * .12] } } },
+    scales: { x: { time: true }, y: { range: u => { const [a, b] = extent(state.s, u.scales.x); if (a == null) return [0, 1]; if (state.s.unit === 'percent' && (b > 70 || big) && a >= 0 && b <= 100) return [0, 100]; const pad = (b - a || Math.abs(b) || 1); return [a >= 0 ? Math.max(0, a - pad * .15) : a - pad * .15, b + pad * .12] } } },
     axes: [{ ...axis, size: last ? 30 : 0, gap: 10, space: 70, values: (u, v) => { const span = u.scales.x.max - u.scales.x.min, steps = v.length > 1 ? v[1] - v[0] : 60; return last ? v.map(t => clock(t, span, steps < 60)) : v.map(() => '') } },
            { ...axis, size: gut, gap: 6, space: big ? 44 : 26, values: (u, v) => ticks(v, state.s.unit) }],
     series: [{}, { stroke: 'transparent', points: { show: false } }, { stroke: 'transparent', points: { show: false } }, { stroke: C.line, width: 1.25, points: { show: false } }, { stroke: C.bad, width: 1.75, points: { show: false } }],
