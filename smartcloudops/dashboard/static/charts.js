@@ -72,7 +72,7 @@ function build(el, s) {
   const u = new uPlot({ width: el.clientWidth, height: height(), legend: { show: false }, padding: [el.dataset.marks ? 20 : 10, 18, last ? 0 : 8, 0], pxAlign: 1,
     cursor: { sync: { key: sync().key }, drag: { x: true, y: false, setScale: true }, points: { size: 6 } },
     scales: { x: { time: true }, y: { range: u => { const [a, b] = extent(state.s, u.scales.x); if (a == null) return [0, 1]; if (state.s.unit === 'percent' && (b > 70 || big) && a >= 0 && b <= 100) return [0, 100]; const pad = (b - a || Math.abs(b) || 1); return [a >= 0 ? Math.max(0, a - pad * .15) : a - pad * .15, b + pad * .12] } } },
-    axes: [{ ...axis, size: last ? 30 : 0, gap: 10, space: 70, values: (u, v) => { const span = u.scales.x.max - u.scales.x.min, steps = v.length > 1 ? v[1] - v[0] : 60; return last ? v.map(t => clock(t, span, steps < 60)) : v.map(() => '') } },
+    axes: [{ ...axis, size: last ? 30 : 0, gap: 10, space: 52, values: (u, v) => { const span = u.scales.x.max - u.scales.x.min, steps = v.length > 1 ? v[1] - v[0] : 60; return last ? v.map(t => clock(t, span, steps < 60)) : v.map(() => '') } },
            { ...axis, size: gut, gap: 6, space: big ? 44 : 26, values: (u, v) => ticks(v, state.s.unit) }],
     series: [{}, { stroke: 'transparent', points: { show: false } }, { stroke: 'transparent', points: { show: false } }, { stroke: C.line, width: 1.25, points: { show: false } }, { stroke: C.bad, width: 1.75, points: { show: false } }],
     bands: [{ series: [1, 2], fill: C.band }],
