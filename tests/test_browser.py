@@ -207,6 +207,24 @@ def test_rewritten_points_are_circles_with_a_word(browser, tmp_path):
         assert w.page.locator('.plot .re').count() == 2 and '14 rewritten' in w.page.locator('.plot').inner_text()
 
 
+def test_a_finger_zooms_and_a_button_leads_back(browser, night):
+    with Watched(browser, viewport=dict(width=390, height=844), has_touch=True) as w:
+        page = w.open(f'{night}/series/{CPU}?range=6h')
+        page.locator('.plot').scroll_into_view_if_needed()
+        box, touch = page.locator('.plot .u-over').bounding_box(), w.context.new_cdp_session(page)
+        def go(kind, *points): touch.send('Input.dispatchTouchEvent', dict(type=kind, touchPoints=[dict(x=box['x'] + x, y=box['y'] + y) for x, y in points]))
+        go('touchStart', (60, 80))
+        for x in range(70, 161, 15): go('touchMove', (x, 80))
+        go('touchEnd')
+        expect(page.locator('.unzoom')).to_be_visible()
+        start, end = (float(re.search(rf'{name}=([\d.]+)', [u for u in w.asked if '/api/v1/points' in u][-1])[1]) for name in ('start', 'end'))
+        assert 1800 < end - start < 18_000
+        assert violations(page) == []
+        page.locator('.unzoom').tap()
+        expect(page.locator('.unzoom')).to_have_count(0)
+        assert page.evaluate('document.activeElement.classList.contains("plot")') and w.wrong == []
+
+
 def test_pages_without_charts_do_not_stand_still_either(browser, tmp_path):
     "A host that becomes abnormal while somebody looks at its page or at the list; what is being typed stays."
     folder = build(tmp_path, quiet=True, hosts={'web': 8})

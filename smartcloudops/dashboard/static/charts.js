@@ -83,15 +83,29 @@ function build(el, s) {
   el.onkeydown = e => { const t = state.s.t, { min, max } = u.scales.x, m = u.cursor.idx != null ? t[u.cursor.idx] : (min + max) / 2, w = max - min;
     if (e.key === 'ArrowLeft' || e.key === 'ArrowRight') { const i = Math.max(0, Math.min(t.length - 1, (u.cursor.idx ?? t.length) + (e.key === 'ArrowLeft' ? -1 : 1))); u.setCursor({ left: u.valToPos(t[i], 'x'), top: 10 }) }
     else if (e.key === '+' || e.key === '=') closer(el, u, state, m - w / 4, m + w / 4); else if (e.key === '-') closer(el, u, state, m - w, m + w); else if (e.key === '0') whole(el, u, state); else return; e.preventDefault() };
-  newest(el, s); return state;
+  fingers(u); newest(el, s); return state;
+}
+/* uPlot knows the mouse only: a finger that goes sideways draws the same selection, one that goes up or down scrolls the page */
+function fingers(u) {
+  const as = (type, x, y, to) => to.dispatchEvent(new MouseEvent(type, { clientX: x, clientY: y, movementX: 1, bubbles: true, view: window }));
+  let start = null;
+  u.over.addEventListener('pointerdown', e => { if (e.pointerType === 'mouse') return; start = e; as('mousemove', e.clientX, e.clientY, u.over); as('mousedown', e.clientX, e.clientY, u.over) });
+  u.over.addEventListener('pointermove', e => { if (start) as('mousemove', e.clientX, e.clientY, u.over) });
+  for (const end of ['pointerup', 'pointercancel']) u.over.addEventListener(end, e => { if (!start) return;
+    const x = end === 'pointerup' ? e.clientX : start.clientX; as('mousemove', x, e.clientY, u.over); as('mouseup', x, e.clientY, document); start = null });
+}
+/* the way back, to be seen: nobody guesses a double click */
+function back(el, u, state) {
+  let b = $('.unzoom', el); if (!state.zoomed) { b?.remove(); return } if (b) return;
+  b = document.createElement('button'); b.type = 'button'; b.className = 'plain unzoom'; b.textContent = 'show all'; b.onclick = () => { whole(el, u, state); el.focus() }; el.append(b);
 }
 /* zoom asks the server for finer points of just that stretch: what was decimated away comes back */
 async function closer(el, u, state, a, z) {
   a = Math.max(a, state.whole[0]); z = Math.min(z, state.whole[1]); if (z - a < 2) return;
-  state.zoomed = true; u.setScale('x', { min: a, max: z });
+  state.zoomed = true; back(el, u, state); u.setScale('x', { min: a, max: z });
   try { const s = await fetchPoints(el, { start: a - (z - a) * .02, end: z + (z - a) * .02 }); if (s.t.length) { state.s = s; u.setData(columns(s), false); u.setScale('x', { min: a, max: z }) } } catch { /* the coarse ones stay */ }
 }
-function whole(el, u, state) { state.zoomed = false; if (state.stale) { draw(el); return } state.s = state.full; u.setData(columns(state.full)); u.setScale('x', { min: state.whole[0], max: state.whole[1] }) }
+function whole(el, u, state) { state.zoomed = false; back(el, u, state); if (state.stale) { draw(el); return } state.s = state.full; u.setData(columns(state.full)); u.setScale('x', { min: state.whole[0], max: state.whole[1] }) }
 
 async function draw(el) {
   try { const s = await fetchPoints(el); charts.get(el)?.u?.destroy(); el.replaceChildren(); if (!s.t.length) throw new Error('404'); charts.set(el, build(el, s)) } catch (e) { charts.delete(el); failed(el, e) }
