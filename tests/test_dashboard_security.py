@@ -94,6 +94,8 @@ def test_a_viewer_looks_and_an_operator_acts(guarded):
     assert answer.status_code == 403
     answer = operator.post('/silences', data=dict(host='web-1', hours='1', reason='work', csrf_token=csrf(operator, '/')))
     assert answer.status_code == 303
+    assert 'web-1 is silenced' not in operator.get('/silences', headers={**HTML, 'HX-Request': 'true'}).text    # a page that refreshes itself does not take away what another one is to say
+    assert 'web-1 is silenced' in operator.get('/silences', headers=HTML).text
     found = operator.get('/api/v1/silences').get_json()['items'][0]
     assert (found['host'], found['who'], found['reason']) == ('web-1', 'mara', 'work')          # the audit names who
     audit = Ledger(guarded.extensions['smartcloudops'].stores.engine()).audit(f"silences:{found['id']}")

@@ -132,7 +132,7 @@ async function all() {
   if (window.uPlot) { C = colours(); await Promise.all($$('.plot[data-chart]').map(draw)); document.documentElement.dataset.drawn = '1' }
   requestAnimationFrame(() => setTimeout(() => $$('noscript[data-late]').forEach(e => { const grid = e.parentNode; grid.innerHTML = e.textContent; document.dispatchEvent(new Event('grid')) })));   // a thousand hosts wait for the charts; without JavaScript they stand there at once
 }
-const again = () => { C = colours(); for (const [el, state] of charts) { state.u.destroy(); el.replaceChildren(); charts.set(el, build(el, state.full)) } };
+const again = () => { C = colours(); for (const [el, state] of charts) { state.u.destroy(); el.replaceChildren(); charts.set(el, Object.assign(build(el, state.full), { stale: state.stale })) } };
 all();
 let known = Number(document.body.dataset.corrected);      // samples that ever came late or changed, as of these charts
 document.addEventListener('told', e => { const now = e.detail.corrected ?? known, more = now !== known; known = now; $$('.plot[data-chart]').forEach(el => extend(el, more)) });
