@@ -17,7 +17,7 @@ from tests.fleet import anomaly, build, case, plan
 from tests.screenshots import CHROMIUM, CPU, serving
 
 pytestmark = pytest.mark.phase5
-PAGES = ['/', '/incidents/6', '/incidents/5', '/incidents/1', '/incidents', '/hosts', '/hosts/web-7', f'/series/{CPU}', '/actions', '/policies', '/silences', '/reports', '/aws-health', '/settings', '/nothing']
+PAGES = ['/', '/incidents/6', '/incidents/5', '/incidents/1', '/incidents', '/hosts', '/hosts/web-7', '/hosts/web-7?start=2026-01-01&end=2026-01-02', f'/series/{CPU}', '/actions', '/policies', '/silences', '/reports', '/aws-health', '/settings', '/nothing']
 AXE = (Path(__file__).parent/'vendor'/'axe'/'axe.min.js').read_text()
 
 

@@ -37,7 +37,7 @@ function extent(s, x) {
   const room = b - a || Math.abs(b) || 1; return [Math.max(Math.min(a, low ?? a), a - room), Math.min(Math.max(b, high ?? b), b + room)];
 }
 const columns = s => [s.t, s.upper, s.lower, s.v, s.v.map((v, i) => v != null && (s.anomaly[i] || s.anomaly[i + 1] && s.anomaly[i - 1] || s.anomaly[i - 1]) ? (s.anomaly[i] ? v : s.anomaly[i - 1] ? v : null) : null)];
-function failed(el, error) { el.replaceChildren(); const p = document.createElement('p'); p.className = 'err'; p.textContent = error.message === '404' ? 'No samples in this range.' : 'This chart could not be read. What stands beside it is still true.'; el.append(p) }
+function failed(el, error) { el.replaceChildren(); const p = document.createElement('p'); const empty = error.message === '404'; p.className = empty ? 'note' : 'err'; p.textContent = empty ? 'No samples in this range.' : 'This chart could not be read. What stands beside it is still true.'; el.append(p) }
 
 function under(s) { return u => { const c = u.ctx, b = u.bbox, px = devicePixelRatio; c.save(); c.beginPath(); c.rect(b.left, 0, b.width, u.height * px); c.clip();
   for (const [a, z] of s().gaps) { const x = u.valToPos(a, 'x', true), y = u.valToPos(z, 'x', true); c.save(); c.beginPath(); c.rect(x, b.top, Math.max(y - x, px), b.height); c.clip(); c.strokeStyle = C['rule-2']; c.lineWidth = px;
