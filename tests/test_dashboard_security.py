@@ -228,3 +228,14 @@ def test_no_random_request_breaks_the_api(guarded, data):
     answer = guarded.test_client().open(path, method=method, query_string=query, json=body, headers={'Authorization': 'Bearer tok-alerts' if rule.endpoint == 'api.alerts' else 'Bearer tok-op'})
     assert answer.status_code < 500, (method, path, query, body, answer.text[:300])
     if answer.status_code >= 400 and method != 'HEAD': assert answer.get_json()['error'].keys() == {'status', 'code', 'message'}
+
+
+@given(st.data())
+@budget(max_examples=soak(60, 2000), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_random_query_breaks_a_page(guarded, data):
+    rules = [r for r in guarded.url_map.iter_rules() if 'GET' in r.methods and not r.endpoint.startswith('api.') and r.endpoint not in ('static', 'events', 'incident_export')]
+    rule = data.draw(st.sampled_from(rules))
+    path = re.sub(r'<(?:\w+:)?(\w+)>', lambda m: re.sub(r'[\r\n?#]', '', data.draw(words)) or 'x', rule.rule)
+    query = data.draw(st.dictionaries(st.sampled_from(['limit', 'offset', 'state', 'start', 'end', 'range', 'all', 'q', 'host', 'part', 'fleet', 'next']), words, max_size=4))
+    answer = guarded.test_client().get(path, query_string=query, headers={'Authorization': 'Bearer tok-view', **data.draw(st.sampled_from([HTML, {'Accept': 'application/json'}, {**HTML, 'HX-Request': 'true'}]))})
+    assert answer.status_code < 500, (path, query, answer.text[:300])
