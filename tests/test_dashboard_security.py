@@ -142,6 +142,17 @@ def test_a_removed_user_is_out_at_once(night):
     assert client.get('/hosts').status_code == 401
 
 
+def test_a_changed_password_or_token_ends_its_sessions(night):
+    app = make(night, users={'mara': f'operator:{HASH}'}, tokens={'robot': 'viewer:tok'})
+    mara, robot = logged_in(app, 'mara'), logged_in(app, '', 'tok')
+    assert mara.get('/hosts').status_code == robot.get('/hosts').status_code == 200
+    access = app.extensions['smartcloudops'].access
+    access.users['mara'] = ('viewer', HASH)
+    assert mara.get('/hosts').status_code == 200                                                 # another role is no reason to ask again
+    access.users['mara'], access.tokens['robot'] = ('operator', hash_password('another')), ('viewer', 'another')
+    assert mara.get('/hosts').status_code == robot.get('/hosts').status_code == 401
+
+
 def test_the_open_page_answers_this_machine_only(night):
     client = make(night).test_client()
     assert client.get('/', environ_base={'REMOTE_ADDR': '10.0.0.9'}).status_code == 403

@@ -447,6 +447,7 @@ def _welcome(person):
     target = safe_next(request.values.get('next'))
     session.clear()
     session['user'] = person.name if person.via == 'session' else f'token {person.name}'
+    session['mark'] = site().access.mark(session['user'])
     return redirect(target, 303)
 
 def logout():
