@@ -815,6 +815,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                        'smartcloudops/dashboard/pages.py'),
                                                'smartcloudops.dashboard.pages.paged': ( 'dashboard/pages.html#paged',
                                                                                         'smartcloudops/dashboard/pages.py'),
+                                               'smartcloudops.dashboard.pages.piece_json': ( 'dashboard/pages.html#piece_json',
+                                                                                             'smartcloudops/dashboard/pages.py'),
                                                'smartcloudops.dashboard.pages.policies_page': ( 'dashboard/pages.html#policies_page',
                                                                                                 'smartcloudops/dashboard/pages.py'),
                                                'smartcloudops.dashboard.pages.policy_json': ( 'dashboard/pages.html#policy_json',

@@ -266,6 +266,8 @@ def test_lists_are_paged_and_errors_have_one_shape(client):
     seen, page = [h['host'] for h in first['items']], first
     while page['next']: page = client.get(page['next']).get_json(); seen += [h['host'] for h in page['items']]
     assert len(seen) == len(set(seen)) == 124
+    page = client.get('/hosts?state=ok&limit=50').get_json()                                  # a page asked by a program is a list like the others
+    assert page.keys() == first.keys() and page['total'] == 117 and client.get(page['next']).get_json()['offset'] == 50 and 'state=ok' in page['next']
     for path, status in (('/api/v1/hosts/nobody', 404), ('/api/v1/hosts?limit=x', 400), ('/api/v1/points?series=%7B', 400), ('/api/v1/points?series=cpu&start=yesterday', 400), ('/api/v1/nothing', 404), ('/api/v1/incidents?state=odd', 400)):
         answer = client.get(path)
         assert answer.status_code == status and answer.get_json()['error'].keys() == {'status', 'code', 'message'}, path

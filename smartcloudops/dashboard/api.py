@@ -14,15 +14,14 @@ import math, re
 
 import orjson
 import pandas as pd
-from flask import Blueprint, Response, abort, current_app, g, jsonify, request, url_for
+from flask import Blueprint, Response, abort, current_app, g, jsonify, request
 
 from ..core.frames import to_tidy
-from ..core.runtime import DataError, SmartCloudOpsError, now
+from ..core.runtime import DataError, now
 from ..core.series import Series
 from . import acts, pages, views
 from .access import Refused
 from .charts import shown_as, stored_as
-from .stores import attempt
 from .web import site
 
 blueprint = Blueprint('api', __name__, url_prefix='/api/v1')
@@ -33,10 +32,7 @@ def finite(x) -> float | None: "JSON knows no NaN."; return float(x) if x is not
 
 def listed(items: list, shape) -> Response:
     "A list in the API's one shape; `shape` turns an item into JSON."
-    piece = pages.paged(items, 100)
-    more = piece.offset + piece.limit < piece.total
-    address = url_for(request.endpoint, **{**(request.view_args or {}), **request.args.to_dict(), 'offset': piece.offset + piece.limit, 'limit': piece.limit}) if more else None
-    return jsonify(items=[shape(i) for i in piece.items], total=piece.total, limit=piece.limit, offset=piece.offset, next=address)
+    return jsonify(pages.piece_json(pages.paged(items, 100), shape))
 
 # %% ../../nbs/dashboard/03_api.ipynb #39d9e3ec
 def host_json(h: views.Host) -> dict:

@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['HOST_ORDER', 'RANGES', 'SECRET', 'EXPORTS', 'GET', 'POST', 'FORM', 'ROUTES', 'page', 'register', 'Page', 'number',
-           'paged', 'moment', 'now_page', 'chosen_host', 'choices', 'readings', 'now_json', 'key_of', 'loop_json',
-           'incidents_page', 'incident_page', 'hosts_page', 'Range', 'asked_range', 'host_page', 'readings_over',
-           'quality', 'series_page', 'newest', 'aws_health', 'settings_page', 'masked', 'sections', 'actions_page',
-           'policies_page', 'policy_json', 'silences_page', 'decide', 'say_feedback', 'add_silence', 'end_silence',
-           'say_switch', 'say_policy', 'incident_export', 'reports_list', 'reports_page', 'report_page', 'login',
-           'logout']
+           'paged', 'moment', 'piece_json', 'now_page', 'chosen_host', 'choices', 'readings', 'now_json', 'key_of',
+           'loop_json', 'incidents_page', 'incident_page', 'hosts_page', 'Range', 'asked_range', 'host_page',
+           'readings_over', 'quality', 'series_page', 'newest', 'aws_health', 'settings_page', 'masked', 'sections',
+           'actions_page', 'policies_page', 'policy_json', 'silences_page', 'decide', 'say_feedback', 'add_silence',
+           'end_silence', 'say_switch', 'say_policy', 'incident_export', 'reports_list', 'reports_page', 'report_page',
+           'login', 'logout']
 
 # %% ../../nbs/dashboard/11_pages.ipynb #06f31398
 import json, re
@@ -77,6 +77,13 @@ def moment(name: str) -> pd.Timestamp | None:
         return ts
     except (ValueError, OverflowError, TypeError): raise Refused(400, f"'{name}' is not a time; send Unix seconds or 2026-01-31T12:00:00Z") from None
 
+# %% ../../nbs/dashboard/11_pages.ipynb #79a7cd5a
+def piece_json(piece: Page, shape) -> dict:
+    "A piece of a list as every program gets it; `shape` turns an item into JSON, `next` is the address of the piece after."
+    after = {**(request.view_args or {}), **request.args.to_dict(), 'offset': piece.offset + piece.limit, 'limit': piece.limit}
+    more = piece.offset + piece.limit < piece.total
+    return dict(items=[shape(i) for i in piece.items], total=piece.total, limit=piece.limit, offset=piece.offset, next=url_for(request.endpoint, **after) if more else None)
+
 # %% ../../nbs/dashboard/11_pages.ipynb #4b7192aa
 def now_page():
     "What is abnormal, since when, what is proposed."
@@ -135,7 +142,7 @@ def incidents_page():
     "All incidents, newest first."
     from smartcloudops.dashboard.api import case_json, cases
     shown = paged(cases(request.args.get('state')))
-    return page('incidents.html', 'incidents', lambda: dict(items=[case_json(c) for c in shown.items], total=shown.total), cases=shown, state=request.args.get('state', ''), section='now')
+    return page('incidents.html', 'incidents', lambda: piece_json(shown, case_json), cases=shown, state=request.args.get('state', ''), section='now')
 
 def incident_page(id: str):
     "One incident: timeline, charts, suspects, gates, the decision."
@@ -154,7 +161,7 @@ def hosts_page():
     picture, state, word = site().pictures.current(), request.args.get('state', ''), request.args.get('q', '').lower()
     found = [h for h in picture.hosts if (not state or h.state == state) and word in h.name.lower()]
     shown = paged(sorted(found, key=lambda h: HOST_ORDER.index(h.state)), 100)
-    return page('hosts.html', 'hosts', lambda: dict(items=[host_json(h) for h in shown.items], total=shown.total), picture=picture, hosts=shown, state=state, word=word)
+    return page('hosts.html', 'hosts', lambda: piece_json(shown, host_json), picture=picture, hosts=shown, state=state, word=word)
 
 # %% ../../nbs/dashboard/11_pages.ipynb #ae12b9ee
 RANGES = {'1h': 1, '6h': 6, '24h': 24, '7d': 168, '30d': 720}
@@ -304,7 +311,7 @@ def actions_page():
     shown = paged(sorted(found, key=lambda a: (a.state != 'awaiting_approval', a.state not in groups['open'], -a.made.timestamp())))
     tally = pd.Series([a.state for a in picture.acts], dtype=object).value_counts().to_dict()
     tally = {'open': sum(tally.get(s, 0) for s in groups['open']), **{s: n for s, n in tally.items() if s not in groups['open']}}
-    return page('actions.html', 'actions', lambda: dict(items=[act_json(a) for a in shown.items], total=shown.total), acts=shown, state=state, tally=tally, total=len(picture.acts))
+    return page('actions.html', 'actions', lambda: piece_json(shown, act_json), acts=shown, state=state, tally=tally, total=len(picture.acts))
 
 # %% ../../nbs/dashboard/11_pages.ipynb #16e2a9e1
 def policies_page():
@@ -415,7 +422,7 @@ def reports_list() -> list[dict]:
 def reports_page():
     "Executed notebooks, newest first."
     found = paged(reports_list())
-    return page('reports.html', 'reports', lambda: dict(items=[{**r, 'at': views.iso(r['at'])} for r in found.items], total=found.total), reports=found)
+    return page('reports.html', 'reports', lambda: piece_json(found, lambda r: {**r, 'at': views.iso(r['at'])}), reports=found)
 
 def report_page(name: str):
     "One report, or its notebook to download."
