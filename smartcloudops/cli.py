@@ -101,7 +101,10 @@ def run(ctx, once, source, interval, port, no_dashboard, data_dir, as_json):
     if port: settings.dashboard.port = port
     if once: return _once(settings, as_json)
     from smartcloudops.main import serve
-    if not no_dashboard: click.echo(f'smartcloudops {__version__} watches {settings.source}; page: http://{settings.dashboard.host}:{settings.dashboard.port}/', err=True)
+    if not no_dashboard:
+        from smartcloudops.dashboard.access import check_bind
+        check_bind(settings)                # before an address is told that will not be served
+        click.echo(f'smartcloudops {__version__} watches {settings.source}; page: http://{settings.dashboard.host}:{settings.dashboard.port}/', err=True)
     serve(settings, dashboard=not no_dashboard, config=settings_file(ctx.obj['config']))
 
 # %% ../nbs/cli.ipynb #a6c85446

@@ -323,7 +323,7 @@ def tick(self) -> Tick:
     at, began = now(), clock().monotonic()
     done = Tick(at)
     frame = self._read(at)
-    done.samples = self._kept(self.history.append, frame)
+    done.samples = self._kept(self.history.append, frame, None, self.watermark)
     fresh = self._fresh(frame)
     done.rows, done.rewritten = len(fresh), len(frame) - len(fresh)
     for moment, rows in self._steps(fresh, at): self._judge(rows, moment, done)

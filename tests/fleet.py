@@ -103,6 +103,7 @@ def store(folder: Path, at: pd.Timestamp, hosts: dict[str, int], hours: float = 
                 frame = pd.DataFrame({series(host, metric): values}, index=times)
                 frame[(times > at - pd.Timedelta('3h40min')) & (times < at - pd.Timedelta('3h31min'))] = np.nan
                 history.append(frame)
+                if (host, metric) == ('web-7', 'cpu_utilization_percent'): history.append(frame.iloc[-100:-97] + 3.); history.append(frame.iloc[-60:-59] - 2.)      # the source corrected itself
                 history.append_scores(frame, Told(*(x[:, None] for x in (told.score, told.expected, told.lower, told.upper, told.anomaly))))
         _api(history, at, rng)
         names = [h for role, n in hosts.items() for h in (f'{role}-{i}' for i in range(1, n + 1)) if h not in deep]

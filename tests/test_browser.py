@@ -17,7 +17,7 @@ from tests.fleet import anomaly, build, case, plan
 from tests.screenshots import CHROMIUM, CPU, serving
 
 pytestmark = pytest.mark.phase5
-PAGES = ['/', '/incidents/6', '/incidents/5', '/incidents/1', '/incidents', '/hosts', '/hosts/web-7', f'/series/{CPU}', '/actions', '/policies', '/silences', '/reports', '/aws-health', '/settings', '/nothing']
+PAGES = ['/', '/incidents/6', '/incidents/5', '/incidents/1', '/incidents', '/hosts', '/hosts/web-7', '/hosts/web-7?start=2026-01-01&end=2026-01-02', f'/series/{CPU}', '/actions', '/policies', '/silences', '/reports', '/aws-health', '/settings', '/nothing']
 AXE = (Path(__file__).parent/'vendor'/'axe'/'axe.min.js').read_text()
 
 
@@ -181,6 +181,83 @@ def test_a_value_changes_while_one_looks(browser, tmp_path):
         assert w.wrong == []
 
 
+ACCENT = """e => { const seen = e.querySelector('canvas'), c = new OffscreenCanvas(seen.width, seen.height), to = c.getContext('2d', {willReadFrequently: true}); to.drawImage(seen, 0, 0); const p = document.createElement('span'); p.style.color = 'var(--accent)'; document.body.append(p);
+  const want = getComputedStyle(p).color.match(/\\d+/g).slice(0, 3).map(Number), d = to.getImageData(0, 0, c.width, c.height).data; let n = 0;
+  for (let i = 0; i < d.length; i += 4) if (d[i + 3] > 200 && want.every((x, k) => Math.abs(x - d[i + k]) < 12)) n += 1; return n }"""
+
+
+def test_rewritten_points_are_circles_with_a_word(browser, tmp_path):
+    "On the canvas in the accent colour, in words under the cursor; and a chart that is open hears of a correction."
+    folder = build(tmp_path, quiet=True, hosts={'web': 8})
+    with serving(folder) as address, Watched(browser) as w:
+        page = w.open(f'{address}/series/{CPU}?range=1h')
+        plot = page.locator('.plot')
+        before = plot.evaluate(ACCENT)
+        assert before > 10
+        expect(page.locator('#quality')).to_contain_text('rewritten 4')
+        plot.focus()
+        said = set()
+        for _ in range(110): page.keyboard.press('ArrowLeft'); said.add('rewritten' in page.locator('.chart [data-reading]').inner_text())
+        assert said == {True, False}
+        with History(folder/'history.db') as history: history.append(history.read('cpu_utilization_percent{host="web-7"}').iloc[-140:-130] + 4.)
+        page.wait_for_function(f'() => ({ACCENT})(document.querySelector(".plot")) > {before} + 20', timeout=20_000)
+        assert w.wrong == []
+    with Watched(browser, java_script_enabled=False) as w, serving(folder) as address:
+        w.page.goto(f'{address}/series/{CPU}?range=1h')
+        assert w.page.locator('.plot .re').count() == 2 and '14 rewritten' in w.page.locator('.plot').inner_text()
+
+
+def test_a_finger_zooms_and_a_button_leads_back(browser, night):
+    with Watched(browser, viewport=dict(width=390, height=844), has_touch=True) as w:
+        page = w.open(f'{night}/series/{CPU}?range=6h')
+        page.locator('.plot').scroll_into_view_if_needed()
+        box, touch = page.locator('.plot .u-over').bounding_box(), w.context.new_cdp_session(page)
+        def go(kind, *points): touch.send('Input.dispatchTouchEvent', dict(type=kind, touchPoints=[dict(x=box['x'] + x, y=box['y'] + y) for x, y in points]))
+        go('touchStart', (60, 80))
+        for x in range(70, 161, 15): go('touchMove', (x, 80))
+        go('touchEnd')
+        expect(page.locator('.unzoom')).to_be_visible()
+        start, end = (float(re.search(rf'{name}=([\d.]+)', [u for u in w.asked if '/api/v1/points' in u][-1])[1]) for name in ('start', 'end'))
+        assert 1800 < end - start < 18_000
+        assert violations(page) == []
+        page.locator('.unzoom').tap()
+        expect(page.locator('.unzoom')).to_have_count(0)
+        assert page.evaluate('document.activeElement.classList.contains("plot")') and w.wrong == []
+
+
+def test_pages_without_charts_do_not_stand_still_either(browser, tmp_path):
+    "A host that becomes abnormal while somebody looks at its page or at the list; what is being typed stays."
+    folder = build(tmp_path, quiet=True, hosts={'web': 8})
+    engine = open_state(folder/'smartcloudops.db')
+    with serving(folder) as address, Watched(browser) as one, Watched(browser) as all_, Watched(browser) as quiet:
+        host, hosts, silences = one.open(f'{address}/hosts/web-7'), all_.open(f'{address}/hosts'), quiet.open(f'{address}/silences')
+        expect(host.locator('h1 .state')).to_contain_text('as expected')
+        silences.get_by_label('Reason').fill('I am writing')
+        at = now()
+        case(engine, [anomaly('web-7', 'cpu_utilization_percent', at - pd.Timedelta('2min'), at, 97)], at - pd.Timedelta('1min'), at)
+        Ledger(engine).add_silence('web-2', '*', at, at + pd.Timedelta('1h'), 'jon', 'work', at=at)
+        beat(engine, 'loop', dict(interval=15., tick_seconds=.2, lag_seconds=4.), now())
+        expect(host.locator('h1 .state')).to_contain_text('abnormal', timeout=20_000)
+        expect(hosts.locator('[data-host="web-7"]')).to_have_attribute('data-s', 'abnormal', timeout=20_000)
+        expect(silences.locator('#rows')).to_contain_text('web-2', timeout=20_000)
+        expect(silences.get_by_label('Reason')).to_have_value('I am writing')
+        assert one.wrong == all_.wrong == quiet.wrong == []
+
+
+def test_a_stretch_is_chosen_in_the_reader_s_zone(browser, night):
+    with Watched(browser, timezone_id='America/New_York') as w:
+        page = w.open(f'{night}/hosts/web-7?range=1h')
+        page.get_by_text('from … to').click()
+        expect(page.locator('[data-zone]')).to_have_text('America/New_York')
+        page.get_by_label('from').fill('2026-03-01T08:00:00'); page.get_by_label('to', exact=True).fill('2026-03-01T09:30:00')
+        page.get_by_role('button', name='Show', exact=True).click()
+        page.wait_for_url('**start=2026-03-01T13%3A00%3A00Z&end=2026-03-01T14%3A30%3A00Z')
+        expect(page.locator('.between summary')).to_contain_text('1\u202fh 30\u202fmin')
+        page.get_by_role('link', name='earlier').click()
+        page.wait_for_url('**start=2026-03-01T11%3A30%3A00Z&end=2026-03-01T13%3A00%3A00Z')
+        assert [t for t in w.wrong if '404' not in t] == []
+
+
 def test_keyboard_alone(browser, night):
     with Watched(browser) as w:
         page = w.open(night)
@@ -218,6 +295,7 @@ def test_without_javascript_one_can_read_and_decide(browser, tmp_path):
         page = w.page
         page.goto(address)
         assert '1 waits for you' in page.locator('h1').inner_text()
+        assert re.search(r'as of \d\d:\d\d:\d\d, all times UTC; reload', page.locator('.live').inner_text()) and 'live' not in page.locator('.live').inner_text().split()
         assert page.locator('.small noscript svg, .small svg.spark').count() >= 4 or 'spark' in page.content()
         for path in PAGES[:-1]:
             page.goto(address + path)

@@ -1,6 +1,7 @@
 "What the dashboard says over a data folder, asked through its routes: with a loop, without one, and over folders that are odd."
 import json, re, subprocess, sys, threading, time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -79,7 +80,8 @@ def test_the_first_screen_says_what_waits(client):
     page = client.get('/', headers=HTML).text
     assert '2 incidents open' in page and '1 waits for you' in page
     assert page.index('web-7</span>: cpu') < page.index('worker-12</span>: memory')        # what waits for a person comes first
-    assert 'Proposed: restart worker.service on web-7.' in page and '117 as expected' in page and '2 late' in page and '3 silenced' in page
+    plain = page.replace('<span class="nb">', '').replace('</span>', '')                   # names and ranges never break
+    assert 'Proposed: restart worker.service on web-7.' in plain and '117 as expected' in page and '2 late' in page and '3 silenced' in page
     data = client.get('/').get_json()
     assert data['anomaly'] is True and data['host'] == 'web-7' and data['metrics']['cpu'] > 80 and data['waits'] == 1
 
@@ -112,6 +114,49 @@ def test_points_keep_the_spike_and_the_gap(tmp_path):
     assert [b - a for a, b in data['gaps']] == [pytest.approx(5010)] and None in data['v']
 
 
+def test_what_was_rewritten_is_marked_everywhere(client, night):
+    "In the chart's points however few are drawn, in the page without JavaScript, in the data quality, in the CSV."
+    name = 'cpu_utilization_percent{host="web-7"}'
+    with History(night/'history.db', readonly=True) as history: marks = history.rewritten(name)
+    times = [t.timestamp() for t in marks.time]
+    assert len(times) == 4
+    for width in (10, 1000):
+        data = client.get('/api/v1/points', query_string=dict(series=name, hours=6, width=width)).get_json()
+        assert data['rewritten'] == times and set(times) < set(data['t'])
+    assert client.get('/api/v1/points', query_string=dict(series=name, start=times[0] + 1, end=times[-1])).get_json()['rewritten'] == times[1:]
+    for page in (client.get('/hosts/web-7', headers=HTML).text, client.get(f'/series/{name}', headers=HTML).text):
+        assert 'rewritten <b>4</b>' in page and 'class="re in"' in page and '4 rewritten: came late or took the place of another value' in page and '4 points rewritten' in page
+    assert 'rewritten <b>0</b>' in client.get('/hosts/web-1', headers=HTML).text
+    assert client.get(f'/series/{name}?start={times[0] - 60}&end={times[-1] + 1}', headers=HTML).text.count('</i> rewritten</span>') >= 1      # a word beside the number, in the table
+    csv = client.get('/api/v1/csv', query_string=dict(series=name, hours=6)).text.splitlines()
+    assert csv[0] == 'timestamp,value,rewritten' and [line.split(',')[0] for line in csv if line.endswith(',1')] == [t.strftime('%Y-%m-%dT%H:%M:%S.%fZ') for t in marks.time]
+    assert client.get('/api/v1/status').get_json()['corrected'] == 4
+
+
+def test_a_csv_can_be_replayed(client, tmp_path):
+    "What the page gives is what `detect` takes: one series as timestamp,value, a host as one row a sample."
+    from smartcloudops.ingestion.replay import read_csv
+    name = 'cpu_utilization_percent{host="web-7"}'
+    (tmp_path/'one.csv').write_text(client.get('/api/v1/csv', query_string=dict(series=name, hours=30)).text)
+    (tmp_path/'host.csv').write_text(client.get('/api/v1/csv', query_string=dict(host='web-7', hours=30)).text)
+    one, host = read_csv(tmp_path/'one.csv'), read_csv(tmp_path/'host.csv')
+    assert one.layout == 'value' and host.layout == 'long' and host.frame.shape[1] == 7
+    assert one.frame.iloc[:, 0].tolist() == host.frame[name].dropna().tolist() and len(one.frame) > 1000
+    for odd in ('host=nobody', 'series=nothing', 'series=%7B', ''): assert client.get(f'/api/v1/csv?{odd}').status_code in (400, 404), odd
+
+
+def test_a_chart_s_page_shows_any_stretch(client):
+    name = 'cpu_utilization_percent{host="web-7"}'
+    start, end = AT - pd.Timedelta('3h'), AT - pd.Timedelta('2h')
+    for path in ('/hosts/web-7', f'/series/{name}'):
+        page = client.get(path, query_string=dict(start=start.isoformat(), end=end.isoformat()), headers=HTML).text
+        assert f'data-start="{start.timestamp()}"' in page and f'data-end="{end.timestamp()}"' in page and '1\u202fh, not live' in page
+        assert 'rel="prev"' in page and 'rel="next"' in page and re.search(rf'/csv\?\S*start={start:%Y-%m-%dT%H}:12:40Z', page)          # the CSV is of the same stretch
+        live = client.get(path, headers=HTML).text
+        assert 'data-hours="6"' in live and 'data-end=' not in live and 'rel="next"' not in live
+        for wrong in (dict(start=end.isoformat(), end=start.isoformat()), dict(start='yesterday'), dict(start=(AT + pd.Timedelta('1h')).isoformat())): assert client.get(path, query_string=wrong).status_code == 400, wrong
+
+
 @given(st.lists(st.one_of(st.floats(-1e6, 1e6), st.just(float('nan'))), min_size=1, max_size=3000), st.integers(2, 200))
 @budget(max_examples=soak(60, 1000), deadline=None)
 def test_decimation_keeps_the_extremes_and_the_ends(values, width):
@@ -129,7 +174,7 @@ def test_metrics_in_both_formats(client, night):
     value = lambda name, **labels: next(s.value for s in families[name].samples if all(s.labels[k] == v for k, v in labels.items()))
     assert value('smartcloudops_incidents_open', severity='page') == 2 and value('smartcloudops_host_state', host='web-7', state='abnormal') == 1
     assert value('smartcloudops_actions', operation='service_restart', state='awaiting_approval') == 1 and value('smartcloudops_switch_on') == 1
-    assert value('smartcloudops_history_samples') > 10_000 and value('smartcloudops_anomaly_score_max', host='web-7') > .8
+    assert value('smartcloudops_history_samples') > 10_000 and value('smartcloudops_history_corrected') == 4 and value('smartcloudops_anomaly_score_max', host='web-7') > .8
     assert value('smartcloudops_anomaly_score_max', host='web-1') == .12                        # of the newest scores, though nothing is open there
     assert value('smartcloudops_aws_cost_month_dollars') == 14.2 and value('smartcloudops_aws_metrics_requested') == 210_000 and value('smartcloudops_aws_requests', call='GetMetricData') == 420
     step = dict(policy='api-latency', step='1', operation='service_restart')
@@ -221,10 +266,18 @@ def test_lists_are_paged_and_errors_have_one_shape(client):
     seen, page = [h['host'] for h in first['items']], first
     while page['next']: page = client.get(page['next']).get_json(); seen += [h['host'] for h in page['items']]
     assert len(seen) == len(set(seen)) == 124
+    page = client.get('/hosts?state=ok&limit=50').get_json()                                  # a page asked by a program is a list like the others
+    assert page.keys() == first.keys() and page['total'] == 117 and client.get(page['next']).get_json()['offset'] == 50 and 'state=ok' in page['next']
     for path, status in (('/api/v1/hosts/nobody', 404), ('/api/v1/hosts?limit=x', 400), ('/api/v1/points?series=%7B', 400), ('/api/v1/points?series=cpu&start=yesterday', 400), ('/api/v1/nothing', 404), ('/api/v1/incidents?state=odd', 400)):
         answer = client.get(path)
         assert answer.status_code == status and answer.get_json()['error'].keys() == {'status', 'code', 'message'}, path
     assert {r['path'] for r in client.get('/api/v1/').get_json()['items']} >= {'/api/v1/hosts', '/api/v1/points', '/api/v1/actions', '/api/v1/alerts'}
+
+
+def test_every_route_of_the_api_stands_in_the_docs(client):
+    text = (Path(__file__).parent.parent/'docs'/'dashboard.md').read_text(encoding='utf-8').split('below `/api/v1`')[1]
+    rules = {re.sub(r'<\w+:', '<', r['path'].removeprefix('/api/v1')) for r in client.get('/api/v1/').get_json()['items']}
+    assert len(rules) > 15 and [r for r in rules if not re.search(rf'[ `]{re.escape(r)}`', text)] == []
 
 
 def test_an_incident_tells_its_story_and_can_be_taken_along(client):
@@ -291,6 +344,8 @@ def test_streams_come_back_where_they_were(tmp_path):
     assert client.get('/events').status_code == 503                                             # as many as there may be
     one.close(); back.close()
     assert broadcaster.open == 0
+    for _ in range(5): assert client.head('/events').status_code == 200                         # takes no place that nobody would give back
+    assert broadcaster.open == 0
     broadcaster.stop()
 
 
@@ -345,3 +400,9 @@ def test_an_unsafe_bind_or_proxy_is_refused():
     app = create_app('data', Settings(dashboard=dict(proxy=1, prefix='/ops', users={'mara': 'operator:' + hash_password('x')})))
     answer = app.test_client().get('/ops/hosts', headers={**HTML, 'X-Forwarded-For': '10.0.0.1', 'X-Forwarded-Proto': 'https', 'X-Forwarded-Host': 'ops.example.org'})
     assert answer.status_code == 302 and answer.headers['Location'].startswith('/ops/login')
+    client = app.test_client()
+    proxied = {'X-Forwarded-For': '10.0.0.1', 'X-Forwarded-Proto': 'https', 'X-Forwarded-Host': 'ops.example.org'}
+    token = re.search(r'name="csrf_token" value="([^"]+)"', client.get('/ops/login', headers={**HTML, **proxied}).text)[1]
+    there = client.post('/ops/login', data=dict(name='mara', password='x', next='/hosts?state=late', csrf_token=token), headers=proxied)
+    assert there.status_code == 303 and there.headers['Location'].endswith('/ops/hosts?state=late')                # after the login one is still behind the proxy
+    assert client.get('/ops', headers=proxied).headers['Location'] == '/ops/'                                       # or the page's own links would lead out of it

@@ -94,6 +94,8 @@ def test_a_viewer_looks_and_an_operator_acts(guarded):
     assert answer.status_code == 403
     answer = operator.post('/silences', data=dict(host='web-1', hours='1', reason='work', csrf_token=csrf(operator, '/')))
     assert answer.status_code == 303
+    assert 'web-1 is silenced' not in operator.get('/silences', headers={**HTML, 'HX-Request': 'true'}).text    # a page that refreshes itself does not take away what another one is to say
+    assert 'web-1 is silenced' in operator.get('/silences', headers=HTML).text
     found = operator.get('/api/v1/silences').get_json()['items'][0]
     assert (found['host'], found['who'], found['reason']) == ('web-1', 'mara', 'work')          # the audit names who
     audit = Ledger(guarded.extensions['smartcloudops'].stores.engine()).audit(f"silences:{found['id']}")
@@ -138,6 +140,17 @@ def test_a_removed_user_is_out_at_once(night):
     assert client.get('/hosts').status_code == 200
     app.extensions['smartcloudops'].access.users.clear(); app.extensions['smartcloudops'].access.users['other'] = ('viewer', HASH)
     assert client.get('/hosts').status_code == 401
+
+
+def test_a_changed_password_or_token_ends_its_sessions(night):
+    app = make(night, users={'mara': f'operator:{HASH}'}, tokens={'robot': 'viewer:tok'})
+    mara, robot = logged_in(app, 'mara'), logged_in(app, '', 'tok')
+    assert mara.get('/hosts').status_code == robot.get('/hosts').status_code == 200
+    access = app.extensions['smartcloudops'].access
+    access.users['mara'] = ('viewer', HASH)
+    assert mara.get('/hosts').status_code == 200                                                 # another role is no reason to ask again
+    access.users['mara'], access.tokens['robot'] = ('operator', hash_password('another')), ('viewer', 'another')
+    assert mara.get('/hosts').status_code == robot.get('/hosts').status_code == 401
 
 
 def test_the_open_page_answers_this_machine_only(night):
@@ -226,3 +239,14 @@ def test_no_random_request_breaks_the_api(guarded, data):
     answer = guarded.test_client().open(path, method=method, query_string=query, json=body, headers={'Authorization': 'Bearer tok-alerts' if rule.endpoint == 'api.alerts' else 'Bearer tok-op'})
     assert answer.status_code < 500, (method, path, query, body, answer.text[:300])
     if answer.status_code >= 400 and method != 'HEAD': assert answer.get_json()['error'].keys() == {'status', 'code', 'message'}
+
+
+@given(st.data())
+@budget(max_examples=soak(60, 2000), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_random_query_breaks_a_page(guarded, data):
+    rules = [r for r in guarded.url_map.iter_rules() if 'GET' in r.methods and not r.endpoint.startswith('api.') and r.endpoint not in ('static', 'events', 'incident_export')]
+    rule = data.draw(st.sampled_from(rules))
+    path = re.sub(r'<(?:\w+:)?(\w+)>', lambda m: re.sub(r'[\r\n?#]', '', data.draw(words)) or 'x', rule.rule)
+    query = data.draw(st.dictionaries(st.sampled_from(['limit', 'offset', 'state', 'start', 'end', 'range', 'all', 'q', 'host', 'part', 'fleet', 'next']), words, max_size=4))
+    answer = guarded.test_client().get(path, query_string=query, headers={'Authorization': 'Bearer tok-view', **data.draw(st.sampled_from([HTML, {'Accept': 'application/json'}, {**HTML, 'HX-Request': 'true'}]))})
+    assert answer.status_code < 500, (path, query, answer.text[:300])

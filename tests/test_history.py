@@ -85,6 +85,52 @@ def test_late_and_corrected_samples_are_stored_and_counted(tmp_path):
         assert row.interval_seconds == 60
 
 
+def marked(history, **which):
+    found = history.rewritten(**which)
+    return set(zip(found.series, found.time))
+
+
+@hypothesis_settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 30), st.integers(1, 12), st.integers(0, 2), st.one_of(st.none(), st.integers(0, 40))), min_size=1, max_size=6))
+def test_exactly_what_changed_or_came_below_the_watermark_is_marked(tmp_path_factory, steps):
+    known, expected = {}, set()
+    with History(tmp_path_factory.mktemp('h')/'history.db') as h:
+        for offset, rows, seed, minute in steps:
+            new, judged = frame(rows, start=T0 + pd.Timedelta(minutes=offset), seed=seed), None if minute is None else T0 + pd.Timedelta(minutes=minute)
+            for (time, name), value in new.stack().dropna().items():
+                before = known.get((name, time))
+                if before is not None and before != value or before is None and judged is not None and time <= judged: expected.add((name, time))
+                known[name, time] = value
+            h.append(new, judged=judged)
+            assert marked(h) == expected
+        half = T0 + pd.Timedelta('15min')
+        assert marked(h, series=NAMES[:2], start=half) == {(n, t) for n, t in expected if n in NAMES[:2] and t >= half}
+        assert marked(h, host='web-0', end=half) == {(n, t) for n, t in expected if '"web-0"' in n and t <= half}
+
+
+def test_marks_of_what_was_rewritten_go_with_the_samples_and_never_take_too_much(tmp_path):
+    with History(tmp_path/'history.db', settings=HistorySettings(retention_days=2)) as h:
+        data = frame(100, missing=0, every='1h')
+        h.append(data)
+        h.append(data.iloc[[10, 90]] + 1)
+        h.retain(data.index[-1])
+        assert marked(h) == {(n, data.index[90]) for n in NAMES}
+        h.append(data.iloc[60:] + 2)
+        h._thin(most=20 * (40 + 4 * len(NAMES)))
+        assert marked(h) == {(n, t) for n in NAMES for t in data.index[80:]}                 # the newest stay
+
+
+def test_the_layout_before_marks_is_read_as_it_is_and_brought_up_to_date_by_the_writer(tmp_path):
+    path, data = tmp_path/'history.db', frame(20, missing=0)
+    with History(path) as h: h.append(data)
+    with sqlite3.connect(path) as db: db.execute('drop table rewritten'); db.execute('pragma user_version=3')
+    db.close()
+    with History(path, readonly=True) as r: same(r.read(), data); assert r.rewritten().empty and r.rewritten().columns.tolist() == ['series', 'time']
+    with History(path) as h, History(path, readonly=True) as r:
+        h.append(data.iloc[3:5] + 1)
+        assert marked(h) == marked(r) == {(n, t) for n in NAMES for t in data.index[3:5]}
+
+
 def test_infinities_stay_and_nan_is_no_sample(tmp_path):
     data = frame(3, NAMES[:2], missing=0)
     data.iloc[1] = [np.inf, np.nan]; data.iloc[2] = [-np.inf, np.nan]
@@ -105,7 +151,7 @@ def test_what_is_no_frame_is_refused_before_and_after_its_series_are_known(tmp_p
 def test_a_reader_before_the_first_write_is_empty_and_creates_nothing(tmp_path):
     r = History(tmp_path/'data'/'history.db', readonly=True)
     assert r.read(NAMES[0]).shape == (0, 1) and r.latest().empty and r.series() == [] and r.last_time() is None and r.info()['samples'] == 0
-    assert r.read_scores(NAMES[0]).empty and freshness(r, T0).empty and not (tmp_path/'data').exists()
+    assert r.read_scores(NAMES[0]).empty and r.rewritten().empty and freshness(r, T0).empty and not (tmp_path/'data').exists()
     with History(tmp_path/'data'/'history.db') as w: w.append(frame())
     assert len(r.series()) == 7
     for act in (lambda: r.append(frame()), lambda: r.retain(T0)):
@@ -138,7 +184,8 @@ from smartcloudops.monitoring.history import History
 h = History(sys.argv[1]); first = int(sys.argv[2]); names = [f'm{i}_percent{{host="web-{i % 3}"}}' for i in range(7)]
 for n in range(first, 10**9):
     t = pd.Timestamp('2026-03-02', tz='UTC') + pd.Timedelta(seconds=n)
-    h.append(pd.DataFrame([[float(n * 10 + i) for i in range(7)]], index=pd.DatetimeIndex([t], name='time'), columns=pd.Index(names, dtype=object)))
+    row = pd.DataFrame([[float(n * 10 + i) for i in range(7)]], index=pd.DatetimeIndex([t], name='time'), columns=pd.Index(names, dtype=object))
+    h.append(row, judged=t if n % 2 else None)      # every second one is too late to be judged
     print(n, flush=True)
 """
 
@@ -158,6 +205,7 @@ def test_kill_9_while_appending_loses_nothing_acknowledged(tmp_path):
         n = ((stored.index - T0).total_seconds()).astype(int)
         assert n.is_unique and set(range(acknowledged + 1)) <= set(n) and n.max() <= acknowledged + 1
         assert (stored[NAMES].to_numpy() == (n.to_numpy()[:, None] * 10 + np.arange(7))).all()
+        assert marked(History(path)) == {(name, t) for name in NAMES for t, k in zip(stored.index, n) if k % 2}      # with each sample its mark
         first = n.max() + 1
 
 

@@ -52,6 +52,18 @@ def test_what_is_open_or_has_not_settled_stays_hot(tmp_path):
     h.close()
 
 
+def test_marks_of_what_was_rewritten_outlive_sealing_and_compaction(tmp_path):
+    h, data = filled(tmp_path/'history.db')
+    seal(h, T0 + 30.5 * H)
+    h.append(data.iloc[40:42].fillna(1.) + 5, arrived=T0 + 31 * H)
+    there = lambda: set(h.rewritten(NAMES[0]).time)
+    before = there()
+    assert before == {t for t in data.index[40:42] if data.loc[t, NAMES[0]] == data.loc[t, NAMES[0]]}
+    seal(h, T0 + 50 * H); compact(h, T0 + 50 * H)
+    assert there() == before and h.info()['hot_samples'] == 0
+    h.close()
+
+
 def test_late_samples_and_corrections_reach_sealed_hours(tmp_path):
     h, data = filled(tmp_path/'history.db')
     seal(h, T0 + 30.5 * H)

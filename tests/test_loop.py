@@ -213,6 +213,7 @@ def test_late_rows_are_stored_and_not_scored_again(tmp_path):
         assert [t.rewritten for t in ticks] == [0, 0, 0, 0, 1, 0]
         assert len(loop.history.read()) == 6
         assert len(loop.history.read_scores('cpu_utilization_percent{host="a"}')) == 5
+        assert loop.history.rewritten().time.tolist() == [ticks[4].at - pd.Timedelta('150s')]
         loop.close()
 
 
@@ -235,7 +236,7 @@ def test_a_tick_that_fails_does_not_end_the_loop(tmp_path, monkeypatch):
     with use_clock(FakeClock('2026-01-05 00:00')):
         loop = Loop(settings(tmp_path))
         calls = []
-        def full_disk(frame):
+        def full_disk(*what):
             calls.append(1)
             if len(calls) == 2: raise OSError(28, 'No space left on device')
             return 0

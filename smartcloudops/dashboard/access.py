@@ -18,7 +18,7 @@ from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
 from werkzeug.security import check_password_hash, generate_password_hash
 
-from ..core.runtime import ConfigError, did_you_mean, read_text
+from ..core.runtime import ConfigError, did_you_mean, patch_to, read_text
 from ..core.settings import Settings
 
 ROLES = ('viewer', 'operator')
@@ -83,11 +83,20 @@ class Access:
         found = [Person(name, role, 'token') for name, (role, known) in self.tokens.items() if hmac.compare_digest(known.encode(), token.encode())]
         return found[0] if found else None
 
-    def remembered(self, name: str | None) -> Person | None:
-        "The user of a session, as the settings know him now: a removed user is out, a changed role holds at once."
-        if name in self.users: return Person(name, self.users[name][0], 'session')
-        token = self.tokens.get((name or '').removeprefix('token '))
-        return Person(name, token[0], 'session') if token else None
+# %% ../../nbs/dashboard/04_access.ipynb #7bd4c20d
+@patch_to(Access)
+def remembered(self, name: str | None, mark: str | None) -> Person | None:
+    "The user of a session, as the settings know him now: a removed user is out, so is one whose password changed; a changed role holds at once."
+    role, _ = self._known(name)
+    return Person(name, role, 'session') if role and hmac.compare_digest(self.mark(name), mark or '') else None
+
+@patch_to(Access)
+def mark(self, name: str) -> str:
+    "What a session carries beside the name: another one after the password or token was changed."
+    return hmac.new(current_app.secret_key, self._known(name)[1].encode(), 'sha256').hexdigest()[:32]
+
+@patch_to(Access)
+def _known(self, name: str | None) -> tuple[str, str]: return self.users.get(name) or self.tokens.get((name or '').removeprefix('token ')) or ('', '')
 
 # %% ../../nbs/dashboard/04_access.ipynb #cf907896
 def is_loopback(address: str | None) -> bool:
@@ -130,7 +139,7 @@ def identify(access: Access, limiter: 'Failures') -> Person | None:
         person = access.bearer(token.strip())
         if person is None: limiter.count(request.remote_addr); raise Refused(401, 'this token is not known')
         return person
-    if not access.open: return access.remembered(session.get('user'))
+    if not access.open: return access.remembered(session.get('user'), session.get('mark'))
     reason = not_local()
     if reason: raise Refused(403, f'Without users the page answers this machine only, and this request is refused: {reason}.')
     return Person('local', 'operator', 'local')
@@ -184,7 +193,7 @@ def alerts_allowed(access: Access) -> bool:
 
 def safe_next(target: str | None) -> str:
     "Where to go after the login: a path of ours, never another site."
-    return target if target and re.fullmatch(r'/(?![/\\])[^\\\x00-\x20]*', target) else url_for('now')
+    return request.script_root + target if target and re.fullmatch(r'/(?![/\\])[^\\\x00-\x20]*', target) else url_for('now')
 
 # %% ../../nbs/dashboard/04_access.ipynb #42f19e2d
 POLICY = "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"

@@ -4,24 +4,24 @@
 
 # %% auto #0
 __all__ = ['blueprint', 'iso', 'finite', 'listed', 'host_json', 'case_json', 'act_json', 'routes', 'status', 'hosts', 'host',
-           'series', 'moment', 'stretch', 'points', 'asked_series', 'known_series', 'csv', 'cases', 'incidents',
+           'series', 'stretch', 'points', 'asked_series', 'known_series', 'csv', 'csv_lines', 'cases', 'incidents',
            'incident', 'incident_json', 'anomaly_json', 'actions', 'targets', 'body', 'text', 'changed', 'decide',
            'feedback', 'silence_json', 'silences', 'add_silence', 'end_silence', 'switch', 'turn_switch', 'policies',
-           'mode', 'reports', 'settings', 'alerts']
+           'mode', 'breaker', 'reports', 'settings', 'alerts']
 
 # %% ../../nbs/dashboard/03_api.ipynb #d1fb8b5b
 import math, re
 
 import orjson
 import pandas as pd
-from flask import Blueprint, Response, abort, current_app, g, jsonify, request, url_for
+from flask import Blueprint, Response, abort, current_app, g, jsonify, request
 
-from ..core.runtime import DataError, SmartCloudOpsError, now
+from ..core.frames import to_tidy
+from ..core.runtime import DataError, now
 from ..core.series import Series
 from . import acts, pages, views
 from .access import Refused
 from .charts import shown_as, stored_as
-from .stores import attempt
 from .web import site
 
 blueprint = Blueprint('api', __name__, url_prefix='/api/v1')
@@ -32,10 +32,7 @@ def finite(x) -> float | None: "JSON knows no NaN."; return float(x) if x is not
 
 def listed(items: list, shape) -> Response:
     "A list in the API's one shape; `shape` turns an item into JSON."
-    piece = pages.paged(items, 100)
-    more = piece.offset + piece.limit < piece.total
-    address = url_for(request.endpoint, **{**(request.view_args or {}), **request.args.to_dict(), 'offset': piece.offset + piece.limit, 'limit': piece.limit}) if more else None
-    return jsonify(items=[shape(i) for i in piece.items], total=piece.total, limit=piece.limit, offset=piece.offset, next=address)
+    return jsonify(pages.piece_json(pages.paged(items, 100), shape))
 
 # %% ../../nbs/dashboard/03_api.ipynb #39d9e3ec
 def host_json(h: views.Host) -> dict:
@@ -64,7 +61,7 @@ def routes():
 def status():
     "The loop's life and what is open."
     picture = site().pictures.current()
-    return jsonify(loop=pages.loop_json(picture), open=len(picture.open), waits=picture.waits, hosts=len(picture.hosts), series=picture.series,
+    return jsonify(loop=pages.loop_json(picture), open=len(picture.open), waits=picture.waits, hosts=len(picture.hosts), series=picture.series, corrected=picture.corrected,
                    states=dict(picture.counts), trouble=list(picture.trouble))
 
 @blueprint.get('/hosts')
@@ -91,23 +88,13 @@ def series():
     if host: fresh = fresh[fresh['host'] == host]
     if metric: fresh = fresh[fresh['series'].str.startswith(tuple((m + end) for m in (metric, metric.removesuffix('_per_second') + '_total') for end in ('{',))) | (fresh['series'] == metric)]
     if word: fresh = fresh[fresh['series'].str.contains(word, regex=False)]
-    return listed(list(fresh.itertuples()), lambda r: dict(series=shown_as(r.series), stored=r.series, host=r.host, last=iso(r.last), value=finite(r.value), age_seconds=finite(r.age_seconds), late=bool(r.late)))
+    return listed(list(fresh.itertuples()), lambda r: dict(series=shown_as(r.series), stored=r.series, host=r.host, last=iso(r.last), value=finite(r.value), age_seconds=finite(r.age_seconds), late=bool(r.late),
+                                                        samples=int(r.samples), came_late=int(r.late_samples), rewritten=int(r.rewritten)))
 
 # %% ../../nbs/dashboard/03_api.ipynb #c10fff72
-def moment(name: str) -> pd.Timestamp | None:
-    "A time of the query, Unix seconds or ISO 8601; `Refused` (400) when it is neither."
-    text = request.args.get(name)
-    if not text: return None
-    try:
-        ts = pd.Timestamp(float(text), unit='s', tz='UTC') if re.fullmatch(r'-?\d+(\.\d+)?', text) else pd.Timestamp(text)
-        ts = ts.tz_localize('UTC') if ts.tzinfo is None else ts.tz_convert('UTC')
-        if not pd.Timestamp('1971', tz='UTC') < ts < pd.Timestamp('2200', tz='UTC'): raise ValueError
-        return ts
-    except (ValueError, OverflowError, TypeError): raise Refused(400, f"'{name}' is not a time; send Unix seconds or 2026-01-31T12:00:00Z") from None
-
 def stretch() -> tuple[pd.Timestamp, pd.Timestamp | None]:
     "Start and end of the query; the last hour when nothing is said."
-    start, end = moment('start'), moment('end')
+    start, end = pages.moment('start'), pages.moment('end')
     hours = pages.number('hours', 1, 1, 24 * 400)
     return start or (end or now()) - pd.Timedelta(hours=hours), end
 
@@ -138,14 +125,28 @@ def known_series() -> set[str]:
 # %% ../../nbs/dashboard/03_api.ipynb #91732008
 @blueprint.get('/csv')
 def csv():
-    "The raw samples of one series as CSV: ?series=, ?start=, ?end= or ?hours=."
-    (start, end), name = stretch(), asked_series()
-    stored, history = stored_as(name, known_series()), site().stores.history()
-    if stored is None: abort(404, f'No series {name[:200]} is stored.')
-    column = history.read(series=[stored], start=start, end=end)
-    text = column.rename_axis('timestamp').rename(columns={stored: 'value'}).to_csv(date_format='%Y-%m-%dT%H:%M:%S.%fZ')
-    plain = re.sub(r'[^A-Za-z0-9._-]+', '_', stored).strip('_')[:80]
-    return Response(text, mimetype='text/csv', headers={'Content-Disposition': f'attachment; filename="{plain}.csv"'})
+    "Raw samples as CSV, of ?series= as timestamp,value,rewritten or of all of ?host= as timestamp,series,value,rewritten; ?start=, ?end= or ?hours=."
+    (start, end), host = stretch(), request.args.get('host')
+    history, known = site().stores.history(), site().pictures.current()
+    names = list(known.names.get(host, ())) if host else [stored_as(asked_series(), known_series())]
+    if history is None or not names or names[0] is None: abort(404, f"No samples of {(host or request.args.get('series', ''))[:200]} are stored.")
+    first, last = history.info()['first'], history.last_time()          # a day without samples costs a look, and there are many since 1971
+    plain = re.sub(r'[^A-Za-z0-9._-]+', '_', host or names[0]).strip('_')[:80]
+    return Response(csv_lines(history, names, max(start, first), min(end or last, last), bool(host)), mimetype='text/csv', headers={'Content-Disposition': f'attachment; filename="{plain}.csv"'})
+
+# %% ../../nbs/dashboard/03_api.ipynb #6d6b8692
+def csv_lines(history, names: list[str], start: pd.Timestamp, end: pd.Timestamp, named: bool):
+    "The lines of a CSV, a day at a time: a month of a host is larger than this process should be."
+    yield 'timestamp,series,value,rewritten\n' if named else 'timestamp,value,rewritten\n'
+    for day in pd.date_range(start.floor('D'), end, freq='D'):
+        since, until = max(day, start), min(day + pd.Timedelta('1D') - pd.Timedelta('1us'), end)
+        yield _csv_of(history.read(names, start=since, end=until), history.rewritten(names, start=since, end=until), named)
+
+def _csv_of(frame: pd.DataFrame, marks: pd.DataFrame, named: bool) -> str:
+    tidy = to_tidy(frame)
+    again = pd.MultiIndex.from_frame(tidy[['series', 'time']]).isin(pd.MultiIndex.from_frame(marks)).astype(int) if len(marks) else 0
+    table = pd.DataFrame({'timestamp': tidy['time'].dt.strftime('%Y-%m-%dT%H:%M:%S.%fZ'), **({'series': tidy['series']} if named else {}), 'value': tidy['value'], 'rewritten': again})
+    return table.to_csv(header=False, index=False)
 
 # %% ../../nbs/dashboard/03_api.ipynb #b7297d26
 def cases(state: str | None = None) -> list[views.Case]:
@@ -281,6 +282,12 @@ def mode(name: str):
     data = body()
     acts.grant_mode(site().stores, name, text(data, 'mode'), g.person.name, text(data, 'reason'))
     return changed(dict(policy=name, mode=data['mode']))
+
+@blueprint.post('/policies/<name>/breaker')
+def breaker(name: str):
+    "Close a policy's breaker; body: reason."
+    acts.close_breaker(site().stores, name, g.person.name, text(body(), 'reason'))
+    return changed(dict(policy=name, breaker='closed'))
 
 # %% ../../nbs/dashboard/03_api.ipynb #2b9d5954
 @blueprint.get('/reports')

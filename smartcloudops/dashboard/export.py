@@ -44,7 +44,7 @@ def _executed(data_dir: Path, id: str, patience: float) -> bytes:
         try: done = subprocess.run(command, capture_output=True, text=True, timeout=patience)
         except subprocess.TimeoutExpired: raise DataError(f'the notebook of incident {id} was not done after {patience:g} s; make it with: smartcloudops report incident -p incident {id}') from None
         made = sorted(Path(folder).glob('*.ipynb'))
-        if done.returncode or not made: raise DataError(f'the notebook of incident {id} could not be made: {(done.stderr.strip().splitlines() or ["no reason given"])[-1][:300]}')
+        if done.returncode or not made: raise DataError(f'the notebook of incident {id} could not be made: {([line for line in done.stderr.splitlines() if line.strip() and not line[0].isspace()] or ["no reason given"])[-1][:300]}')
         return made[0].read_bytes()
 
 # %% ../../nbs/dashboard/14_export.ipynb #543c1b87

@@ -95,6 +95,7 @@ def acted_families(figures):           # remediation's figures(): one row a poli
 def history_families(picture: Picture, folder: Path):
     "How much was stored, and how much room it takes."
     if picture.samples: yield counter('smartcloudops_history_samples', 'Samples stored since the beginning.', {(): picture.samples})
+    if picture.samples: yield counter('smartcloudops_history_corrected', 'Samples that came late or took the place of another value.', {(): picture.corrected})
     files = [f for f in (folder/'history.db', folder/'history.db-wal', *folder.glob('history/*.parquet')) if f.exists()]
     yield gauge('smartcloudops_history_bytes', 'Size of the history on disk.', {(): sum(f.stat().st_size for f in files)}, unit='bytes')
 

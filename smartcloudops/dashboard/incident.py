@@ -140,7 +140,8 @@ def before_after(act, charts: list[dict]) -> tuple:
     for d in charts:
         value = lambda until, since=0.: next((v for t, v in zip(reversed(d['t']), reversed(d['v'])) if v is not None and since <= t <= until), None)
         was, is_ = value(act.sent.timestamp()), value(act.ended.timestamp() + 60, act.sent.timestamp())
-        i = next((i for i in range(len(d['t']) - 1, -1, -1) if d['lower'][i] is not None and d['upper'][i] is not None), None)
+        known = [i for i in range(len(d['t'])) if d['lower'][i] is not None and d['upper'][i] is not None]
+        i = next((i for i in known if d['anomaly'][i]), known[-1] if known else None)         # as it was when it began: later the band opens
         rows.append(dict(label=d['label'], before=format_value(was, d['unit']), after=format_value(is_, d['unit']), expected=format_range(d['lower'][i], d['upper'][i], d['unit']) if i is not None else ''))
     return tuple(rows)
 

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['HOST_ORDER', 'RANGES', 'SECRET', 'EXPORTS', 'GET', 'POST', 'FORM', 'ROUTES', 'page', 'register', 'Page', 'number',
-           'paged', 'now_page', 'chosen_host', 'choices', 'readings', 'now_json', 'key_of', 'loop_json',
-           'incidents_page', 'incident_page', 'hosts_page', 'host_page', 'readings_over', 'quality', 'series_page',
-           'newest', 'aws_health', 'settings_page', 'masked', 'sections', 'actions_page', 'policies_page',
-           'policy_json', 'silences_page', 'decide', 'say_feedback', 'add_silence', 'end_silence', 'say_switch',
-           'say_policy', 'incident_export', 'reports_list', 'reports_page', 'report_page', 'login', 'logout']
+           'paged', 'moment', 'piece_json', 'now_page', 'chosen_host', 'choices', 'readings', 'now_json', 'key_of',
+           'loop_json', 'incidents_page', 'incident_page', 'hosts_page', 'Range', 'asked_range', 'host_page',
+           'readings_over', 'quality', 'series_page', 'newest', 'aws_health', 'settings_page', 'masked', 'sections',
+           'actions_page', 'policies_page', 'policy_json', 'silences_page', 'decide', 'say_feedback', 'add_silence',
+           'end_silence', 'say_switch', 'say_policy', 'incident_export', 'reports_list', 'reports_page', 'report_page',
+           'login', 'logout']
 
 # %% ../../nbs/dashboard/11_pages.ipynb #06f31398
 import json, re
@@ -64,6 +65,24 @@ def paged(items: list, limit: int = 50) -> Page:
     "The piece of `items` that the query asks for."
     limit, offset = number('limit', limit, 1, 1000), number('offset', 0, 0, 10**9)
     return Page(items[offset:offset + limit], len(items), offset, limit)
+
+def moment(name: str) -> pd.Timestamp | None:
+    "A time of the query, Unix seconds or ISO 8601; `Refused` (400) when it is neither."
+    text = request.args.get(name)
+    if not text: return None
+    try:
+        ts = pd.Timestamp(float(text), unit='s', tz='UTC') if re.fullmatch(r'-?\d+(\.\d+)?', text) else pd.Timestamp(text)
+        ts = ts.tz_localize('UTC') if ts.tzinfo is None else ts.tz_convert('UTC')
+        if not pd.Timestamp('1971', tz='UTC') < ts < pd.Timestamp('2200', tz='UTC'): raise ValueError
+        return ts
+    except (ValueError, OverflowError, TypeError): raise Refused(400, f"'{name}' is not a time; send Unix seconds or 2026-01-31T12:00:00Z") from None
+
+# %% ../../nbs/dashboard/11_pages.ipynb #79a7cd5a
+def piece_json(piece: Page, shape) -> dict:
+    "A piece of a list as every program gets it; `shape` turns an item into JSON, `next` is the address of the piece after."
+    after = {**(request.view_args or {}), **request.args.to_dict(), 'offset': piece.offset + piece.limit, 'limit': piece.limit}
+    more = piece.offset + piece.limit < piece.total
+    return dict(items=[shape(i) for i in piece.items], total=piece.total, limit=piece.limit, offset=piece.offset, next=url_for(request.endpoint, **after) if more else None)
 
 # %% ../../nbs/dashboard/11_pages.ipynb #4b7192aa
 def now_page():
@@ -123,7 +142,7 @@ def incidents_page():
     "All incidents, newest first."
     from smartcloudops.dashboard.api import case_json, cases
     shown = paged(cases(request.args.get('state')))
-    return page('incidents.html', 'incidents', lambda: dict(items=[case_json(c) for c in shown.items], total=shown.total), cases=shown, state=request.args.get('state', ''), section='now')
+    return page('incidents.html', 'incidents', lambda: piece_json(shown, case_json), cases=shown, state=request.args.get('state', ''), section='now')
 
 def incident_page(id: str):
     "One incident: timeline, charts, suspects, gates, the decision."
@@ -135,7 +154,6 @@ def incident_page(id: str):
 
 # %% ../../nbs/dashboard/11_pages.ipynb #49e4577a
 HOST_ORDER = ['abnormal', 'verifying', 'late', 'silenced', 'ok']
-RANGES = {'1h': 1, '6h': 6, '24h': 24, '7d': 168, '30d': 720}
 
 def hosts_page():
     "Every host with its state and the age of its data."
@@ -143,13 +161,51 @@ def hosts_page():
     picture, state, word = site().pictures.current(), request.args.get('state', ''), request.args.get('q', '').lower()
     found = [h for h in picture.hosts if (not state or h.state == state) and word in h.name.lower()]
     shown = paged(sorted(found, key=lambda h: HOST_ORDER.index(h.state)), 100)
-    return page('hosts.html', 'hosts', lambda: dict(items=[host_json(h) for h in shown.items], total=shown.total), picture=picture, hosts=shown, state=state, word=word)
+    return page('hosts.html', 'hosts', lambda: piece_json(shown, host_json), picture=picture, hosts=shown, state=state, word=word)
+
+# %% ../../nbs/dashboard/11_pages.ipynb #ae12b9ee
+RANGES = {'1h': 1, '6h': 6, '24h': 24, '7d': 168, '30d': 720}
+
+@dataclass(frozen=True)
+class Range:
+    "The stretch of time that a page shows."
+    start: pd.Timestamp
+    end: pd.Timestamp | None = None      # None: up to now, and on
+    name: str = ''                       # of RANGES, '' for two times
+
+    @property
+    def until(self) -> pd.Timestamp: "Its end, or now."; return self.end or now()
+    @property
+    def length(self) -> pd.Timedelta: "How long it is."; return self.until - self.start
+    @property
+    def hours(self) -> int: "Hours up to now, for what is live."; return RANGES.get(self.name, 0)
+    @property
+    def query(self) -> dict: "The arguments that lead here again."; return dict(range=self.name) if self.name else dict(start=_exact(self.start), end=_exact(self.until))
+    @property
+    def asked(self) -> dict: "The same for the API."; return dict(hours=self.hours) if self.name else self.query
+    @property
+    def earlier(self) -> dict: "Arguments of the stretch before."; return dict(start=_exact(self.start - self.length), end=_exact(self.start))
+    @property
+    def later(self) -> dict | None: "Arguments of the stretch after; None when that has not been."; return dict(start=_exact(self.until), end=_exact(self.until + self.length)) if self.end is not None and self.end < now() else None
+
+def _exact(ts: pd.Timestamp) -> str: return f'{ts.round("s"):%Y-%m-%dT%H:%M:%S}Z'
+
+# %% ../../nbs/dashboard/11_pages.ipynb #757b1f15
+def asked_range(otherwise: str = '6h') -> Range:
+    "What the query asks for: `?range=` of RANGES, or `?start=` and `?end=`; `Refused` (400) when these make no stretch."
+    start, end, name = moment('start'), moment('end'), request.args.get('range', '')
+    name = name if name in RANGES else otherwise
+    if start is None and end is None: return Range(now() - pd.Timedelta(hours=RANGES[name]), None, name)
+    end = min(end or now(), now())
+    start = start or end - pd.Timedelta(hours=RANGES[name])
+    if start >= end: raise Refused(400, "'start' has to be before 'end', and not in the future")
+    return Range(start, end)
 
 # %% ../../nbs/dashboard/11_pages.ipynb #94611ced
 def host_page(name: str):
     "One host: its series from history over a range."
     from smartcloudops.dashboard.api import host_json
-    picture = site().pictures.current()
+    picture, span = site().pictures.current(), asked_range()
     host = next((h for h in picture.hosts if h.name == name), None)
     if host is None: abort(404, f'No samples of a host {name[:80]} are stored.')
     rows = picture.fresh[picture.fresh['host'] == name]
@@ -157,15 +213,14 @@ def host_page(name: str):
     case = next((c for c in picture.open if c.id == host.incident), None)
     every = request.args.get('all') is not None
     shown = [shown_as(s) for s in stored][:200] if every else views.telling(stored, case.series if case else (), 7)
-    hours = RANGES.get(request.args.get('range', ''), 6)
-    drawn = wants_html() and readings_over(shown, hours, set(stored))
+    drawn = readings_over(shown, span, set(stored)) if wants_html() else []
     return page('host.html', 'host', lambda: dict(host_json(host), series=[shown_as(s) for s in stored]), host=host, case=case, charts=drawn, stored=len(stored),
-                ranges=RANGES, hours=hours, every=every, quality=quality(drawn or [], rows), boot=_boot(rows), section='hosts')
+                ranges=RANGES, span=span, every=every, quality=quality(drawn, rows, span), boot=_boot(rows), section='hosts')
 
-def readings_over(series: list[str], hours: float, stored: set[str]) -> list[views.Reading]:
+def readings_over(series: list[str], span: Range, stored: set[str]) -> list[views.Reading]:
     "Some series drawn small, for reading without JavaScript."
     history = site().stores.history()
-    return [views.reading(d) for d in views.draw(history, series, now() - pd.Timedelta(hours=hours), None, 240, stored)] if history else []
+    return [views.reading(d) for d in views.draw(history, series, span.start, span.end, 240, stored)] if history else []
 
 # %% ../../nbs/dashboard/11_pages.ipynb #2c24b64e
 def _boot(rows: pd.DataFrame) -> pd.Timestamp | None:
@@ -174,13 +229,16 @@ def _boot(rows: pd.DataFrame) -> pd.Timestamp | None:
 
 def quality(drawn: list[views.Reading],      # charts of the range
             rows: pd.DataFrame,              # freshness of their series
+            span: Range | None = None,       # the range
            ) -> dict:
-    "How good the data is: interval, lag, gaps, seconds missing; samples that came late or were rewritten, ever."
+    "How good the data is: when it begins, unless with the range, interval, lag, gaps, seconds missing; points of the range that were rewritten, samples that ever came late."
     gaps = max((r.data['gaps'] for r in drawn), key=len, default=[])
     intervals = [r.data['interval'] for r in drawn if r.data['interval']]
+    first = min((r.data['t'][0] for r in drawn if r.data['t']), default=None)
+    begins = pd.Timestamp(first, unit='s', tz='UTC') if first and span and first - span.start.timestamp() > span.length.total_seconds() / 20 else None
     lag = rows['lag_seconds'].median() if len(rows) else float('nan')
-    return dict(interval=min(intervals, default=None), gaps=len(gaps), missing=sum(b - a for a, b in gaps), lag=max(lag, 0) if lag == lag else None,
-                late=int(rows['late_samples'].sum()), rewritten=int(rows['rewritten'].sum()))
+    return dict(begins=begins, interval=min(intervals, default=None), gaps=len(gaps), missing=sum(b - a for a, b in gaps), lag=max(lag, 0) if lag == lag else None,
+                late=int(rows['late_samples'].sum()), rewritten=sum(len(r.data['rewritten']) for r in drawn))
 
 def _rows_of(series: str) -> pd.DataFrame:
     picture = site().pictures.current()
@@ -191,20 +249,20 @@ def series_page(name: str):
     "One series, large, with its numbers as a table."
     try: parsed = Series.parse(name)
     except SmartCloudOpsError as e: abort(404, str(e))
-    hours = RANGES.get(request.args.get('range', ''), 6)
-    history = site().stores.history()
+    span, history = asked_range(), site().stores.history()
     known = set(history.series()) if history else set()
-    drawn = views.draw(history, [str(parsed)], now() - pd.Timedelta(hours=hours), None, 1000, known) if history else []
+    drawn = views.draw(history, [str(parsed)], span.start, span.end, 1000, known) if history else []
     if not drawn: abort(404, f'No samples of {str(parsed)[:200]} are stored.')
     r = views.reading(drawn[0])
-    return page('series.html', 'series', lambda: r.data, r=r, parsed=parsed, meaning=describe(parsed.metric), hours=hours, ranges=RANGES, quality=quality([r], _rows_of(r.series)), newest=newest(r), section='hosts')
+    return page('series.html', 'series', lambda: r.data, r=r, parsed=parsed, meaning=describe(parsed.metric), span=span, ranges=RANGES, quality=quality([r], _rows_of(r.series), span), newest=newest(r), section='hosts')
 
 def newest(r: views.Reading, most: int = 20) -> list[dict]:
     "The last samples of a chart, newest first, as a table."
     d, unit = r.data, r.unit
+    again = set(d['rewritten'])
     rows = [i for i in range(len(d['t'])) if d['v'][i] is not None][-most:][::-1]
     expected = lambda i: views.format_range(d['lower'][i], d['upper'][i], unit) if d['lower'][i] is not None and d['upper'][i] is not None else ''
-    return [dict(at=pd.Timestamp(d['t'][i], unit='s', tz='UTC'), text=views.format_value(d['v'][i], unit), expected=expected(i), score=d['score'][i], anomaly=bool(d['anomaly'][i])) for i in rows]
+    return [dict(at=pd.Timestamp(d['t'][i], unit='s', tz='UTC'), text=views.format_value(d['v'][i], unit), expected=expected(i), score=d['score'][i], anomaly=bool(d['anomaly'][i]), rewritten=d['t'][i] in again) for i in rows]
 
 # %% ../../nbs/dashboard/11_pages.ipynb #4a397f5c
 def aws_health():
@@ -250,10 +308,10 @@ def actions_page():
     picture, state = site().pictures.current(), request.args.get('state', '')
     groups = {'open': {'awaiting_approval', 'planned', 'approved', 'sent', 'verifying', 'unknown'}}
     found = [a for a in picture.acts if not state or a.state == state or a.state in groups.get(state, ())]
-    shown = paged(sorted(found, key=lambda a: (a.state not in groups['open'], -a.made.timestamp())))
+    shown = paged(sorted(found, key=lambda a: (a.state != 'awaiting_approval', a.state not in groups['open'], -a.made.timestamp())))
     tally = pd.Series([a.state for a in picture.acts], dtype=object).value_counts().to_dict()
     tally = {'open': sum(tally.get(s, 0) for s in groups['open']), **{s: n for s, n in tally.items() if s not in groups['open']}}
-    return page('actions.html', 'actions', lambda: dict(items=[act_json(a) for a in shown.items], total=shown.total), acts=shown, state=state, tally=tally, total=len(picture.acts))
+    return page('actions.html', 'actions', lambda: piece_json(shown, act_json), acts=shown, state=state, tally=tally, total=len(picture.acts))
 
 # %% ../../nbs/dashboard/11_pages.ipynb #16e2a9e1
 def policies_page():
@@ -364,7 +422,7 @@ def reports_list() -> list[dict]:
 def reports_page():
     "Executed notebooks, newest first."
     found = paged(reports_list())
-    return page('reports.html', 'reports', lambda: dict(items=[{**r, 'at': views.iso(r['at'])} for r in found.items], total=found.total), reports=found)
+    return page('reports.html', 'reports', lambda: piece_json(found, lambda r: {**r, 'at': views.iso(r['at'])}), reports=found)
 
 def report_page(name: str):
     "One report, or its notebook to download."
@@ -396,6 +454,7 @@ def _welcome(person):
     target = safe_next(request.values.get('next'))
     session.clear()
     session['user'] = person.name if person.via == 'session' else f'token {person.name}'
+    session['mark'] = site().access.mark(session['user'])
     return redirect(target, 303)
 
 def logout():

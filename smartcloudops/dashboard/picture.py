@@ -59,6 +59,8 @@ class Picture:
     @cached_property
     def known(self) -> set[str]: "All stored series."; return set(self._column('series'))
     @cached_property
+    def corrected(self) -> int: "How many samples ever came late or changed: when it grows, an open chart is drawn anew."; return 0 if self.fresh is None or not len(self.fresh) else int(self.fresh[['late_samples', 'rewritten']].to_numpy().sum())
+    @cached_property
     def version(self) -> str: "Short text that is another for another picture."; return f'{zlib.crc32(repr(self.key).encode()):08x}'
     @cached_property
     def mark(self) -> str: "The same as long as no host comes, goes or changes its state."; return f'{zlib.crc32(repr([(h.name, h.state) for h in self.hosts]).encode()):08x}'
@@ -224,4 +226,4 @@ def _files(stores: Stores) -> list:
 
 def told(picture: Picture) -> dict:
     "What the event stream says: enough for the tab's title, the rest is fetched."
-    return dict(version=picture.version, at=picture.beat.at.timestamp() if picture.beat else None, reason=picture.reason, open=len(picture.open), waits=picture.waits, hosts=len(picture.hosts))
+    return dict(version=picture.version, at=picture.beat.at.timestamp() if picture.beat else None, reason=picture.reason, open=len(picture.open), waits=picture.waits, hosts=len(picture.hosts), corrected=picture.corrected)

@@ -6,7 +6,7 @@
 __all__ = ['WORDS', 'SHAPES', 'STANDING', 'URGENCY', 'TELLING', 'clocktime', 'utc', 'iso', 'since', 'until', 'sentence',
            'sentence_html', 'Host', 'split_name', 'fleet', 'by_host', 'scores', 'grid', 'by_role', 'seen_behind',
            'Case', 'state_of', 'doing', 'case', 'cause', 'back_again', 'most_urgent', 'telling', 'Reading', 'reading',
-           'draw']
+           'began', 'draw']
 
 # %% ../../nbs/dashboard/01_views.ipynb #0883f04c
 import re
@@ -276,10 +276,23 @@ def reading(data: dict,                  # from charts.chart
     "The newest sample of a chart as people read it."
     i = next((i for i in range(len(data['v']) - 1, -1, -1) if data['v'][i] is not None), None)
     if i is None: return Reading(data['series'], data['label'], data['unit'], None, 'no data', '', None, False, Markup(''), data)
-    low, high = data['lower'][i], data['upper'][i]
+    first_bad = began(data, i)
+    low, high = data['lower'][first_bad], data['upper'][first_bad]
     expected = format_range(low, high, data['unit']) if low is not None and high is not None else ''
     return Reading(data['series'], data['label'], data['unit'], data['v'][i], format_value(data['v'][i], data['unit']), expected, data['t'][i],
                    bool(data['anomaly'][i]), Markup(spark(data, first)), data)
+
+# %% ../../nbs/dashboard/01_views.ipynb #899ac1bc
+def began(data: dict,      # from charts.chart
+          i: int,          # a sample
+         ) -> int:         # the first one of its abnormal stretch; itself where nothing is abnormal
+    "Where the stretch began in which a sample is abnormal."
+    if not data['anomaly'][i]: return i
+    before = (k for k in range(i - 1, -1, -1) if data['v'][k] is not None)
+    for k in before:
+        if not data['anomaly'][k]: break
+        i = k
+    return i
 
 # %% ../../nbs/dashboard/01_views.ipynb #fa9afe04
 def draw(history,                       # a monitoring.history.History
@@ -293,5 +306,7 @@ def draw(history,                       # a monitoring.history.History
     pairs = [(s, stored_as(s, known)) for s in series]
     pairs = [(s, k) for s, k in pairs if k]
     if not pairs: return []
-    frame = history.read(series=[k for _, k in pairs], start=start, end=end)
-    return [chart(s, observed(k, frame), history.read_scores(s, start, end), width) for s, k in pairs]
+    names = [k for _, k in pairs]
+    frame, marks = history.read(series=names, start=start, end=end), history.rewritten(names, start=start, end=end)
+    at = {name: pd.DatetimeIndex(times) for name, times in marks.groupby('series')['time']} if len(marks) else {}
+    return [chart(s, observed(k, frame), history.read_scores(s, start, end), width, at.get(k)) for s, k in pairs]

@@ -98,7 +98,10 @@ class _Prefixed:
     def __init__(self, wsgi, prefix: str): self.wsgi, self.prefix = wsgi, prefix
     def __call__(self, environ, start_response):
         path = environ.get('PATH_INFO', '')
-        if path == self.prefix or path.startswith(self.prefix + '/'): environ['PATH_INFO'] = path[len(self.prefix):] or '/'
+        if path == self.prefix:              # without the slash the page's own links would lead out of it
+            start_response('308 Permanent Redirect', [('Location', self.prefix + '/'), ('Content-Length', '0')])
+            return []
+        if path.startswith(self.prefix + '/'): environ['PATH_INFO'] = path[len(self.prefix):]
         environ['SCRIPT_NAME'] = self.prefix
         return self.wsgi(environ, start_response)
 
@@ -136,6 +139,7 @@ def metrics():
 
 def events():
     "The stream of changes; 503 when there is no room, the page then polls."
+    if request.method == 'HEAD': return Response(mimetype='text/event-stream')      # nobody would ever read, or close, the stream
     try: stream = site().broadcaster.stream(request.headers.get('Last-Event-ID'))
     except StreamsFull as e: return jsonify(error=dict(status=503, code='streams_full', message=str(e))), 503, {'Retry-After': '15'}
     return Response(stream, mimetype='text/event-stream', headers={'Cache-Control': 'no-store', 'X-Accel-Buffering': 'no'})
@@ -204,7 +208,7 @@ def templates(app: Flask) -> None:
     app.jinja_env.globals.update(words=views.WORDS, shapes=views.SHAPES, menu=MENU, keymap=KEYMAP, asset=asset)
 
     @app.context_processor
-    def everywhere(): return dict(person=g.get('person'), top=Top() if g.get('person') else Top(False), section='')
+    def everywhere(): return dict(person=g.get('person'), top=Top() if g.get('person') else Top(False), section='', as_of=now())
 
 class Top:
     "What the top bar of every page says."
@@ -212,7 +216,7 @@ class Top:
         picture = site().pictures.current() if known else None
         self.waits, self.reason = (picture.waits, picture.reason) if picture else (0, '')
         self.at = picture.beat.at if picture and picture.beat else None
-        self.version = picture.version if picture else ''
+        self.version, self.corrected = (picture.version, picture.corrected) if picture else ('', 0)
 
 # %% ../../nbs/dashboard/00_web.ipynb #15c5c2cb
 def asset(path: str) -> str:

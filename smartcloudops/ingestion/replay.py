@@ -18,7 +18,7 @@ from ..core.series import Series
 
 # %% ../../nbs/ingestion/04_replay.ipynb #d20f139a
 _TIME = ('timestamp', 'time', 'datetime', 'date', 'ts')
-_IGNORED = ('label', 'labels', 'anomaly', 'is_anomaly')
+_IGNORED = ('label', 'labels', 'anomaly', 'is_anomaly', 'rewritten')
 
 @dataclass(frozen=True)
 class Layout:

@@ -79,6 +79,14 @@ document.addEventListener('keydown', e => {
 });
 if (location.hash === '#approve') open('approve');
 
+/* ---- a stretch of time is chosen in the reader's zone and sent in UTC ---- */
+$$('form[data-local]').forEach(form => {
+  const fields = $$('input[type=datetime-local]', form), wall = d => new Date(d - d.getTimezoneOffset() * 60000).toISOString().slice(0, 19);
+  fields.forEach(x => { x.value = wall(new Date(x.value + 'Z')) });
+  const zone = $('[data-zone]', form); if (zone) zone.textContent = Intl.DateTimeFormat().resolvedOptions().timeZone || '';
+  form.addEventListener('formdata', e => fields.forEach(x => e.formData.set(x.name, new Date(x.value).toISOString().slice(0, 19) + 'Z')));
+});
+
 /* ---- live ---- */
 const live = $('[data-live]'), icons = body.dataset.icons;
 let heard = Date.now(), source, polling, tries = 0;
@@ -94,11 +102,19 @@ function lost(on) {
   const p = document.createElement('p'); p.className = 'lost'; p.dataset.lost = ''; p.setAttribute('role', 'alert');
   p.append('Connection lost. This page shows ' + local(new Date(heard), 'seconds') + ' and does not change until it is back.'); $('.top').after(p);
 }
+function silent(reason) {                                           // the loop, not the connection: said as the server says it at the next load
+  let p = $('[data-loop-lost]');
+  if (!reason) { p?.remove(); return }
+  if (!p) { p = document.createElement('p'); p.className = 'lost'; p.dataset.loopLost = ''; p.setAttribute('role', 'alert'); $('.top').after(p) }
+  const text = reason[0].toUpperCase() + reason.slice(1) + (/[.?!]$/.test(reason) ? '' : '.') + ' What follows is what was known then.';
+  if (p.textContent.trim().replace(/[\d.]+ s/, '') !== text.replace(/[\d.]+ s/, '')) p.textContent = text;      // the seconds alone are not worth an alert
+}
 function told(data) {
   heard = Date.now(); lost(false);
   if (!data) return;
   const age = $('[data-live] [data-since]'); if (age && data.at) age.dataset.since = data.at;
   if (data.reason) mark('late'); else mark('live', data.at ? 'live' : 'no loop');
+  silent(data.reason);
   if (data.version && data.version === body.dataset.version) return;      // what this page already shows
   body.dataset.version = data.version || '';
   document.dispatchEvent(new CustomEvent('told', { detail: data }));
@@ -119,7 +135,7 @@ async function poll() {
   try {
     const r = await fetch($('link[rel=status]')?.href || body.dataset.root + 'api/v1/status', { headers: { Accept: 'application/json' } });
     if (r.status === 401) { location.reload(); return }
-    const s = await r.json(); told({ at: s.loop.last_tick && Date.parse(s.loop.last_tick) / 1000, reason: s.loop.reason });
+    const s = await r.json(); told({ at: s.loop.last_tick && Date.parse(s.loop.last_tick) / 1000, reason: s.loop.reason, corrected: s.corrected });
   } catch { /* said below, by the age of what was heard */ }
   tries += 1; polling = setTimeout(tries % 6 ? poll : listen, 5000);
 }
@@ -136,10 +152,12 @@ const gist = e => { const c = e.cloneNode(true); $$('[data-since],[data-until],t
 body.addEventListener('htmx:oobBeforeSwap', e => {
   const fresh = e.detail.fragment.firstElementChild || e.detail.fragment, old = e.detail.target;
   if (fresh?.dataset?.seen) seen(fresh.dataset.seen);
-  if (fresh && old && (gist(fresh) === gist(old) || $('dialog[open]', old))) e.detail.shouldSwap = false;
-  else $$('[data-keep]', old).forEach(x => { kept[x.id] = x.checked });
+  if (fresh && old && (gist(fresh) === gist(old) || $('dialog[open]', old) || typed(old))) e.detail.shouldSwap = false;
+  else { $$('[data-keep]', old).forEach(x => { kept[x.id] = x.checked }); opened = $$('[data-key]:has(details[open])', old).map(x => x.dataset.key); focused = old.contains(document.activeElement) ? document.activeElement.closest('[data-key]')?.dataset.key : null }
 });
-const kept = {};
+const kept = {}; let opened = [], focused = null;
+const begun = x => x === document.activeElement || (x.options ? x.selectedIndex !== Math.max(0, [...x.options].findIndex(o => o.defaultSelected)) : x.value !== x.defaultValue);
+const typed = e => $$('input[type=text],input[type=search],select', e).some(begun);      // what somebody is writing is not taken away
 /* ---- the fleet: sent anew only when a host changes its state; otherwise just how old each one's data is ---- */
 body.addEventListener('htmx:configRequest', e => { const fleet = $('#now-fleet'); if (fleet) e.detail.parameters.fleet = fleet.dataset.mark });
 const showAges = on => $$('.grid a[data-s=ok]').forEach(a => { const s = $('small', a); if (on && !s) { const n = document.createElement('small'); n.dataset.since = a.dataset.t; a.append(n) } else if (!on) s?.remove() });
@@ -152,6 +170,8 @@ document.addEventListener('mouseover', e => { const a = e.target.closest?.('.gri
 body.addEventListener('htmx:oobAfterSwap', e => {
   zones(); clocks();
   for (const id in kept) { const x = document.getElementById(id); if (x) x.checked = kept[id] }
+  opened.forEach(key => { const d = $(`[data-key="${CSS.escape(key)}"] details`); if (d) d.open = true });
+  if (focused != null) $(`[data-key="${CSS.escape(focused)}"] a`)?.focus({ preventScroll: true });
   if (e.detail.target.id === 'now-fleet' && $('#ages')?.checked) { showAges(true); clocks() }
   if (at >= 0) { const r = rows()[Math.min(at, rows().length - 1)]; r?.classList.add('sel') }
 });

@@ -28,25 +28,35 @@ async function fetchPoints(el, more = {}) {
   const r = await fetch(url, { headers: { Accept: 'application/json' } });
   if (!r.ok) throw new Error(r.status); return r.json();
 }
+/* what is drawn, and of the band at most as much again on either side: one that opened wide after a change would press the line flat */
+function extent(s, x) {
+  let a = null, b = null, low = null, high = null;
+  s.t.forEach((t, i) => { const v = s.v[i]; if (v == null || x.min != null && (t < x.min || t > x.max)) return;
+    if (a == null || v < a) a = v; if (b == null || v > b) b = v; if (s.lower[i] != null && (low == null || s.lower[i] < low)) low = s.lower[i]; if (s.upper[i] != null && (high == null || s.upper[i] > high)) high = s.upper[i] });
+  if (a == null) return [null, null];
+  const room = b - a || Math.abs(b) || 1; return [Math.max(Math.min(a, low ?? a), a - room), Math.min(Math.max(b, high ?? b), b + room)];
+}
 const columns = s => [s.t, s.upper, s.lower, s.v, s.v.map((v, i) => v != null && (s.anomaly[i] || s.anomaly[i + 1] && s.anomaly[i - 1] || s.anomaly[i - 1]) ? (s.anomaly[i] ? v : s.anomaly[i - 1] ? v : null) : null)];
-function failed(el, error) { el.replaceChildren(); const p = document.createElement('p'); p.className = 'err'; p.textContent = error.message === '404' ? 'No samples in this range.' : 'This chart could not be read. What stands beside it is still true.'; el.append(p) }
+function failed(el, error) { el.replaceChildren(); const p = document.createElement('p'); const empty = error.message === '404'; p.className = empty ? 'note' : 'err'; p.textContent = empty ? 'No samples in this range.' : 'This chart could not be read. What stands beside it is still true.'; el.append(p) }
 
 function under(s) { return u => { const c = u.ctx, b = u.bbox, px = devicePixelRatio; c.save(); c.beginPath(); c.rect(b.left, 0, b.width, u.height * px); c.clip();
   for (const [a, z] of s().gaps) { const x = u.valToPos(a, 'x', true), y = u.valToPos(z, 'x', true); c.save(); c.beginPath(); c.rect(x, b.top, Math.max(y - x, px), b.height); c.clip(); c.strokeStyle = C['rule-2']; c.lineWidth = px;
     for (let k = x - b.height; k < y; k += 5 * px) { c.beginPath(); c.moveTo(k, b.top + b.height); c.lineTo(k + b.height, b.top); c.stroke() } c.restore() } c.restore() } }
 function over(el, s) { return u => { const c = u.ctx, b = u.bbox, px = devicePixelRatio, d = s(); c.save(); c.beginPath(); c.rect(b.left, 0, b.width, u.height * px); c.clip();
   const y = b.top + b.height + 2 * px, w = Math.max(px, b.width / Math.max(1, (u.scales.x.max - u.scales.x.min) / (d.interval || 1)) + .5); c.fillStyle = C.bad;
-  d.t.forEach((t, i) => { const p = d.score[i]; if (p == null || p < .2) return; c.globalAlpha = Math.min(1, p); c.fillRect(u.valToPos(t, 'x', true) - w / 2, y, w, 4 * px) }); c.globalAlpha = 1;
-  c.strokeStyle = C.accent; c.fillStyle = C.paper; c.lineWidth = 1.25 * px; for (const t of d.rewritten || []) { const i = d.t.indexOf(t); if (i < 0 || d.v[i] == null) continue; c.beginPath(); c.arc(u.valToPos(t, 'x', true), u.valToPos(d.v[i], 'y', true), 2.75 * px, 0, 7); c.fill(); c.stroke() }
+  d.t.forEach((t, i) => { const p = d.score[i]; if (p == null || p < .5) return; c.globalAlpha = Math.min(1, .2 + (p - .5) * 1.6); c.fillRect(u.valToPos(t, 'x', true) - w / 2, y, w, 4 * px) }); c.globalAlpha = 1;
+  c.strokeStyle = C.accent; c.fillStyle = C.paper; c.lineWidth = 1.25 * px; const at = d.rewritten.length ? new Map(d.t.map((t, i) => [t, i])) : null; for (const t of d.rewritten) { const i = at.get(t); if (i == null || d.v[i] == null) continue; c.beginPath(); c.arc(u.valToPos(t, 'x', true), u.valToPos(d.v[i], 'y', true), 2.75 * px, 0, 7); c.fill(); c.stroke() }
   const judged = el.dataset.judged && JSON.parse(el.dataset.judged); if (judged) { const x = u.valToPos(judged[0], 'x', true), z = u.valToPos(judged[1], 'x', true); c.fillStyle = C.good; c.fillRect(x, b.top + b.height - 3 * px, z - x, 3 * px); c.font = `${11 * px}px system-ui, sans-serif`; const edge = (x + z) / 2 + 24 * px > b.left + b.width; c.textAlign = edge ? 'right' : 'center'; c.fillText('judged', edge ? b.left + b.width - 2 * px : (x + z) / 2, b.top + b.height - 10 * px) }
   c.restore(); const marks = el.dataset.marks && JSON.parse(el.dataset.marks); if (!marks) return;
   c.save(); c.font = `650 ${11 * px}px system-ui, sans-serif`; c.textAlign = 'center'; c.textBaseline = 'middle'; let prev = -99 * px;
   for (const [t, n] of marks) { const x = u.valToPos(t, 'x', true); if (x < b.left || x > b.left + b.width) continue; c.strokeStyle = C['ink-3']; c.lineWidth = px; c.setLineDash([2 * px, 3 * px]); c.beginPath(); c.moveTo(x, b.top); c.lineTo(x, b.top + b.height); c.stroke(); c.setLineDash([]);
     const cx = Math.max(x, prev + 17 * px); prev = cx; c.fillStyle = C['ink-2']; c.beginPath(); c.arc(cx, b.top - 9 * px, 7.5 * px, 0, 7); c.fill(); c.fillStyle = C.paper; c.fillText(n, cx, b.top - 8.5 * px) } c.restore() } }
 
+const began = (s, i) => { for (let k = i; s.anomaly[i] && k >= 0; k--) if (s.v[k] != null) { if (!s.anomaly[k]) break; i = k } return i };      // as views.py does
 function say(out, s, i, span) {
+  const e = span ? i : began(s, i);
   const b = document.createElement('b'), q = document.createElement('span'); b.textContent = format(s.v[i], s.unit); if (s.anomaly[i]) b.className = 'bad'; q.className = 'quiet';
-  q.textContent = (s.lower[i] != null && s.upper[i] != null ? ` expected ${range(s.lower[i], s.upper[i], s.unit)}` : '') + (span ? `, ${clock(s.t[i], span, true)}` : '') + ((s.rewritten || []).includes(s.t[i]) ? ', rewritten' : '');
+  q.textContent = (s.lower[e] != null && s.upper[e] != null ? ` expected ${range(s.lower[e], s.upper[e], s.unit)}` : '') + (span ? `, ${clock(s.t[i], span, true)}` : '') + (s.rewritten.includes(s.t[i]) ? ', rewritten' : '');
   out.replaceChildren(b, q);
 }
 const lastIndex = s => { for (let i = s.v.length - 1; i >= 0; i--) if (s.v[i] != null) return i; return -1 };
@@ -56,13 +66,13 @@ function newest(el, s) {
 }
 function build(el, s) {
   const big = !!el.closest('.big'), small = !!el.closest('.small'), stacked = !!el.closest('.stack'), last = !stacked || el === $$('.stack .plot').at(-1), fig = el.closest('figure'), out = $('[data-reading]', fig);
-  const gut = innerWidth < 700 || small ? 50 : 60, state = { s }, data = () => state.s;
+  const gut = 62, state = { s }, data = () => state.s;
   const axis = { stroke: C['ink-3'], font: '11px system-ui, sans-serif', ticks: { show: false }, grid: { stroke: C.grid, width: 1 } };
   const height = () => big ? (innerWidth < 700 ? 230 : 290) : small ? 104 : last ? 118 : 88;
-  const u = new uPlot({ width: el.clientWidth, height: height(), legend: { show: false }, padding: [el.dataset.marks ? 20 : 10, 8, last ? 0 : 8, 0], pxAlign: 1,
+  const u = new uPlot({ width: el.clientWidth, height: height(), legend: { show: false }, padding: [el.dataset.marks ? 20 : 10, 18, last ? 0 : 8, 0], pxAlign: 1,
     cursor: { sync: { key: sync().key }, drag: { x: true, y: false, setScale: true }, points: { size: 6 } },
-    scales: { x: { time: true }, y: { range: (u, a, b) => { if (a == null) return [0, 1]; if (state.s.unit === 'percent' && (b > 70 || big) && a >= 0 && b <= 100) return [0, 100]; const pad = (b - a || Math.abs(b) || 1); return [a >= 0 ? Math.max(0, a - pad * .15) : a - pad * .15, b + pad * .12] } } },
-    axes: [{ ...axis, size: last ? 30 : 0, gap: 10, space: 70, values: (u, v) => { const span = u.scales.x.max - u.scales.x.min, steps = v.length > 1 ? v[1] - v[0] : 60; return last ? v.map(t => clock(t, span, steps < 60)) : v.map(() => '') } },
+    scales: { x: { time: true }, y: { range: u => { const [a, b] = extent(state.s, u.scales.x); if (a == null) return [0, 1]; if (state.s.unit === 'percent' && (b > 70 || big) && a >= 0 && b <= 100) return [0, 100]; const pad = (b - a || Math.abs(b) || 1); return [a >= 0 ? Math.max(0, a - pad * .15) : a - pad * .15, b + pad * .12] } } },
+    axes: [{ ...axis, size: last ? 30 : 0, gap: 10, space: 52, values: (u, v) => { const span = u.scales.x.max - u.scales.x.min, steps = v.length > 1 ? v[1] - v[0] : 60; return last ? v.map(t => clock(t, span, steps < 60)) : v.map(() => '') } },
            { ...axis, size: gut, gap: 6, space: big ? 44 : 26, values: (u, v) => ticks(v, state.s.unit) }],
     series: [{}, { stroke: 'transparent', points: { show: false } }, { stroke: 'transparent', points: { show: false } }, { stroke: C.line, width: 1.25, points: { show: false } }, { stroke: C.bad, width: 1.75, points: { show: false } }],
     bands: [{ series: [1, 2], fill: C.band }],
@@ -73,31 +83,47 @@ function build(el, s) {
   el.onkeydown = e => { const t = state.s.t, { min, max } = u.scales.x, m = u.cursor.idx != null ? t[u.cursor.idx] : (min + max) / 2, w = max - min;
     if (e.key === 'ArrowLeft' || e.key === 'ArrowRight') { const i = Math.max(0, Math.min(t.length - 1, (u.cursor.idx ?? t.length) + (e.key === 'ArrowLeft' ? -1 : 1))); u.setCursor({ left: u.valToPos(t[i], 'x'), top: 10 }) }
     else if (e.key === '+' || e.key === '=') closer(el, u, state, m - w / 4, m + w / 4); else if (e.key === '-') closer(el, u, state, m - w, m + w); else if (e.key === '0') whole(el, u, state); else return; e.preventDefault() };
-  newest(el, s); return state;
+  fingers(u); newest(el, s); return state;
+}
+/* uPlot knows the mouse only: a finger that goes sideways draws the same selection, one that goes up or down scrolls the page */
+function fingers(u) {
+  const as = (type, x, y, to) => to.dispatchEvent(new MouseEvent(type, { clientX: x, clientY: y, movementX: 1, bubbles: true, view: window }));
+  let start = null;
+  u.over.addEventListener('pointerdown', e => { if (e.pointerType === 'mouse') return; start = e; as('mousemove', e.clientX, e.clientY, u.over); as('mousedown', e.clientX, e.clientY, u.over) });
+  u.over.addEventListener('pointermove', e => { if (start) as('mousemove', e.clientX, e.clientY, u.over) });
+  for (const end of ['pointerup', 'pointercancel']) u.over.addEventListener(end, e => { if (!start) return;
+    const x = end === 'pointerup' ? e.clientX : start.clientX; as('mousemove', x, e.clientY, u.over); as('mouseup', x, e.clientY, document); start = null });
+}
+/* the way back, to be seen: nobody guesses a double click */
+function back(el, u, state) {
+  let b = $('.unzoom', el); if (!state.zoomed) { b?.remove(); return } if (b) return;
+  b = document.createElement('button'); b.type = 'button'; b.className = 'plain unzoom'; b.textContent = 'show all'; b.onclick = () => { whole(el, u, state); el.focus() }; el.append(b);
 }
 /* zoom asks the server for finer points of just that stretch: what was decimated away comes back */
 async function closer(el, u, state, a, z) {
   a = Math.max(a, state.whole[0]); z = Math.min(z, state.whole[1]); if (z - a < 2) return;
-  state.zoomed = true; u.setScale('x', { min: a, max: z });
+  state.zoomed = true; back(el, u, state); u.setScale('x', { min: a, max: z });
   try { const s = await fetchPoints(el, { start: a - (z - a) * .02, end: z + (z - a) * .02 }); if (s.t.length) { state.s = s; u.setData(columns(s), false); u.setScale('x', { min: a, max: z }) } } catch { /* the coarse ones stay */ }
 }
-function whole(el, u, state) { state.zoomed = false; state.s = state.full; u.setData(columns(state.full)); u.setScale('x', { min: state.whole[0], max: state.whole[1] }) }
+function whole(el, u, state) { state.zoomed = false; back(el, u, state); if (state.stale) { draw(el); return } state.s = state.full; u.setData(columns(state.full)); u.setScale('x', { min: state.whole[0], max: state.whole[1] }) }
 
 async function draw(el) {
   try { const s = await fetchPoints(el); charts.get(el)?.u?.destroy(); el.replaceChildren(); if (!s.t.length) throw new Error('404'); charts.set(el, build(el, s)) } catch (e) { charts.delete(el); failed(el, e) }
 }
-/* a live chart asks only for what is new, and lets the oldest go */
-async function extend(el) {
+/* a live chart asks only for what is new, and lets the oldest go; when samples came late or changed, it is drawn anew */
+async function extend(el, corrected) {
   const state = charts.get(el); if (el.dataset.end || !el.isConnected) return;
   if (!state) { await draw(el); return }
-  if (state.zoomed || state.busy) return; state.busy = true;
+  state.stale ||= corrected; if (state.zoomed || state.busy) return;
+  if (state.stale) { await draw(el); return }
+  state.busy = true;
   try {
     const f = state.full, since = f.t.at(-1), s = await fetchPoints(el, { start: since - 2.5 * (f.interval || 5) });
     const from = s.t.findIndex(t => t > since + 1e-6);
     if (from >= 0) {
       const length = state.whole[1] - state.whole[0], cut = Math.max(0, f.t.findIndex(t => t >= s.t.at(-1) - Math.max(length, 60)));
       for (const k of ['t', 'v', 'lower', 'upper', 'score', 'anomaly']) f[k] = f[k].slice(cut).concat(s[k].slice(from));
-      f.gaps = f.gaps.concat(s.gaps.filter(g => g[1] > since)); state.whole = [f.t[0], f.t.at(-1)]; state.s = f; state.u.setData(columns(f)); newest(el, f);
+      f.gaps = f.gaps.concat(s.gaps.filter(g => g[1] > since)); f.rewritten = f.rewritten.filter(t => t >= f.t[0]).concat(s.rewritten.filter(t => t > since)); state.whole = [f.t[0], f.t.at(-1)]; state.s = f; state.u.setData(columns(f)); newest(el, f);
       if (f.t.length > 4 * el.clientWidth) await draw(el);
     }
   } catch { /* a lost connection is said by the page as a whole */ } finally { state.busy = false }
@@ -106,9 +132,10 @@ async function all() {
   if (window.uPlot) { C = colours(); await Promise.all($$('.plot[data-chart]').map(draw)); document.documentElement.dataset.drawn = '1' }
   requestAnimationFrame(() => setTimeout(() => $$('noscript[data-late]').forEach(e => { const grid = e.parentNode; grid.innerHTML = e.textContent; document.dispatchEvent(new Event('grid')) })));   // a thousand hosts wait for the charts; without JavaScript they stand there at once
 }
-const again = () => { C = colours(); for (const [el, state] of charts) { state.u.destroy(); el.replaceChildren(); charts.set(el, build(el, state.full)) } };
+const again = () => { C = colours(); for (const [el, state] of charts) { state.u.destroy(); el.replaceChildren(); charts.set(el, Object.assign(build(el, state.full), { stale: state.stale })) } };
 all();
-document.addEventListener('told', () => $$('.plot[data-chart]').forEach(extend));
+let known = Number(document.body.dataset.corrected);      // samples that ever came late or changed, as of these charts
+document.addEventListener('told', e => { const now = e.detail.corrected ?? known, more = now !== known; known = now; $$('.plot[data-chart]').forEach(el => extend(el, more)) });
 addEventListener('theme', again); matchMedia('(prefers-color-scheme: dark)').addEventListener('change', again);
 let wait; addEventListener('resize', () => { clearTimeout(wait); wait = setTimeout(() => charts.forEach((s, el) => s.u.setSize({ width: el.clientWidth, height: s.u.height })), 120) });
 })();
