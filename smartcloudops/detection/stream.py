@@ -34,7 +34,7 @@ _short = ('stored known total pages since_page last_page opens since_open last_o
 STATE = np.dtype([(name, 'f8') for name in _exact.split()] + [(name, 'f4') for name in _short.split()] + [
     ('ema', 'f8', (4,)), ('quartile', 'f8', (3,)), ('recent', 'f8', (WINDOW,)), ('top', 'f4', (NOVEL,)),
     ('w', 'f8', (5,)), ('P', 'f4', (15,)),
-    ('profile', 'f4', (SLOTS,)), ('slotdev', 'f4', (SLOTS//2,)), ('seen', 'u1', (SLOTS,)),
+    ('profile', 'f4', (SLOTS,)), ('slotdev', 'f4', (SLOTS//4,)), ('seen', 'u1', (SLOTS,)),
     ('windows', 'f4', (WINDOWS, WINDOW)), ('prototypes', 'f4', (PROTOTYPES, 4)), ('used', 'u2', (PROTOTYPES,)),
     ('counts', 'u2', (NOVEL + 1, BINS)), ('week', 'i2', (WEEK,))])
 STATE.itemsize      # bytes a series
@@ -91,13 +91,13 @@ def against_hour(s, x, span, slot, week):
     seen = s.seen[slot]/16.
     base = s.mu + (s.profile[slot] - s.mu)*seen/(seen + .5) + week
     off = x - base
-    here = (s.slotdev[slot//2]*seen + s.residual*2)/(seen + 2)
+    here = (s.slotdev[slot//4]*seen + s.residual*2)/(seen + 2)
     return base, off, abs(off)/(s.residual + .01*span), abs(off)/(here + .01*span)
 
 @jit
 def learn_hour(s, x, span, slot, off, gain, part):      # x without what the weekday explains
     seen, most = s.seen[slot]/16., 6*(s.residual + .01*span)
-    s.slotdev[slot//2] += max(1/(seen + 1), .1)*part*(min(abs(off), most) - s.slotdev[slot//2])
+    s.slotdev[slot//4] += max(1/(seen + 1), .1)*part*(min(abs(off), most) - s.slotdev[slot//4])
     s.residual += gain*(abs(clip(off, most) if s.n > 20 else off) - s.residual)
     if seen == 0: s.profile[slot] = x
     else: s.profile[slot] += max(1/(seen + 1), .08)*part*(x - s.profile[slot])
