@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from .core.frames import empty_frame, per_second
-from .core.runtime import DataError, HistoryError, clock, now
+from .core.runtime import DataError, HistoryError, as_table, clock, now
 from .core.series import NARROW, Series, _scale, describe, format_value, short_name
 from .core.settings import Settings, load_settings
 
@@ -304,7 +304,7 @@ class Incidents(list):
 
     def _repr_html_(self) -> str:
         if not self: return '<p>No incident: everything was as expected.</p>'
-        return self.table.to_html(index=False, border=0, escape=True)
+        return as_table(self.table)
 
     def __repr__(self) -> str: return self.table.to_string(index=False) if self else 'no incident'
 

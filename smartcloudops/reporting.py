@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from .core.runtime import AwsError, SmartCloudOpsError, UsageError, clock, did_you_mean, need, now, read_text, shipped, write_atomically
+from .core.runtime import AwsError, SmartCloudOpsError, UsageError, as_table, clock, did_you_mean, in_a_line, need, now, read_text, shipped, write_atomically
 
 log = logging.getLogger('smartcloudops.reporting')
 
@@ -30,6 +30,8 @@ class Report:
     path: Path
 
     def __str__(self) -> str: return f'{self.name}: {self.about}'
+    def __repr__(self) -> str: return in_a_line(self, str(self), *(f'{k}={v!r}' for k, v in self.parameters.items()))
+    def _repr_html_(self) -> str: return as_table([dict(parameter=k, default=repr(v)) for k, v in self.parameters.items()], str(self))
 
 class Reports(list):
     "Reports, by name; shows itself as a table."
@@ -38,7 +40,7 @@ class Reports(list):
         "One row a report."
         return pd.DataFrame([dict(report=r.name, about=r.about, parameters=', '.join(f'{k}={v!r}' for k, v in r.parameters.items())) for r in self])
 
-    def _repr_html_(self) -> str: return self.table.to_html(index=False, border=0)
+    def _repr_html_(self) -> str: return as_table(self.table)
     def __repr__(self) -> str: return self.table.to_string(index=False)
 
 def list_reports(folder: str | Path | None = None,      # other notebooks; None: those that come with the package
@@ -130,9 +132,8 @@ class Run:
     html: str
     json: str
 
-    def _repr_html_(self) -> str:
-        state = 'done' if self.ok else f'failed: {html.escape(self.error)}'
-        return f'<p>{self.name}: {state}, {self.seconds:.0f} s; <code>{html.escape(self.html)}</code></p>'
+    def __repr__(self) -> str: return in_a_line(self, self.name, 'done' if self.ok else f'failed: {self.error}', f'{self.seconds:.0f} s', self.html)
+    def _repr_html_(self) -> str: return as_table([dict(result=k.replace('_', ' '), value=str(v)) for k, v in self.result.items()], repr(self))
 
 class ReportError(SmartCloudOpsError):
     "A report's own check failed; `run` says where its files are."
@@ -293,6 +294,8 @@ class Job:
     timezone: str = 'UTC'
     parameters: dict = field(default_factory=dict)
 
+    def __repr__(self) -> str: return in_a_line(self, self.report, f"'{self.expression}' {self.timezone}", *(f'{k}={v!r}' for k, v in self.parameters.items()))
+
 def jobs(settings,               # Settings; its [reports] section
         ) -> list[Job]:
     "The scheduled reports, checked; `ConfigError` naming the entry that is wrong."
@@ -419,6 +422,9 @@ class Schedule:
         self.settings, self.engine, self.jobs, self.notifier = settings, engine, jobs(settings), notifier
         self.start = start or (lambda job, due, row: _Child(settings, job, due, row, config))
         self.lock, self.running, self._look_again = _Lock(settings.data_dir), None, None
+
+    def __repr__(self) -> str: return in_a_line(self, *(f"{j.report} '{j.expression}' {j.timezone}" for j in self.jobs), f'{self.running[1].report} is running' if self.running else '')
+    def _repr_html_(self) -> str: return as_table([dict(report=j.report, expression=j.expression, next=f'{next_due(j.expression, now(), j.timezone):%d %b %Y %H:%M} UTC') for j in self.jobs], repr(self))
 
     def _since(self, job: Job, at: pd.Timestamp) -> pd.Timestamp:
         "When this entry was first seen; what was due before is not made up for."
@@ -575,5 +581,8 @@ def as_cron(settings, command: str = 'smartcloudops', folder: str | Path | None 
     return '\n'.join(lines) + '\n'
 
 # %% ../nbs/reporting.ipynb #680d910c
+#| eval: false
+#| eval: false
+#| eval: false
 #| eval: false
 if __name__ == '__main__': sys.exit(_run_task(sys.argv[1]))

@@ -6,7 +6,7 @@
 __all__ = ['Seconds', 'Percent', 'DEFAULT_FILE', 'Section', 'LogSettings', 'SyntheticSettings', 'ReplaySettings',
            'HistorySettings', 'DetectionSettings', 'IncidentSettings', 'RemediationSettings', 'NotifySettings',
            'DashboardSettings', 'AwsSettings', 'ReportsSettings', 'PrometheusSettings', 'Settings', 'settings_file',
-           'load_settings', 'show_settings']
+           'load_settings', 'masked', 'differing', 'show_settings']
 
 # %% ../../nbs/core/02_settings.ipynb #ab636a31
 import os, re, tomllib
@@ -16,7 +16,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from .runtime import ConfigError, did_you_mean, mask_secrets, read_text, shipped
+from .runtime import ConfigError, as_table, did_you_mean, in_a_line, mask_secrets, read_text, shipped
 
 # %% ../../nbs/core/02_settings.ipynb #f8fc20e5
 Seconds = Annotated[float, Field(gt=0)]
@@ -25,6 +25,8 @@ Percent = Annotated[float, Field(ge=0, le=100)]
 class Section(BaseModel):
     "A table of the settings file."
     model_config = ConfigDict(extra='forbid', validate_default=True)
+    def __repr__(self) -> str: return in_a_line(self, *(f'{k}={v}' for k, v in differing(self).items()))
+    __str__ = __repr__
 
 class LogSettings(Section):
     "How the log is written, to standard error."
@@ -157,6 +159,10 @@ class Settings(BaseSettings):
     def settings_customise_sources(cls, settings_cls, init_settings, env_settings, **_):
         return init_settings, env_settings, _File(settings_cls)
 
+    def __repr__(self) -> str: return in_a_line(self, *(f'{k}={v}' for k, v in differing(self).items()))
+    __str__ = __repr__
+    def _repr_html_(self) -> str: return as_table([dict(setting=k, value=str(v)) for k, v in differing(self).items()], 'All else as it is by default; show_settings lists everything.')
+
     @property
     def history_path(self) -> Path: "Where samples stay."; return self.data_dir/'history.db'
     @property
@@ -232,11 +238,30 @@ def _line(text: str, loc: list[str]) -> str:
             if re.match(rf'''\s*\[*\s*["']?{re.escape(name)}\b''', line): return f', line {i}'
     return ''
 
+# %% ../../nbs/core/02_settings.ipynb #b3c95e10
+_HIDDEN = ('token', 'secret', 'password', 'urls', 'users', 'headers')
+
+def masked(value, name: str = ''):         # name: dotted, as in the file
+    "Settings as plain values, with whatever may be a secret as '***'."
+    if isinstance(value, dict): return {k: masked(v, f'{name}.{k}') for k, v in value.items()}
+    if isinstance(value, (list, tuple)): return type(value)(masked(v, name) for v in value)
+    if value and any(word in name.lower() for word in _HIDDEN) and not name.endswith(('_file', '_env')): return '***'
+    return mask_secrets(value) if isinstance(value, str) else value
+
+def differing(model: BaseModel) -> dict:   # dotted name → value
+    "What is set otherwise than by default, secrets as '***': what is worth showing of settings."
+    found = {}
+    for name, value in model:
+        field = type(model).model_fields.get(name)
+        if field is not None and value == field.get_default(call_default_factory=True): continue
+        found |= {f'{name}.{k}': v for k, v in differing(value).items()} if isinstance(value, BaseModel) else {name: masked(value, name)}
+    return found
+
 # %% ../../nbs/core/02_settings.ipynb #a553bcf7
 def show_settings(settings: Settings) -> str:
     "The settings in force as TOML text, secrets as '***'; what is not set is a comment."
     top, tables = [], []
-    for name, value in settings.model_dump(mode='json').items():
+    for name, value in masked(settings.model_dump(mode='json')).items():
         if isinstance(value, dict): tables.append(f'\n[{name}]\n' + '\n'.join(_toml_line(k, v) for k, v in value.items()))
         else: top.append(_toml_line(name, value))
     return '\n'.join(top + tables) + '\n'
