@@ -30,9 +30,9 @@ def notebook_page(path: Path, target: Path) -> None:
         if re.match(r'#\|\s*hide', source): continue
         if cell['cell_type'] == 'markdown': parts.append(source)
         elif cell['cell_type'] == 'code': parts += [code(source), *shown(cell['outputs'], target, n)]
-    parts.append(offers([''.join(c['source']) for c in cells if c['cell_type'] == 'code' and re.match(r'#\|\s*exports?\b', ''.join(c['source']))]))
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(linked('\n\n'.join(filter(None, parts)), path, target) + '\n', encoding='utf-8')
+    exported = [''.join(c['source']) for c in cells if c['cell_type'] == 'code' and re.match(r'#\|\s*exports?\b', ''.join(c['source']))]
+    target.write_text(linked('\n\n'.join(filter(None, parts)), path, target) + '\n\n' + offers(exported) + '\n', encoding='utf-8')
 
 
 def code(source: str) -> str:
