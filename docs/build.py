@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 WORK, SITE = ROOT/'_docs', ROOT/'site'
 SRC = WORK/'src'
 ROOMS = ['core', 'ingestion', 'monitoring', 'detection', 'remediation', 'dashboard']
-PAGES = {'Start': ['index.md', 'install.md', 'howto.md'], 'Understand': ['architecture.md', 'detection.md', 'safety.md', 'aws-cost.md'],
+PAGES = {'Start': [{'Home': 'index.md'}, 'install.md', 'howto.md'], 'Understand': ['architecture.md', 'detection.md', 'safety.md', 'aws-cost.md'],
          'Operate': ['dashboard.md', 'operations.md', 'security.md'], 'Project': ['phase_plan.md', 'contributing.md', 'changelog.md']}
 
 
@@ -161,7 +161,7 @@ def diagrams(text: str, depth: int = 0) -> str:
     def one(m):
         name = f'images/diagram-{hashlib.sha256(m[1].encode()).hexdigest()[:12]}.svg'
         if not (ROOT/'docs'/name).exists(): sys.exit(f'docs/{name}: no picture for a diagram that begins "{m[1].splitlines()[0]}"; render it with mermaid and save it there')
-        return f'![Diagram]({name})'
+        return f'<figure class="diagram" markdown>[![Diagram; open it alone to see it larger]({name})]({name})</figure>'
     return re.sub(r'```mermaid\n(.*?)```', one, text, flags=re.S)
 
 

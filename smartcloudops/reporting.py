@@ -582,7 +582,4 @@ def as_cron(settings, command: str = 'smartcloudops', folder: str | Path | None 
 
 # %% ../nbs/reporting.ipynb #680d910c
 #| eval: false
-#| eval: false
-#| eval: false
-#| eval: false
 if __name__ == '__main__': sys.exit(_run_task(sys.argv[1]))

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from smartcloudops import explore
+from smartcloudops.ingestion.sources import synthetic_frame
 from smartcloudops.monitoring.history import History
 
 pytestmark = [pytest.mark.phase7, pytest.mark.timeout(300)]
@@ -19,7 +19,7 @@ echo "systemctl $*" >> said
 [[ $1 == stop ]] || ./start
 '''
 START = '''#!/usr/bin/env bash
-smartcloudops --config /dev/null run --no-dashboard --source synthetic --interval 1 >> log 2>&1 &
+SMARTCLOUDOPS_SYNTHETIC__HISTORY_HOURS=.2 smartcloudops --config /dev/null run --no-dashboard --source synthetic --interval 1 >> log 2>&1 &
 echo $! > pid
 '''
 
@@ -28,15 +28,16 @@ echo $! > pid
 def host(tmp_path_factory):
     "A folder with a data folder in which something happened, a loop that goes on writing, and stand-ins for what only an installed host has."
     place = tmp_path_factory.mktemp('host')
-    explore.practice(place, hours=16, every=300)
+    with History(place/'data'/'history.db') as history: history.append(synthetic_frame(hosts=2, start='2026-01-05', hours=30, every=60))
     (place/'bin').mkdir()
     for name, text in dict(systemctl=SYSTEMCTL, chown='#!/bin/sh\necho "chown $*" >> said\n').items(): (place/'bin'/name).write_text(text)
     (place/'start').write_text(START)
     for script in (*(place/'bin').iterdir(), place/'start'): script.chmod(0o755)
     (place/'infra').symlink_to(ROOT/'infra')
-    run(place, 'smartcloudops history compact && ./start')
+    run(place, 'smartcloudops history compact; smartcloudops switch on; smartcloudops switch off; ./start')
     try:
-        wait_for(lambda: growing(place/'data'), 90)
+        goes_on(place/'data')
+        wait_for(lambda: (place/'data'/'ledger.anchor').exists() and (place/'data'/'learned').exists(), 60)      # as after its first tick
         yield place
     finally:
         try: os.kill(int((place/'pid').read_text()), signal.SIGTERM)
@@ -63,10 +64,10 @@ def samples(folder):
     with History(folder/'history.db', readonly=True) as history: return history.info()['samples']
 
 
-def growing(folder):
+def goes_on(folder, seconds=90):
+    "Wait until the loop has written something more."
     before = samples(folder)
-    time.sleep(1.5)
-    return samples(folder) > before
+    wait_for(lambda: samples(folder) > before, seconds)
 
 
 needs_sqlite = pytest.mark.skipif(not shutil.which('sqlite3'), reason='no sqlite3 here')
@@ -75,12 +76,14 @@ needs_sqlite = pytest.mark.skipif(not shutil.which('sqlite3'), reason='no sqlite
 @needs_sqlite
 def test_a_backup_of_a_running_loop_is_restored_as_it_was(host):
     alive = samples(host/'data')
-    run(host, BACKUP[0])
-    assert growing(host/'data') and alive > 0, 'the loop wrote meanwhile'
+    for _ in range(5):                                  # some of them amid a tick
+        shutil.rmtree(host/'backup', ignore_errors=True)
+        run(host, BACKUP[0])
+        goes_on(host/'data')
     kept = json.loads(run(host, 'smartcloudops ledger verify --json', SMARTCLOUDOPS_DATA_DIR='backup'))
     told = json.loads(run(host, 'smartcloudops history info --json', SMARTCLOUDOPS_DATA_DIR='backup'))
     assert kept['ok'] and kept['rows'] > 0 and told['samples'] >= alive and told['sealed_files'] > 0
-    run(host, 'smartcloudops switch on')      # the ledger goes on: its anchor is ahead of the backup now
+    run(host, 'smartcloudops switch on')
 
     (host/'said').unlink(missing_ok=True)
     said = run(host, RESTORE[0].replace('systemctl start smartcloudops\n', ''))
@@ -88,18 +91,20 @@ def test_a_backup_of_a_running_loop_is_restored_as_it_was(host):
     with History(host/'data-before'/'history.db', readonly=True) as before, History(host/'data'/'history.db', readonly=True) as after:
         restored = after.read()
         pd.testing.assert_frame_equal(restored, before.read(end=restored.index[-1] + pd.Timedelta('1us')))
-    assert [i.title for i in explore.incidents(host/'data')] == [i.title for i in explore.incidents(host/'data-before')] != []
 
     run(host, 'systemctl start smartcloudops')
-    wait_for(lambda: growing(host/'data'), 90)
+    goes_on(host/'data')
     assert json.loads(run(host, 'smartcloudops ledger verify --json'))['ok']
-    assert not json.loads(run(host, 'smartcloudops switch status --json'))['on']
+    assert run(host, 'smartcloudops switch status').startswith('off'), 'what was switched on since is off again'
     assert (host/'said').read_text().splitlines() == ['systemctl stop smartcloudops', 'chown -R smartcloudops: data', 'systemctl start smartcloudops']
 
 
 @needs_sqlite
 def test_without_the_anchor_a_restore_would_be_taken_for_a_cut_off_ledger(host, tmp_path):
     "Why the anchor is in the list: the old one beside a restored ledger knows rows that are not there."
+    from smartcloudops.core.state import open_state
+    from smartcloudops.remediation import Ledger
+    Ledger(open_state(host/'data-before'/'smartcloudops.db'), host/'data-before'/'ledger.anchor').take_lease('another loop', 60)      # it went on after the backup
     shutil.copytree(host/'backup', tmp_path/'data')
     shutil.copy(host/'data-before'/'ledger.anchor', tmp_path/'data')
     found = subprocess.run([Path(sys.executable).parent/'smartcloudops', 'ledger', 'verify', '--json'], cwd=tmp_path, capture_output=True, text=True)
@@ -107,14 +112,14 @@ def test_without_the_anchor_a_restore_would_be_taken_for_a_cut_off_ledger(host, 
 
 
 def test_the_commands_of_an_upgrade(host, tmp_path):
-    "The wheel installed over an installation, settings left alone, the loop started again on the same data."
+    "The wheel installed, settings left alone, the loop started again on the same data. Installed twice, and as root: tests/test_deploy.py."
     subprocess.run([sys.executable, '-m', 'build', '--wheel', '--outdir', host, ROOT], check=True, capture_output=True, timeout=200)
     where = dict(ROOT=str(tmp_path), PIP_NO_DEPS='1', PIP_NO_INDEX='1')
-    run(host, 'infra/deploy/install-app.sh smartcloudops-*.whl', **where)
     settings = tmp_path/'etc'/'smartcloudops'/'smartcloudops.toml'
+    settings.parent.mkdir(parents=True)
     settings.write_text('# mine\n')
     before = samples(host/'data')
     said = run(host, UPGRADE[0], **where)
     assert re.search(r'\d+\.\d+\.\d+', said) and settings.read_text() == '# mine\n'
-    wait_for(lambda: growing(host/'data'), 90)
+    goes_on(host/'data')
     assert samples(host/'data') > before and json.loads(run(host, 'smartcloudops ledger verify --json'))['ok']

@@ -43,6 +43,12 @@ def test_line_and_colours_are_those_of_the_dashboard(frame):
     assert line.get_linewidth() == 1.25 and line.get_color() == explore.LINE
 
 
+def test_bars_of_one_series_stand_on_its_panel_alone(frame):
+    bars = {frame.columns[1]: [(frame.index[10], frame.index[20])]}
+    panels = explore.plot(frame.iloc[:, :2], labels=bars, labelled='incident').axes
+    assert [len(ax.patches) for ax in panels] == [0, 1]
+
+
 def test_missing_stays_a_gap(frame):
     one = frame.iloc[:, :1].copy()
     one.iloc[30:60] = np.nan
