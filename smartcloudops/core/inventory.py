@@ -46,7 +46,7 @@ class Inventory:
         "The hosts it names, each once, in order."
         return list(dict.fromkeys(t.labels.get('host', t.host) for t in self.targets))
 
-    def __repr__(self) -> str: return in_a_line(self, counted(len(self.hosts), 'host'), *(f'{len(self.job(job))} {job}' for job in JOBS.values()), self.path)
+    def __repr__(self) -> str: return in_a_line(self, counted(len(self.hosts), 'host'), *(f'{len(self.job(job))} {job}' for job in JOBS.values()), Path(self.path).name)
     def _repr_html_(self) -> str: return as_table([dict(job=t.job, target=t.target, **t.labels) for t in self.targets])
 
 # %% ../../nbs/core/03_inventory.ipynb #301ec4a6
