@@ -34,7 +34,16 @@ def test_every_module_has_its_page_with_parameters_explained(build):
         page = (build.SRC/build.page_name(notebook.relative_to(ROOT)))
         assert page.exists() and '# ' in page.read_text(encoding='utf-8'), notebook
     page = (build.SITE/'reference'/'explore.html').read_text(encoding='utf-8')
-    assert 'load_history' in page and 'canonical series names' in page
+    assert re.search(r'<code>series</code></td>\s*<td><code>str \| list\[str\] \| None</code></td>\s*<td><code>None</code></td>\s*<td>canonical series names</td>', page)
+
+
+@pytest.mark.parametrize('room', ['core', 'ingestion', 'monitoring', 'detection', 'remediation', 'dashboard'])
+def test_every_name_that_a_front_door_hands_on_is_in_the_reference(build, room):
+    door = importlib.import_module(f'smartcloudops.{room}')
+    for name in door.__all__:
+        if name == 'app' or not callable(named := getattr(door, name)): continue
+        page = build.SRC/'reference'/Path(*named.__module__.split('.')[1:]).with_suffix('.md')
+        assert f'### `{name}`' in page.read_text(encoding='utf-8'), f'{named.__module__}.{name}'
 
 
 def test_the_link_check_finds_what_is_broken(build, tmp_path):
