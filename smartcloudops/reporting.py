@@ -206,7 +206,8 @@ _STYLE = """
 :root { color-scheme: light dark } body { margin: 2rem auto; max-width: 62rem; padding: 0 1rem; font: 15px/1.5 system-ui, sans-serif;
 color: light-dark(#1b1a18, #eae7e1); background: light-dark(#fbfaf8, #131416); font-variant-numeric: tabular-nums }
 h1 { font-size: 1.6rem; line-height: 1.2; margin: 0 } h2 { font-size: 1.1rem; margin-top: 2.2rem } blockquote { margin: .3rem 0 1rem; color: light-dark(#55514b, #b4b0a8) }
-table { border-collapse: collapse; font-size: 13px; margin: .8rem 0; display: block; overflow-x: auto } th, td { text-align: left; padding: 4px 14px 4px 0; border-bottom: 1px solid light-dark(#e6e2db, #292b2f) }
+table { border: 0; border-collapse: collapse; font-size: 13px; margin: .8rem 0; display: block; overflow-x: auto } th, td { text-align: left; padding: 4px 14px 4px 0; border: solid light-dark(#e6e2db, #292b2f); border-width: 0 0 1px; vertical-align: top }
+tbody th { font-weight: 400; color: light-dark(#6c6861, #969289) }
 img { max-width: 100%; height: auto; background: #fff } pre { font-size: 12.5px; overflow-x: auto; white-space: pre-wrap } a { color: light-dark(#0b6070, #6fc7d6) } .jp-InputArea, .anchor-link, .jp-OutputPrompt { display: none }
 .jp-RenderedMarkdown, .jp-MarkdownOutput { max-width: 46rem } footer, .said { color: light-dark(#6c6861, #969289); font-size: 13px } .failed { color: light-dark(#b3261e, #ff8d7e); font-weight: 600 }
 pre[class*=error], .jp-RenderedText[data-mime-type*=error] pre, [data-mime-type="application/vnd.jupyter.stderr"] pre { background: light-dark(#fbe6e2, #3a1d1a); padding: 10px }
