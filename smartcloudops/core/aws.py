@@ -10,7 +10,7 @@ import os, threading
 from collections import Counter
 from contextlib import contextmanager
 
-from .runtime import counted, in_a_line, AwsError, clock, mask_secrets, need
+from .runtime import AwsError, clock, counted, in_a_line, mask_secrets, need
 
 # %% ../../nbs/core/06_aws.ipynb #f999dd01
 def endpoint(settings=None) -> str | None:

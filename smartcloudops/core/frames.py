@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 import pandas as pd
 
-from .runtime import counted, in_a_line, DataError, patch_to
+from .runtime import DataError, counted, in_a_line, patch_to
 from .series import Series
 
 # %% ../../nbs/core/01_frames.ipynb #ac8ef37f

@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 import sqlalchemy as sa
 
-from .runtime import in_a_line, StateError, mask_secrets
+from .runtime import StateError, in_a_line, mask_secrets
 
 # %% ../../nbs/core/05_state.ipynb #22d91187
 def to_us(time) -> int | None:

@@ -19,8 +19,8 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 from ..core.frames import empty_frame
 from ..core.inventory import canonical_host
 from ..core.runtime import ConfigError, DataError, SourceError, as_table, counted, in_a_line, mask_secrets, now as _now, patch_to
-from ..core.settings import differing
 from ..core.series import Series, escape
+from ..core.settings import differing
 from .sources import Chunk
 
 log = logging.getLogger('smartcloudops.ingestion')
