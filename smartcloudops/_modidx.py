@@ -25,6 +25,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'smartcloudops.cli._state': ('cli.html#_state', 'smartcloudops/cli.py'),
                                    'smartcloudops.cli._summary': ('cli.html#_summary', 'smartcloudops/cli.py'),
                                    'smartcloudops.cli._switch_command': ('cli.html#_switch_command', 'smartcloudops/cli.py'),
+                                   'smartcloudops.cli._this_program': ('cli.html#_this_program', 'smartcloudops/cli.py'),
                                    'smartcloudops.cli._who': ('cli.html#_who', 'smartcloudops/cli.py'),
                                    'smartcloudops.cli._writable': ('cli.html#_writable', 'smartcloudops/cli.py'),
                                    'smartcloudops.cli._write_plot': ('cli.html#_write_plot', 'smartcloudops/cli.py'),

@@ -554,13 +554,16 @@ def _weekdays(text: str) -> str:
     return ','.join(_DAYS[int(n)] for n in sorted(numbers, key=lambda n: int(n) % 7 or 7)) if numbers != ['*'] else 'Mon..Sun'
 
 # %% ../nbs/reporting.ipynb #8fbf25d2
-def _command(settings, job: Job, command: str) -> list[str]:
+def _command(settings, job: Job, command: str | list[str]) -> list[str]:
     "The words that run this report with its parameters, to where the settings say."
-    words = [command, 'report', job.report]
+    words = [*([command] if isinstance(command, str) else command), 'report', job.report]
     for name, value in job.parameters.items(): words += ['-p', name, value if isinstance(value, str) else json.dumps(value)]
     return words + (['--out', settings.reports.out] if settings.reports.out else [])
 
-def as_systemd(settings, command: str = 'smartcloudops', folder: str | Path | None = None) -> dict[str, str]:
+def as_systemd(settings,
+               command: str | list[str] = 'smartcloudops',     # the program; as a list with what stands before `report`, such as --config FILE
+               folder: str | Path | None = None,               # where it runs; None: here
+              ) -> dict[str, str]:
     "File name → content: a service and a timer for each scheduled report."
     files = {}
     for job in jobs(settings):
@@ -572,7 +575,10 @@ def as_systemd(settings, command: str = 'smartcloudops', folder: str | Path | No
         files[f'{unit}.timer'] = f'[Unit]\nDescription=smartcloudops report {job.report}, {job.expression}\n\n[Timer]\n{calendar}Persistent=true\n\n[Install]\nWantedBy=timers.target\n'
     return files
 
-def as_cron(settings, command: str = 'smartcloudops', folder: str | Path | None = None) -> str:
+def as_cron(settings,
+            command: str | list[str] = 'smartcloudops',     # as for `as_systemd`
+            folder: str | Path | None = None,
+           ) -> str:
     "Lines for a crontab; flock keeps two reports from overlapping."
     import shlex
     lines = ["# CRON_TZ is understood by cronie; Debian's cron runs by the system's own zone", f'CRON_TZ={settings.reports.timezone}']
