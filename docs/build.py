@@ -4,7 +4,7 @@ Pages come from docs/*.md and from the notebooks as they are committed, outputs 
 sources and pictures on the site (docs/images/diagram-<hash>.svg), so no page loads a script from elsewhere. mkdocs warns about nothing or it fails,
 and every link and every address that a page would load is checked at the end.
 """
-import base64, hashlib, json, re, shutil, subprocess, sys
+import ast, base64, hashlib, html, io, json, re, shutil, subprocess, sys, tokenize
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -15,8 +15,8 @@ ROOT = Path(__file__).resolve().parent.parent
 WORK, SITE = ROOT/'_docs', ROOT/'site'
 SRC = WORK/'src'
 ROOMS = ['core', 'ingestion', 'monitoring', 'detection', 'remediation', 'dashboard']
-PAGES = {'Start': ['index.md', 'install.md', 'howto.md'], 'Understand': ['architecture.md', 'detection.md', 'safety.md', 'aws-cost.md'],
-         'Operate': ['operations.md', 'security.md'], 'Project': ['phase_plan.md', 'contributing.md', 'changelog.md']}
+PAGES = {'Start': [{'Home': 'index.md'}, 'install.md', 'howto.md'], 'Understand': ['architecture.md', 'detection.md', 'safety.md', 'aws-cost.md'],
+         'Operate': ['dashboard.md', 'operations.md', 'security.md'], 'Project': ['phase_plan.md', 'contributing.md', 'changelog.md']}
 
 
 # Notebooks
@@ -31,7 +31,8 @@ def notebook_page(path: Path, target: Path) -> None:
         if cell['cell_type'] == 'markdown': parts.append(source)
         elif cell['cell_type'] == 'code': parts += [code(source), *shown(cell['outputs'], target, n)]
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(linked('\n\n'.join(filter(None, parts)), path, target) + '\n', encoding='utf-8')
+    exported = [''.join(c['source']) for c in cells if c['cell_type'] == 'code' and re.match(r'#\|\s*exports?\b', ''.join(c['source']))]
+    target.write_text(linked('\n\n'.join(filter(None, parts)), path, target) + '\n\n' + offers(exported) + '\n', encoding='utf-8')
 
 
 def code(source: str) -> str:
@@ -57,6 +58,65 @@ def shown(outputs: list, target: Path, n: int) -> list[str]:
             text = ''.join(output.get('text', '')) or get('text/plain')
             if text.strip(): parts.append(f'````text\n{text.rstrip()}\n````')
     return parts
+
+
+# What a module offers: signatures, and what its code says beside each parameter
+
+def offers(sources: list[str]) -> str:
+    "A module's public functions and classes as Markdown, parameters in tables; '' for a notebook that exports nothing."
+    trees = [(ast.parse(source), comments(source)) for source in sources]
+    methods = {name: owner for tree, _ in trees for node in tree.body for name, owner in adopted(node)}
+    parts = [part for tree, said in trees for node in tree.body if (part := offer(node, said, methods))]
+    return '\n\n'.join(['## In short: what this module offers', *parts]) if parts else ''
+
+
+def comments(source: str) -> dict[int, str]:
+    "Line → the comment at its end."
+    return {t.start[0]: t.string.lstrip('# ') for t in tokenize.generate_tokens(io.StringIO(source).readline) if t.type == tokenize.COMMENT}
+
+
+def adopted(node) -> list[tuple[str, str]]:
+    "(function, class) for what becomes a method elsewhere: `@patch_to(Class)`, `Class.name = name`."
+    if isinstance(node, ast.FunctionDef): return [(node.name, d.args[0].id) for d in node.decorator_list if isinstance(d, ast.Call) and getattr(d.func, 'id', '') == 'patch_to']
+    if not isinstance(node, ast.Assign): return []
+    targets = node.targets[0].elts if isinstance(node.targets[0], ast.Tuple) else node.targets
+    return [(t.attr, t.value.id) for t in targets if isinstance(t, ast.Attribute) and isinstance(t.value, ast.Name)]
+
+
+def offer(node, said: dict[int, str], methods: dict[str, str]) -> str:
+    "One function or class; '' for what is private or has nothing to say."
+    if not isinstance(node, (ast.FunctionDef, ast.ClassDef)) or node.name.startswith('_'): return ''
+    about = (ast.get_docstring(node) or '').replace('\n', ' ')
+    owner = f'{methods[node.name]}.' if node.name in methods else ''
+    if isinstance(node, ast.FunctionDef): return '\n\n'.join(filter(None, [f'### `{owner}{node.name}`', about, parameters(node, said)]))
+    first = next((m for m in node.body if isinstance(m, ast.FunctionDef) and m.name == '__init__'), None)
+    own = [m for m in node.body if isinstance(m, ast.FunctionDef) and not m.name.startswith('_') and ast.get_docstring(m)]
+    listed = '\n'.join(f'- `{m.name}`: {ast.get_docstring(m).splitlines()[0]}' for m in own)
+    return '\n\n'.join(filter(None, [f'### `{node.name}`', about, parameters(first, said) if first else fields(node, said), listed]))
+
+
+def parameters(node: ast.FunctionDef, said: dict[int, str]) -> str:
+    "A function's parameters and what it returns, as a table."
+    a = node.args
+    defaults = dict(zip((p.arg for p in reversed([*a.posonlyargs, *a.args])), reversed(a.defaults))) | {p.arg: d for p, d in zip(a.kwonlyargs, a.kw_defaults) if d}
+    stars = {id(a.vararg): '*', id(a.kwarg): '**'}
+    rows = [(f'{stars.get(id(p), "")}{p.arg}', p.annotation, defaults.get(p.arg), said.get((defaults.get(p.arg) or p).end_lineno, '')) for p in [*a.posonlyargs, *a.args, a.vararg, *a.kwonlyargs, a.kwarg] if p and p.arg not in ('self', 'cls')]
+    if node.returns is not None and not (isinstance(node.returns, ast.Constant) and node.returns.value is None): rows.append(('→', node.returns, None, said.get(node.returns.end_lineno, '')))
+    lines = [line for *_, line in ((p, p.lineno) for p in [*a.posonlyargs, *a.args, *a.kwonlyargs] if p.arg not in ('self', 'cls'))]
+    if len(set(lines)) < len(lines): rows = [(*row[:3], '' if len(rows) > 1 and row[0] != '→' else row[3]) for row in rows]     # several on one line: its comment is not about one of them
+    return table(rows)
+
+
+def fields(node: ast.ClassDef, said: dict[int, str]) -> str:
+    "A record's fields, as a table."
+    return table([(f.target.id, f.annotation, f.value, said.get(f.end_lineno, '')) for f in node.body if isinstance(f, ast.AnnAssign) and not f.target.id.startswith('_')])
+
+
+def table(rows: list[tuple]) -> str:
+    "(name, type, default, what) as a Markdown table."
+    spelled = lambda node: f'<code>{html.escape(ast.unparse(node)).replace("|", "&#124;")}</code>' if node is not None else ''
+    line = lambda name, kind, default, what: f'| {name.replace("*", "&#42;") if name == "→" else f"<code>{name}</code>"} | {spelled(kind)} | {spelled(default)} | {html.escape(what).replace("|", "&#124;")} |'
+    return '\n'.join(['| name | type | default | what |', '|---|---|---|---|', *(line(*row) for row in rows)]) if rows else ''
 
 
 # Links and diagrams
@@ -101,7 +161,7 @@ def diagrams(text: str, depth: int = 0) -> str:
     def one(m):
         name = f'images/diagram-{hashlib.sha256(m[1].encode()).hexdigest()[:12]}.svg'
         if not (ROOT/'docs'/name).exists(): sys.exit(f'docs/{name}: no picture for a diagram that begins "{m[1].splitlines()[0]}"; render it with mermaid and save it there')
-        return f'![Diagram]({name})'
+        return f'<figure class="diagram" markdown>[![Diagram; open it alone to see it larger]({name})]({name})</figure>'
     return re.sub(r'```mermaid\n(.*?)```', one, text, flags=re.S)
 
 

@@ -797,13 +797,19 @@ def schedule(ctx, form, listing, as_json):
     from smartcloudops.core.state import open_state
     from smartcloudops.reporting import Schedule, as_cron, as_systemd, jobs, next_due
     settings = settings_of(ctx)
-    if form == 'cron': return click.echo(as_cron(settings), nl=False)
-    if form == 'systemd': return click.echo('\n'.join(f'# {name}\n{text}' for name, text in as_systemd(settings).items()), nl=False)
+    if form == 'cron': return click.echo(as_cron(settings, _this_program(ctx)), nl=False)
+    if form == 'systemd': return click.echo('\n'.join(f'# {name}\n{text}' for name, text in as_systemd(settings, _this_program(ctx)).items()), nl=False)
     if listing: return show_table([dict(report=j.report, when=j.expression, next=str(next_due(j.expression, now(), j.timezone))) for j in jobs(settings)], as_json, 'nothing is scheduled; see [reports.schedule] in the settings')
     stop = threading.Event()
     for sign in (signal.SIGTERM, signal.SIGINT): signal.signal(sign, lambda *_: stop.set())
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     Schedule(settings, open_state(settings.state_path), config=settings_file(ctx.obj['config'])).run(stop)
+
+def _this_program(ctx: click.Context) -> list[str]:
+    "This program by its full path, with its settings file: systemd and cron know neither our PATH nor our environment."
+    import shutil
+    here, file = Path(sys.executable).with_name('smartcloudops'), settings_file(ctx.obj['config'])
+    return [str(here) if here.exists() else shutil.which('smartcloudops') or 'smartcloudops', *(['--config', str(file.absolute())] if file else [])]
 
 # %% ../nbs/cli.ipynb #2ee9ac02
 def _check(name: str, needed: bool, probe) -> dict:

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from .core.frames import empty_frame, per_second
-from .core.runtime import DataError, HistoryError, clock, now
+from .core.runtime import DataError, HistoryError, as_table, clock, now
 from .core.series import NARROW, Series, _scale, describe, format_value, short_name
 from .core.settings import Settings, load_settings
 
@@ -133,7 +133,7 @@ def plot(frame: pd.DataFrame,               # what was measured
          scores=None,                       # Scores for it, shaped like it
          path: str | Path | None = None,    # also saved there; the suffix says as what
          title: str | None = None,
-         labels=None,                       # [(start, end), …] to compare with, as bars on top
+         labels=None,                       # [(start, end), …] to compare with, as bars on top; or those of each series by its name
          labelled: str = 'labelled by people',   # what those are, for the legend
          most: int = 12,                    # panels; the most abnormal series win
         ) -> Figure:
@@ -185,7 +185,7 @@ def _panel(ax, strip, frame: pd.DataFrame, scores, column: int, labels, labelled
         evidence = getattr(scores, 'evidence', None)
         _abnormal(ax, values.index[heard], anomaly.astype(bool), None if evidence is None else _matrix(evidence, frame)[heard, column])
         _strip(strip, values.index[heard], level, breaks)
-    for k, (start, end) in enumerate(labels):
+    for k, (start, end) in enumerate(labels.get(str(series), ()) if isinstance(labels, dict) else labels):
         ax.axvspan(_time(start), _time(end), ymin=.97, color=INK, lw=0, label=labelled if not k else None)
     ax.plot(*_broken(values.index[heard], values[heard].to_numpy(), breaks), color=LINE, lw=1.25, label='measured', solid_joinstyle='round')
     _dress(ax, series, values)
@@ -304,7 +304,7 @@ class Incidents(list):
 
     def _repr_html_(self) -> str:
         if not self: return '<p>No incident: everything was as expected.</p>'
-        return self.table.to_html(index=False, border=0, escape=True)
+        return as_table(self.table)
 
     def __repr__(self) -> str: return self.table.to_string(index=False) if self else 'no incident'
 

@@ -16,7 +16,7 @@ import pandas as pd
 
 from . import __version__
 from .core.frames import Rates, empty_frame, per_second, rate_name
-from .core.runtime import ConfigError, DataError, HistoryError, SmartCloudOpsError, SourceError, clock, now, patch_to
+from .core.runtime import ConfigError, DataError, HistoryError, SmartCloudOpsError, SourceError, clock, counted, in_a_line, now, patch_to
 from .core.series import Series
 from .core.settings import Settings, load_settings
 from .core.state import beat, open_state, recall, remember
@@ -33,6 +33,8 @@ class Learned:
     "A source's StreamDetector on disk, with its watermark (the last row it has read) in the file's name."
     def __init__(self, folder: Path, source: str):
         self.folder, self.stem = Path(folder)/'learned', f'stream-{_slug(source)}'
+
+    def __repr__(self) -> str: return in_a_line(self, self.stem, f'{counted(len(self.files()), "state")} saved')
 
     def files(self) -> list[Path]:
         "The saved states, oldest first."
@@ -77,6 +79,9 @@ class Tick:
     seconds: float = 0.
     problem: str = ''               # what the source or the history said when it failed
 
+    def __repr__(self) -> str: return in_a_line(self, f'{self.at:%Y-%m-%d %H:%M:%S} UTC', f'{counted(self.rows, "row")}, {counted(self.samples, "sample")}', f'{self.rewritten} rewritten' if self.rewritten else '', counted(len(self.anomalies), 'anomaly', 'anomalies'),
+                                                f'{len(self.opened)} opened, {len(self.closed)} closed', f'{counted(len(self.outcomes), "outcome")} of actions', f'{self.seconds:.2f} s', self.problem)
+
 # %% ../nbs/main.ipynb #af055ad2
 class Loop:
     "The closed loop over one source: `tick()` once, or `run()` until told to stop."
@@ -98,6 +103,8 @@ class Loop:
         self._open_phases()
         self._open_detectors()
         self._catch_up()
+
+    def __repr__(self) -> str: return in_a_line(self, self.source.name, f'every {self.interval:g} s', f'{self._fleet[0]} series of {counted(len(self._fleet[1]), "host")}', f'{counted(len(self.going), "incident")} open', str(self.settings.data_dir))
 
 # %% ../nbs/main.ipynb #740e5417
 @patch_to(Loop)
@@ -435,6 +442,8 @@ class OnlyLoop:
     def __init__(self, data_dir: Path):
         self.path = Path(data_dir)/'loop.lock'
 
+    def __repr__(self) -> str: return in_a_line(self, str(self.path))
+
     def __enter__(self):
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -458,6 +467,8 @@ class Page:
         self.command, self.env = command, env
         self._stop, self.process, self.restarts = threading.Event(), None, 0
         self._watcher = threading.Thread(target=self._watch, name='page', daemon=True)
+
+    def __repr__(self) -> str: return in_a_line(self, Path(self.command[0]).name, 'not started' if self.process is None else f'process {self.process.pid}', f'{counted(self.restarts, "restart")}')
 
     def __enter__(self):
         self._spawn()

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from .core.runtime import AwsError, SmartCloudOpsError, UsageError, clock, did_you_mean, need, now, read_text, shipped, write_atomically
+from .core.runtime import AwsError, SmartCloudOpsError, UsageError, as_table, clock, did_you_mean, in_a_line, need, now, read_text, shipped, write_atomically
 
 log = logging.getLogger('smartcloudops.reporting')
 
@@ -30,6 +30,8 @@ class Report:
     path: Path
 
     def __str__(self) -> str: return f'{self.name}: {self.about}'
+    def __repr__(self) -> str: return in_a_line(self, str(self), *(f'{k}={v!r}' for k, v in self.parameters.items()))
+    def _repr_html_(self) -> str: return as_table([dict(parameter=k, default=repr(v)) for k, v in self.parameters.items()], str(self))
 
 class Reports(list):
     "Reports, by name; shows itself as a table."
@@ -38,7 +40,7 @@ class Reports(list):
         "One row a report."
         return pd.DataFrame([dict(report=r.name, about=r.about, parameters=', '.join(f'{k}={v!r}' for k, v in r.parameters.items())) for r in self])
 
-    def _repr_html_(self) -> str: return self.table.to_html(index=False, border=0)
+    def _repr_html_(self) -> str: return as_table(self.table)
     def __repr__(self) -> str: return self.table.to_string(index=False)
 
 def list_reports(folder: str | Path | None = None,      # other notebooks; None: those that come with the package
@@ -130,9 +132,8 @@ class Run:
     html: str
     json: str
 
-    def _repr_html_(self) -> str:
-        state = 'done' if self.ok else f'failed: {html.escape(self.error)}'
-        return f'<p>{self.name}: {state}, {self.seconds:.0f} s; <code>{html.escape(self.html)}</code></p>'
+    def __repr__(self) -> str: return in_a_line(self, self.name, 'done' if self.ok else f'failed: {self.error}', f'{self.seconds:.0f} s', self.html)
+    def _repr_html_(self) -> str: return as_table([dict(result=k.replace('_', ' '), value=str(v)) for k, v in self.result.items()], repr(self))
 
 class ReportError(SmartCloudOpsError):
     "A report's own check failed; `run` says where its files are."
@@ -205,7 +206,8 @@ _STYLE = """
 :root { color-scheme: light dark } body { margin: 2rem auto; max-width: 62rem; padding: 0 1rem; font: 15px/1.5 system-ui, sans-serif;
 color: light-dark(#1b1a18, #eae7e1); background: light-dark(#fbfaf8, #131416); font-variant-numeric: tabular-nums }
 h1 { font-size: 1.6rem; line-height: 1.2; margin: 0 } h2 { font-size: 1.1rem; margin-top: 2.2rem } blockquote { margin: .3rem 0 1rem; color: light-dark(#55514b, #b4b0a8) }
-table { border-collapse: collapse; font-size: 13px; margin: .8rem 0; display: block; overflow-x: auto } th, td { text-align: left; padding: 4px 14px 4px 0; border-bottom: 1px solid light-dark(#e6e2db, #292b2f) }
+table { border: 0; border-collapse: collapse; font-size: 13px; margin: .8rem 0; display: block; overflow-x: auto } th, td { text-align: left; padding: 4px 14px 4px 0; border: solid light-dark(#e6e2db, #292b2f); border-width: 0 0 1px; vertical-align: top }
+tbody th { font-weight: 400; color: light-dark(#6c6861, #969289) }
 img { max-width: 100%; height: auto; background: #fff } pre { font-size: 12.5px; overflow-x: auto; white-space: pre-wrap } a { color: light-dark(#0b6070, #6fc7d6) } .jp-InputArea, .anchor-link, .jp-OutputPrompt { display: none }
 .jp-RenderedMarkdown, .jp-MarkdownOutput { max-width: 46rem } footer, .said { color: light-dark(#6c6861, #969289); font-size: 13px } .failed { color: light-dark(#b3261e, #ff8d7e); font-weight: 600 }
 pre[class*=error], .jp-RenderedText[data-mime-type*=error] pre, [data-mime-type="application/vnd.jupyter.stderr"] pre { background: light-dark(#fbe6e2, #3a1d1a); padding: 10px }
@@ -292,6 +294,8 @@ class Job:
     expression: str
     timezone: str = 'UTC'
     parameters: dict = field(default_factory=dict)
+
+    def __repr__(self) -> str: return in_a_line(self, self.report, f"'{self.expression}' {self.timezone}", *(f'{k}={v!r}' for k, v in self.parameters.items()))
 
 def jobs(settings,               # Settings; its [reports] section
         ) -> list[Job]:
@@ -420,6 +424,9 @@ class Schedule:
         self.start = start or (lambda job, due, row: _Child(settings, job, due, row, config))
         self.lock, self.running, self._look_again = _Lock(settings.data_dir), None, None
 
+    def __repr__(self) -> str: return in_a_line(self, *(f"{j.report} '{j.expression}' {j.timezone}" for j in self.jobs), f'{self.running[1].report} is running' if self.running else '')
+    def _repr_html_(self) -> str: return as_table([dict(report=j.report, expression=j.expression, next=f'{next_due(j.expression, now(), j.timezone):%d %b %Y %H:%M} UTC') for j in self.jobs], repr(self))
+
     def _since(self, job: Job, at: pd.Timestamp) -> pd.Timestamp:
         "When this entry was first seen; what was due before is not made up for."
         key = f'schedule {job.report} {job.expression} {job.timezone}'
@@ -547,13 +554,16 @@ def _weekdays(text: str) -> str:
     return ','.join(_DAYS[int(n)] for n in sorted(numbers, key=lambda n: int(n) % 7 or 7)) if numbers != ['*'] else 'Mon..Sun'
 
 # %% ../nbs/reporting.ipynb #8fbf25d2
-def _command(settings, job: Job, command: str) -> list[str]:
+def _command(settings, job: Job, command: str | list[str]) -> list[str]:
     "The words that run this report with its parameters, to where the settings say."
-    words = [command, 'report', job.report]
+    words = [*([command] if isinstance(command, str) else command), 'report', job.report]
     for name, value in job.parameters.items(): words += ['-p', name, value if isinstance(value, str) else json.dumps(value)]
     return words + (['--out', settings.reports.out] if settings.reports.out else [])
 
-def as_systemd(settings, command: str = 'smartcloudops', folder: str | Path | None = None) -> dict[str, str]:
+def as_systemd(settings,
+               command: str | list[str] = 'smartcloudops',     # the program; as a list with what stands before `report`, such as --config FILE
+               folder: str | Path | None = None,               # where it runs; None: here
+              ) -> dict[str, str]:
     "File name → content: a service and a timer for each scheduled report."
     files = {}
     for job in jobs(settings):
@@ -565,7 +575,10 @@ def as_systemd(settings, command: str = 'smartcloudops', folder: str | Path | No
         files[f'{unit}.timer'] = f'[Unit]\nDescription=smartcloudops report {job.report}, {job.expression}\n\n[Timer]\n{calendar}Persistent=true\n\n[Install]\nWantedBy=timers.target\n'
     return files
 
-def as_cron(settings, command: str = 'smartcloudops', folder: str | Path | None = None) -> str:
+def as_cron(settings,
+            command: str | list[str] = 'smartcloudops',     # as for `as_systemd`
+            folder: str | Path | None = None,
+           ) -> str:
     "Lines for a crontab; flock keeps two reports from overlapping."
     import shlex
     lines = ["# CRON_TZ is understood by cronie; Debian's cron runs by the system's own zone", f'CRON_TZ={settings.reports.timezone}']

@@ -1,5 +1,5 @@
 "The documentation: builds without a warning, no dead link, nothing loaded from elsewhere, the search works from the disk."
-import importlib.util, re, subprocess, sys
+import html, importlib.util, json, re, subprocess, sys
 from pathlib import Path
 
 import pytest
@@ -33,8 +33,17 @@ def test_every_module_has_its_page_with_parameters_explained(build):
         if '.ipynb_checkpoints' in notebook.parts or 'default_exp' not in text: continue
         page = (build.SRC/build.page_name(notebook.relative_to(ROOT)))
         assert page.exists() and '# ' in page.read_text(encoding='utf-8'), notebook
-    page = (build.SITE/'reference'/'explore.html').read_text(encoding='utf-8')
-    assert 'load_history' in page and 'canonical series names' in page
+    page = html.unescape((build.SITE/'reference'/'explore.html').read_text(encoding='utf-8'))
+    assert re.search(r'<code>series</code></td>\s*<td><code>str \| list\[str\] \| None</code></td>\s*<td><code>None</code></td>\s*<td>canonical series names</td>', page)
+
+
+@pytest.mark.parametrize('room', ['core', 'ingestion', 'monitoring', 'detection', 'remediation', 'dashboard'])
+def test_every_name_that_a_front_door_hands_on_is_in_the_reference(build, room):
+    door = importlib.import_module(f'smartcloudops.{room}')
+    for name in door.__all__:
+        if name == 'app' or not callable(named := getattr(door, name)): continue
+        page = build.SRC/'reference'/Path(*named.__module__.split('.')[1:]).with_suffix('.md')
+        assert f'### `{name}`' in page.read_text(encoding='utf-8'), f'{named.__module__}.{name}'
 
 
 def test_the_link_check_finds_what_is_broken(build, tmp_path):
@@ -80,3 +89,39 @@ def test_the_runbook_knows_every_alert_of_our_own():
     alerts = re.findall(r'alert: (\w+)\n(?:.*\n){1,3}?.*origin: smartcloudops', rules)
     runbook = (ROOT/'docs'/'operations.md').read_text(encoding='utf-8')
     assert alerts and [a for a in alerts if f'| {a} |' not in runbook] == []
+
+
+def commands_named() -> dict[str, str]:
+    "Each command line of smartcloudops that a text names, and where."
+    texts = {p.name: p.read_text(encoding='utf-8') for p in [*(ROOT/'docs').glob('*.md'), *ROOT.glob('*.md')]}
+    for path in (ROOT/'nbs').rglob('*.ipynb'):
+        if '.ipynb_checkpoints' not in path.parts: texts[path.name] = '\n'.join(''.join(c['source']) for c in json.loads(path.read_text(encoding='utf-8'))['cells'] if c['cell_type'] == 'markdown')
+    found = {}
+    for name, text in texts.items():
+        for line in re.findall(r'`smartcloudops ([^`\n]+)`', text) + re.findall(r'^(?:[A-Z_]+=\S+ )*smartcloudops ([a-z-][^\n]*?)(?: {2,}#.*)?$', '\n'.join(re.findall(r'^```(?:bash)?\n(.*?)^```', text, re.S | re.M)), re.M): found[line] = name
+    return found
+
+
+def unknown_in(line: str) -> str:
+    "The first word of a command line that the program does not know; '' when it knows all of them."
+    import shlex
+    from smartcloudops.cli import main
+    command, words, options = main, [w.strip('[],') for w in shlex.split(re.split(r' (?:&&|>) ', line)[0].replace('…', ' '))], list(main.params)
+    while words:
+        word, _, value = words.pop(0).partition('=')
+        if word.startswith('-') and word != '--help':
+            option = next((o for o in options if word in (*o.opts, *o.secondary_opts)), None)
+            if option is None: return word
+            if not option.is_flag and not value: del words[:option.nargs]
+        elif hasattr(command, 'commands') and word:
+            if missing := [w for w in word.split('|') if w not in command.commands]: return missing[0]
+            command = command.commands[word.partition('|')[0]]
+            options += command.params
+    return ''
+
+
+def test_every_command_that_the_texts_name_exists():
+    named = commands_named()
+    assert len(named) > 30
+    assert {f'{where}: smartcloudops {line}': word for line, where in named.items() if (word := unknown_in(line))} == {}
+    assert unknown_in('histry info') == 'histry' and unknown_in('history infos') == 'infos' and unknown_in('run --nowhere') == '--nowhere' and not unknown_in('--log-format json run --once')

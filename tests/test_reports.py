@@ -7,6 +7,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from smartcloudops.core.runtime import MissingExtraError, UsageError
+from smartcloudops.core.state import beat, last_beat, open_state
 from smartcloudops.reporting import ReportError, list_reports, run_report
 
 pytestmark = pytest.mark.phase7
@@ -189,7 +190,12 @@ def test_a_report_executed_for_real_is_listed_and_read_on_the_dashboard(tmp_path
     from playwright.sync_api import sync_playwright
     from tests.conftest import free_port
     data = shutil.copytree(place, tmp_path/'data')
+    engine = open_state(data/'smartcloudops.db')
+    last = last_beat(engine, 'loop')
+    beat(engine, 'loop', last.detail | dict(aws_cost=1.23, status=dict(usd_per_month=9.87)), last.at)      # as a loop that reads CloudWatch says it
+    engine.dispose()
     run = run_report('daily', dict(data_dir=str(data)), tmp_path/'reports')
+    assert run.result['cloudwatch_usd'] == 1.23 and '1.23 USD this month, 9.87 USD a month' in Path(run.html).read_text()
     port, name = free_port(), Path(run.html).name
     env = dict(os.environ, SMARTCLOUDOPS_DATA_DIR=str(data), SMARTCLOUDOPS_REPORTS_DIR=str(tmp_path/'reports'))
     server = subprocess.Popen([sys.executable, '-m', 'gunicorn', '--bind', f'127.0.0.1:{port}', '--threads', '4', 'smartcloudops.dashboard:app'], cwd=tmp_path, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -1,6 +1,7 @@
 "Scheduled reports: the right ones, none twice, over clock changes, sleep and crashes."
 import json, shutil, subprocess, sys, threading
 from datetime import datetime, timedelta
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pandas as pd
@@ -206,3 +207,17 @@ def test_a_failure_reaches_the_people_who_are_named(tmp_path):
             assert schedule.notifier.flush(20)
     finally: server.shutdown()
     assert len(heard) == 1 and 'report daily failed' in heard[0] and 'exit code 1' in heard[0]
+
+
+@pytest.mark.parametrize('form', ['systemd', 'cron'])
+def test_what_is_printed_for_systemd_and_cron_runs_where_nothing_is_set(tmp_path, form):
+    "From another folder, with an empty environment: the program is found, and it reads the settings that the schedule stood in."
+    import shlex
+    program = Path(sys.executable).parent/'smartcloudops'
+    (tmp_path/'own.toml').write_text('[reports]\nschedule = {daily = "15 6 * * *"}\nkeep_days = 77')
+    said = subprocess.run([program, '--config', 'own.toml', 'schedule', '--as', form], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    line = next(l.partition('ExecStart=')[2] if form == 'systemd' else l.split(' flock ')[1].partition(' ')[2] for l in said.splitlines() if 'report daily' in l and ('ExecStart=' in l or ' flock ' in l))
+    words = shlex.split(line)
+    assert words[-2:] == ['report', 'daily']
+    shown = subprocess.run([*words[:-2], 'config', 'show'], cwd='/', env={}, capture_output=True, text=True)
+    assert shown.returncode == 0 and 'keep_days = 77' in shown.stdout, shown.stderr

@@ -10,7 +10,7 @@ import os, threading
 from collections import Counter
 from contextlib import contextmanager
 
-from .runtime import AwsError, clock, mask_secrets, need
+from .runtime import AwsError, clock, counted, in_a_line, mask_secrets, need
 
 # %% ../../nbs/core/06_aws.ipynb #f999dd01
 def endpoint(settings=None) -> str | None:
@@ -33,6 +33,8 @@ class AwsClients:
     def __init__(self, settings=None):
         self.settings, self.calls, self._clients, self._lock = settings, Counter(), {}, threading.Lock()
         self.session = need('boto3', 'aws', 'AWS').Session()
+
+    def __repr__(self) -> str: return in_a_line(self, ', '.join(self.settings.aws.regions if self.settings else ()) or self.session.region_name, f'{counted(self.calls.total(), "call")} so far')
 
     @property
     def credentials(self):
@@ -109,6 +111,8 @@ class TokenBucket:
     def __init__(self, rate: float, burst: float):
         self.rate, self.burst = rate, burst
         self._tokens, self._at, self._lock = burst, clock().monotonic(), threading.Lock()
+
+    def __repr__(self) -> str: return in_a_line(self, f'{self.rate:g} a second', f'{self.burst:g} at once')
 
     def take(self, tokens: float = 1) -> float:
         "Wait until the tokens are there, at most the burst; returns the seconds waited."

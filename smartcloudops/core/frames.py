@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 import pandas as pd
 
-from .runtime import DataError, patch_to
+from .runtime import DataError, counted, in_a_line, patch_to
 from .series import Series
 
 # %% ../../nbs/core/01_frames.ipynb #ac8ef37f
@@ -101,6 +101,8 @@ class Rates:
     "Turns counters (`…_total`) into `…_per_second`, gauges pass through; keeps the last raw value of each counter between calls."
     def __init__(self, longest_gap: float = 3600):   # seconds; a rate over more than this would hide what happened in between
         self.longest_gap, self._last = longest_gap, {}
+
+    def __repr__(self) -> str: return in_a_line(self, f'{counted(len(self._last), "counter")} known')
 
     def update(self, frame: pd.DataFrame) -> pd.DataFrame:
         "The frame as detection sees it, shaped like `frame`: counter columns renamed and turned into rates, NaN where there is none."

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from .runtime import ConfigError, did_you_mean, read_text
+from .runtime import ConfigError, as_table, counted, did_you_mean, in_a_line, read_text
 
 # %% ../../nbs/core/03_inventory.ipynb #0ea6f823
 JOBS = {'app': 'app', 'node_exporter': 'node'}      # key in aws_targets.json → Prometheus job
@@ -46,9 +46,8 @@ class Inventory:
         "The hosts it names, each once, in order."
         return list(dict.fromkeys(t.labels.get('host', t.host) for t in self.targets))
 
-    def _repr_html_(self) -> str:
-        import pandas as pd
-        return pd.DataFrame([dict(job=t.job, target=t.target, **t.labels) for t in self.targets]).fillna('').to_html(index=False)
+    def __repr__(self) -> str: return in_a_line(self, counted(len(self.hosts), 'host'), *(f'{len(self.job(job))} {job}' for job in JOBS.values()), Path(self.path).name)
+    def _repr_html_(self) -> str: return as_table([dict(job=t.job, target=t.target, **t.labels) for t in self.targets])
 
 # %% ../../nbs/core/03_inventory.ipynb #301ec4a6
 _ADDRESS = re.compile(r'(?:\[(?P<v6>[^\]]+)\]|(?P<name>[^:\[\]]+)):(?P<port>\d{1,5})')

@@ -6,7 +6,7 @@
 __all__ = ['SmartCloudOpsError', 'ConfigError', 'DataError', 'SourceError', 'HistoryError', 'StateError', 'PolicyError',
            'RemediationError', 'AwsError', 'UsageError', 'MissingExtraError', 'need', 'nearest', 'did_you_mean',
            'SystemClock', 'FakeClock', 'clock', 'now', 'use_clock', 'write_atomically', 'read_text', 'mask_secrets',
-           'configure_logging', 'allow', 'front_door', 'shipped', 'patch_to']
+           'configure_logging', 'in_a_line', 'counted', 'as_table', 'allow', 'front_door', 'shipped', 'patch_to']
 
 # %% ../../nbs/core/04_runtime.ipynb #f2637894
 import difflib, importlib, json, logging, os, re, sys, tempfile, threading, time
@@ -78,6 +78,8 @@ class SystemClock:
         if stop is not None: return stop.wait(max(0, seconds))
         time.sleep(max(0, seconds))
         return False
+
+    def __repr__(self) -> str: return in_a_line(self, f'{self.now():%Y-%m-%d %H:%M:%S} UTC')
 
 # %% ../../nbs/core/04_runtime.ipynb #063e3b5c
 class FakeClock(SystemClock):
@@ -204,6 +206,32 @@ def configure_logging(level: str = 'INFO',      # DEBUG, INFO, WARNING, ERROR
     log.handlers[:] = [handler]
     log.setLevel(level.upper()); log.propagate = False
     return log
+
+# %% ../../nbs/core/04_runtime.ipynb #c04e1b77
+def in_a_line(thing,         # an object of ours
+              *facts,        # what tells it from others; empty ones are left out
+             ) -> str:
+    "How an object shows itself: its class and the facts, secrets masked, each of one line and not too long."
+    said = [_short(str(fact)) for fact in facts if fact is not None and fact != '']
+    return f"{type(thing).__name__}({_short(', '.join(said), 240)})"
+
+def _short(text: str, most: int = 120) -> str:
+    text = ' '.join(mask_secrets(text).split())
+    return text if len(text) <= most else text[:most - 1] + '…'
+
+def counted(n: int, noun: str, many: str | None = None) -> str:
+    "`1 host`, `1,200 hosts`, `2 policies`."
+    return f'{n:,} {noun if n == 1 else many or noun + "s"}'
+
+# %% ../../nbs/core/04_runtime.ipynb #a2d7053e
+def as_table(rows,              # dicts or a DataFrame
+             about: str = '',   # a sentence above it
+            ) -> str:
+    "Rows as an HTML table, escaped, secrets masked; '' for no rows and nothing to say."
+    import html
+    table = pd.DataFrame(rows).map(lambda v: mask_secrets(v) if isinstance(v, str) else v)
+    with pd.option_context('display.max_colwidth', 300): shown = table.to_html(index=False, border=0, na_rep='') if len(table) else ''
+    return (f'<p>{html.escape(mask_secrets(about))}</p>' if about else '') + shown
 
 # %% ../../nbs/core/04_runtime.ipynb #73617164
 def allow(module: str) -> None:     # e.g. 'pyarrow'

@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 import sqlalchemy as sa
 
-from .runtime import StateError, mask_secrets
+from .runtime import StateError, in_a_line, mask_secrets
 
 # %% ../../nbs/core/05_state.ipynb #22d91187
 def to_us(time) -> int | None:
@@ -71,7 +71,7 @@ def _sqlite_engine(path: Path, readonly: bool) -> sa.Engine:
         if readonly: return sqlite3.connect(f'file:{path.absolute()}?mode=ro', uri=True, timeout=10, check_same_thread=False)
         path.parent.mkdir(parents=True, exist_ok=True)
         return sqlite3.connect(path, timeout=10, check_same_thread=False)
-    engine = sa.create_engine('sqlite://', creator=connect, poolclass=sa.pool.QueuePool, pool_size=4, max_overflow=16, execution_options=dict(readonly=readonly))
+    engine = sa.create_engine('sqlite://', creator=connect, poolclass=sa.pool.QueuePool, pool_size=4, max_overflow=16, execution_options=dict(readonly=readonly, file=path.name))
     @sa.event.listens_for(engine, 'connect')
     def pragmas(connection, _):
         connection.execute('pragma busy_timeout=10000')
@@ -108,6 +108,8 @@ class Beat:
     "The last sign of life of a process."
     at: pd.Timestamp
     detail: dict
+
+    def __repr__(self) -> str: return in_a_line(self, f'{self.at:%Y-%m-%d %H:%M:%S} UTC', *(f'{k}={v}' for k, v in self.detail.items()))
 
 def _upsert(table: sa.Table, by: str, **values):
     "Insert or replace one row by its primary key, on SQLite and PostgreSQL alike."

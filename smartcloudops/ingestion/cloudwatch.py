@@ -21,8 +21,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from ..core.aws import AwsClients, aws_clients, bucket, explain
 from ..core.frames import empty_frame
 from ..core.inventory import Inventory, read_targets
-from ..core.runtime import AwsError, ConfigError, clock, did_you_mean, now as _now, patch_to
+from ..core.runtime import AwsError, ConfigError, as_table, clock, counted, did_you_mean, in_a_line, now as _now, patch_to
 from ..core.series import Series
+from ..core.settings import differing
 from .sources import Chunk
 
 log = logging.getLogger('smartcloudops.ingestion')
@@ -49,6 +50,9 @@ class Watched(BaseModel):
         if self.period and self.period not in (1, 5, 10, 20, 30) and self.period % 60: raise ValueError(f"period {self.period}: CloudWatch knows 1, 5, 10, 20, 30 and multiples of 60 seconds")
         object.__setattr__(self, 'name', str(Series(name)))
         return self
+
+    def __repr__(self) -> str: return in_a_line(self, f'{self.namespace} {self.metric} {self.stat} → {self.name}', f'every {self.period} s' if self.period else '')
+    __str__ = __repr__
 
 # %% ../../nbs/ingestion/02_cloudwatch.ipynb #01a47948
 def _snake(name: str) -> str:
@@ -97,6 +101,9 @@ class CloudWatchSettings(BaseModel):
     discovery_seconds: float = Field(600, gt=0)            # between looks for new resources
     requests_per_second: float = Field(25, gt=0)           # of an account in a region; AWS allows 50
     usd_per_1000: float = .01                              # price of 1,000 metrics asked for
+
+    def __repr__(self) -> str: return in_a_line(self, *(f'{k}={v}' for k, v in differing(self).items()))
+    __str__ = __repr__
 
     @property
     def watched(self) -> list[Watched]:
@@ -152,6 +159,8 @@ class Instance:
     @property
     def tags(self) -> dict[str, str]: "Tag → value."; return dict(self.pairs)
 
+    def __repr__(self) -> str: return in_a_line(self, f'{self.id} {self.name}'.strip(), self.state, self.type, self.region)
+
 # %% ../../nbs/ingestion/02_cloudwatch.ipynb #246c2621
 def _instance(raw: dict, region: str) -> Instance:
     tags = {t['Key']: t['Value'] for t in raw.get('Tags', ())}
@@ -184,6 +193,8 @@ class Query:
     watched: Watched = field(compare=False)
     dimensions: tuple[tuple[str, str], ...] = field(compare=False)
     series: str                                  # what its values are called on our side
+
+    def __repr__(self) -> str: return in_a_line(self, f'{self.series} ← {self.watched.namespace} {self.watched.metric} {self.watched.stat}', self.region)
 
     def request(self, id: str) -> dict:
         "As GetMetricData wants it."
@@ -292,6 +303,9 @@ class Lags:
     def __init__(self, before: float = 300):      # seconds to assume until 20 are known
         self.before, self._seen = before, defaultdict(lambda: deque(maxlen=1000))
 
+    def __repr__(self) -> str: return in_a_line(self, *(f'{region} {namespace}: {len(seen)} seen' for (region, namespace), seen in self._seen.items()))
+    def _repr_html_(self) -> str: return as_table(self.table())
+
     def saw(self, q: Query, start: int, now: float) -> None:
         "A period's value was found for the first time at `now` (Unix seconds)."
         self._seen[q.region, q.watched.namespace].append(max(0., now - start - q.watched.period))
@@ -311,6 +325,8 @@ class Rows:
     "Puts samples together into rows, in order of time, each as soon as it is complete."
     def __init__(self, lags: Lags):
         self.lags, self._waiting, self._last, self._handed = lags, {}, {}, None
+
+    def __repr__(self) -> str: return in_a_line(self, f'{counted(len(self._waiting), "row")} not complete yet')
 
     def add(self, samples: Samples) -> None:
         "Samples that came; they wait for the rest of their row."
@@ -358,6 +374,10 @@ class CloudWatchSource:
         self.lags, self.asked, self.found_at = Lags(), Counter(), None
         self._rows, self._seen, self._covered, self._due, self._last_read = Rows(self.lags), {}, {}, None, None
         self._deep, self._deep_at = True, -math.inf
+
+    def __repr__(self) -> str: return in_a_line(self, ', '.join(self.regions), f'{counted(len(self.queries), "metric")} of {counted(len({Series.parse(q.series).host for q in self.queries}), "host")}' if self.found_at is not None else 'not asked yet',
+                                                f'every {self.interval:g} s', f'about ${self.cost_per_month():.2f} a month' if self.queries else '', *self.problems)
+    def _repr_html_(self) -> str: return as_table([dict(region=r, namespace=n, metrics=k, trouble=self.problems.get(f'{r} {n}', '')) for (r, n), k in Counter((q.region, q.watched.namespace) for q in self.queries).items()], repr(self))
 
     @property
     def interval(self) -> float:

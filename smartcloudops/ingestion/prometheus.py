@@ -18,8 +18,9 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 
 from ..core.frames import empty_frame
 from ..core.inventory import canonical_host
-from ..core.runtime import ConfigError, DataError, SourceError, mask_secrets, now as _now, patch_to
+from ..core.runtime import ConfigError, DataError, SourceError, as_table, counted, in_a_line, mask_secrets, now as _now, patch_to
 from ..core.series import Series, escape
+from ..core.settings import differing
 from .sources import Chunk
 
 log = logging.getLogger('smartcloudops.ingestion')
@@ -40,6 +41,9 @@ class PromQuery(BaseModel):
 
     @property
     def key(self) -> tuple[str, str]: "What tells it from other queries."; return self.metric, self.query
+
+    def __repr__(self) -> str: return in_a_line(self, f'{self.metric} ← {self.query}' if self.metric else self.query)
+    __str__ = __repr__
 
 # %% ../../nbs/ingestion/03_prometheus.ipynb #3aa61627
 def _node(*rows: str) -> list[PromQuery]:
@@ -93,6 +97,9 @@ class PrometheusQuerySettings(BaseModel):
     timeout: float = Field(30, gt=0)
     attempts: int = Field(4, ge=1)
     max_bytes: int = Field(256_000_000, ge=1000)   # of one answer; larger ones are asked for in pieces
+
+    def __repr__(self) -> str: return in_a_line(self, *(f'{k}={v}' for k, v in differing(self).items()))
+    __str__ = __repr__
 
 # %% ../../nbs/ingestion/03_prometheus.ipynb #31bedefc
 def prometheus_settings(settings) -> PrometheusQuerySettings:
@@ -169,6 +176,8 @@ class Naming:
     def __init__(self, aliases: dict[str, str] | None = None):
         self.aliases, self._known = aliases or {}, {}
 
+    def __repr__(self) -> str: return in_a_line(self, f'{sum(map(len, self._known.values()))} series spelled', counted(len(self.aliases), 'alias', 'aliases'))
+
     def series(self, labels: dict[str, str], q: PromQuery) -> str:
         "The series of a result; `DataError` when neither query nor result names a metric."
         known, key = self._known.setdefault(q.key, {}), tuple(labels.items())
@@ -215,6 +224,9 @@ class PrometheusSource:
         self.client, self.naming = _client(self.cfg), Naming(settings.hosts)
         self.problems: dict[str, str] = {}             # query's metric or text → what went wrong
         self._until, self._tail, self._last = {}, empty_frame(), None
+
+    def __repr__(self) -> str: return in_a_line(self, self.cfg.url, counted(len(self.queries), 'query', 'queries'), f'every {self.interval:g} s', *self.problems)
+    def _repr_html_(self) -> str: return as_table([dict(metric=q.metric, query=q.query, trouble=self.problems.get(q.metric or q.query, '')) for q in self.queries], repr(self))
 
     def close(self) -> None:
         "Close the connections."

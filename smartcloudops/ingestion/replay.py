@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np, pandas as pd, pyarrow as pa, pyarrow.compute as pc, pyarrow.csv, pyarrow.parquet
 
 from ..core.frames import from_tidy, normalise, validate
-from ..core.runtime import DataError
+from ..core.runtime import DataError, as_table, counted, in_a_line
 from ..core.series import Series
 
 # %% ../../nbs/ingestion/04_replay.ipynb #d20f139a
@@ -27,6 +27,8 @@ class Layout:
     time: str
     values: tuple[str, ...]
     names: tuple[str, ...] = ()      # long: the columns that name the series
+
+    def __repr__(self) -> str: return in_a_line(self, self.kind, f"time in '{self.time}'", counted(len(self.values), 'column') + ' of values', *(f"named by '{n}'" for n in self.names))
 
 # %% ../../nbs/ingestion/04_replay.ipynb #1037165e
 def layout_of(columns: list[str],    # a table's header
@@ -91,6 +93,9 @@ class ReadResult:
     times: pd.DatetimeIndex | None = None        # one a row of the file, in the file's order
     stamps: pd.Series | None = None              # the same as they were written
     values: np.ndarray | None = None             # of layout 'value': one a row of the file, in the file's order
+
+    def __repr__(self) -> str: return in_a_line(self, self.layout, f'{counted(len(self.frame), "row")} of {self.frame.shape[1]} series', *(f'{t:%Y-%m-%d %H:%M}' for t in (self.frame.index[[0, -1]] if len(self.frame) else ())), *self.notes)
+    def _repr_html_(self) -> str: return as_table([], repr(self)) + self.frame._repr_html_()
 
 def _column_series(name: str, host: str) -> str:
     "A column's name as a series of `host`."
@@ -239,10 +244,12 @@ class ReplaySource:
                  speed: float | None = None,   # 1 = as recorded; None = all at once
                 ):
         if speed is not None and not speed > 0: raise DataError(f"replay speed {speed}: has to be above 0")
-        self.result, self.speed = read_samples(path), speed
+        self.path, self.result, self.speed = Path(path), read_samples(path), speed
         self._frame, self._next, self._start = self.result.frame, 0, None
         gaps = np.diff(self._frame.index.as_unit('us').asi8[:10_000]) / 1e6
         self.interval = float(np.median(gaps)) / (speed or 1) if len(gaps) else 60.
+
+    def __repr__(self) -> str: return in_a_line(self, self.path.name, f'{self._next:,} of {len(self._frame):,} rows read', f'{self._frame.shape[1]} series', f'{self.speed:g} times as fast as recorded' if self.speed else 'all at once')
 
     @property
     def done(self) -> bool:

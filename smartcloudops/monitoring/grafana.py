@@ -9,7 +9,7 @@ __all__ = ['OURS', 'FLEET', 'HOST', 'LOOP', 'SOURCE', 'Panel', 'build', 'render_
 import json
 from dataclasses import dataclass
 
-from ..core.runtime import need
+from ..core.runtime import counted, in_a_line, need
 
 # %% ../../nbs/monitoring/03_grafana.ipynb #1a5198fa
 @dataclass(frozen=True)
@@ -20,6 +20,8 @@ class Panel:
     queries: tuple[tuple[str, str], ...]       # (PromQL, legend)
     stat: bool = False
     width: int = 12                            # of 24
+
+    def __repr__(self) -> str: return in_a_line(self, self.title, self.unit, 'last value' if self.stat else 'over time', counted(len(self.queries), 'query', 'queries'))
 
 OURS = 'job="smartcloudops"'
 

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.frames import validate
-from ..core.runtime import DataError, HistoryError, now, patch_to
+from ..core.runtime import DataError, HistoryError, as_table, now, patch_to
 from ..core.series import Series
 from ..core.settings import HistorySettings
 from ..core.state import from_us, to_us
@@ -186,6 +186,7 @@ class History:
     def __enter__(self): return self
     def __exit__(self, *_): self.close()
     def __repr__(self): return f"History('{self.path.name}'{', readonly=True' if self.readonly else ''})"
+    def _repr_html_(self) -> str: return as_table([dict(what=k.replace('_', ' '), value=str(v)) for k, v in self.info().items()], repr(self))
 
 # %% ../../nbs/monitoring/00_history.ipynb #2b6bedbf
 @patch_to(History)

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.frames import to_tidy
-from ..core.runtime import DataError, SmartCloudOpsError, now as current
+from ..core.runtime import DataError, SmartCloudOpsError, counted, in_a_line, now as current
 from ..core.settings import HistorySettings
 from ..core.state import from_us, to_us
 from .history import WINDOW, History, explained
@@ -62,6 +62,8 @@ class Rewritten:
     end: pd.Timestamp
     samples: int
     bytes: int
+
+    def __repr__(self) -> str: return in_a_line(self, self.file, f'{self.start:%Y-%m-%d %H:%M} to {self.end:%Y-%m-%d %H:%M} UTC', counted(self.samples, 'sample'), counted(self.bytes, 'byte'))
 
 # %% ../../nbs/monitoring/06_sealing.ipynb #1eb0e606
 def _look(history: History, start: int, end: int):
@@ -162,6 +164,8 @@ class Sealer:
                 ):
         self.path, self.settings, self.every, self.problem = Path(path), settings, every, ''
         self._stop, self._thread = threading.Event(), threading.Thread(target=self._run, name='sealer', daemon=True)
+
+    def __repr__(self) -> str: return in_a_line(self, self.path.name, f'every {self.every:g} s', 'running' if self._thread.is_alive() else 'not running', self.problem)
 
     def start(self) -> 'Sealer':
         "Begin."

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..core.inventory import Inventory, read_targets
-from ..core.runtime import AwsError, ConfigError, MissingExtraError, read_text, write_atomically
+from ..core.runtime import AwsError, ConfigError, MissingExtraError, as_table, in_a_line, read_text, write_atomically
 from ..core.settings import Settings
 from . import prometheus_config as config
 from .grafana import render_grafana
@@ -72,6 +72,9 @@ class Discovered:
     removed: tuple[str, ...]
     kept: int                       # hand-made entries
     changed: bool                   # whether the file was written
+
+    def __repr__(self) -> str: return in_a_line(self, f'{len(self.added)} added', f'{len(self.removed)} removed', f'{self.kept} made by hand', 'file written' if self.changed else 'nothing changed')
+    def _repr_html_(self) -> str: return as_table([dict(what=what, address=a) for what in ('added', 'removed') for a in getattr(self, what)], repr(self))
 
 PORTS = {'app': 5000, 'node_exporter': 9100}
 

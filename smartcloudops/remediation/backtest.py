@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 import numpy as np
 import pandas as pd
-from ..core.runtime import DataError, SmartCloudOpsError, mask_secrets, now as time_now
+from ..core.runtime import DataError, SmartCloudOpsError, as_table, counted, in_a_line, mask_secrets, now as time_now
 from ..core.series import Series, describe, format_duration
 from ..core.state import from_us, open_state, recall, remember, to_us
 from ..detection.anomalies import Anomaly
@@ -254,6 +254,9 @@ class Backtest:
     weeks: float
     labels: Mapping[str, int] = field(default_factory=dict)     # real, normal: incidents that a person labelled
     covered_by: Mapping[str, int] = field(default_factory=dict)     # policy → incidents it speaks about; every policy that was asked
+
+    def __repr__(self) -> str: return in_a_line(self, f'{counted(self.incidents, "incident")} in {format_duration(self.weeks * 7 * 86400)}', f'{self.covered} covered', *(f'{n} {did}' for did, n in self.rows.did.value_counts().items()))
+    def _repr_html_(self) -> str: return as_table(self.summary(), self.text().splitlines()[0]) + as_table([], CANNOT_KNOW)
 
     def summary(self) -> pd.DataFrame:
         "One row a policy: acted, recovered, refused by gate, a week."

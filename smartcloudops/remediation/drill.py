@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 import pandas as pd
 from ..core.inventory import own_host
-from ..core.runtime import FakeClock, RemediationError, now as time_now, use_clock
+from ..core.runtime import FakeClock, RemediationError, as_table, counted, in_a_line, now as time_now, use_clock
 from ..core.series import Series, format_duration
 from ..core.state import open_state
 from ..detection.anomalies import Anomaly
@@ -50,6 +50,9 @@ class Drill:
     ok: bool                       # the whole ladder was walked, or in a real drill: recovered
     text: str                      # what it found, in a sentence or two
     data_dir: str = ''             # where a real drill's story stands
+
+    def __repr__(self) -> str: return in_a_line(self, self.policy, f'{self.walked} of {counted(self.steps, "step")} walked', 'as it should' if self.ok else 'NOT as it should', self.text)
+    def _repr_html_(self) -> str: return as_table(self.table(), repr(self))
 
     def table(self) -> pd.DataFrame:
         "The story: seconds since the start, state, target, what."
@@ -154,6 +157,8 @@ class Service:
         self.series, self._before = str(Series('process_cpu_percent', {'host': host, 'process': 'drill'})), None
         folder.mkdir(parents=True, exist_ok=True)
         (folder/'service.py').write_text(SERVICE)
+
+    def __repr__(self) -> str: return in_a_line(self, self.folder.name, self.series)
 
     def argv(self, verb: str) -> list[str]: return [sys.executable, str(self.folder/'service.py'), str(self.folder), verb]
 

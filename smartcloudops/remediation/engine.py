@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from ..core.inventory import own_host, read_targets
-from ..core.runtime import ConfigError, PolicyError, RemediationError, SmartCloudOpsError, StateError, clock, mask_secrets, now as time_now, write_atomically
+from ..core.runtime import ConfigError, PolicyError, RemediationError, SmartCloudOpsError, StateError, clock, counted, in_a_line, mask_secrets, now as time_now, write_atomically
 from ..core.series import Series, describe, format_duration, format_range, format_value, short_name
 from ..core.state import recall, remember, to_us
 from .gates import SECOND, Lease, Plan, Reading, Refusal, State, Switch, decide, matching
@@ -78,6 +78,8 @@ class Tags:
     "The tags of a host: named in the policy file, labels of the targets file, and for an EC2 instance read from AWS."
     def __init__(self, settings, keep: float = 60):       # keep: seconds for which AWS's answer is used for planning
         self.settings, self.keep, self._aws, self._file = settings, keep, {}, (None, {})
+
+    def __repr__(self) -> str: return in_a_line(self, f'opt-in {self.settings.remediation.opt_in_tag}', f'{counted(len(self._aws), "instance")} asked')
 
     def of(self, host: str, policies: Policies) -> dict[str, str] | None:
         "Tag → value; None when they can't be read."
@@ -192,6 +194,8 @@ class Outcome:
     mode: str = 'observe'
     runbook: str = ''
 
+    def __repr__(self) -> str: return in_a_line(self, f'#{self.action} {self.state}', f'{self.operation} on {self.target} by {self.policy}', f'gate {self.gate}' if self.gate else '', self.sentence)
+
 # %% ../../nbs/remediation/04_engine.ipynb #ddf0b7dc
 def _outcome(action: Action, sentence: str | None = None, gate: str = '') -> Outcome:
     return Outcome(action.id, action.state, sentence or action.verdict or action.sentence, action.policy, action.target, action.incident, action.operation,
@@ -217,6 +221,8 @@ class _Base:
         self.tags, self.lease, self.policies = Tags(settings), None, policies if isinstance(policies, Policies) else None
         self._path = None if isinstance(policies, Policies) else Path(policies) if policies else settings.file('policy_file')
         self._stamp, self._trouble, self._told, self._running, self._last = None, '', set(), {}, None
+
+    def __repr__(self) -> str: return in_a_line(self, self.me, f'at most {self.settings.remediation.mode}', f'{counted(len(self.policies.policies), "policy", "policies")}' if self.policies else 'no policies read yet', self._trouble)
 
     def _load(self) -> Policies:
         "The policies, read again when the file changed; none at all when it can't be read."

@@ -18,7 +18,7 @@ from pathlib import Path
 import pandas as pd
 import sqlalchemy as sa
 
-from ..core.runtime import RemediationError, StateError, mask_secrets, now as time_now
+from ..core.runtime import RemediationError, StateError, as_table, in_a_line, mask_secrets, now as time_now
 from ..core.state import create_tables, define_table, from_us, recall, remember, to_us
 from .gates import OPEN, SECOND, Book, Lease, Past, Plan, Refusal, Silence, Switch
 from .policy import MODES, Policy
@@ -116,6 +116,9 @@ class Action:
     ended: pd.Timestamp | None
     fence: int | None
     report: dict
+
+    def __repr__(self) -> str: return in_a_line(self, f'#{self.id} {self.state}', f'{self.operation} on {self.target}', f'attempt {self.attempt} by {self.policy}', f'{self.mode}, {self.made:%Y-%m-%d %H:%M} UTC', self.verdict or self.sentence)
+    def _repr_html_(self) -> str: return as_table([{k: g.get(k, '') for k in ('gate', 'says', 'why')} for g in self.gates], repr(self))
 
     def past(self) -> Past:
         "What the gates need of it."
@@ -469,6 +472,9 @@ def _anchored(anchor: Path | None, c: sa.Connection, count: int) -> Verification
 # %% ../../nbs/remediation/02_ledger.ipynb #c588076f
 class Ledger(_Reading):
     "Actions and audit rows in the state database; every method is one transaction."
+    def __repr__(self) -> str: return in_a_line(self, self.engine.get_execution_options().get('file') or self.engine.url.render_as_string(hide_password=True))
+    def _repr_html_(self) -> str: return as_table([dict(id=a.id, made=f'{a.made:%d %b %H:%M}', state=a.state, operation=a.operation, target=a.target, policy=a.policy, verdict=a.verdict or a.sentence) for a in self.actions(limit=20)], f'{self!r}: the newest actions')
+
     def verify(self) -> Verification:
         "Check the whole chain and all that it speaks about; never raises for a damaged ledger."
         try:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from ..core.runtime import mask_secrets, now as time_now
+from ..core.runtime import counted, in_a_line, mask_secrets, now as time_now
 from ..core.series import Series
 from ..core.state import recall, remember, to_us
 from .gates import SECOND
@@ -28,6 +28,8 @@ class Message:
     title: str
     body: str
     urgent: bool = False
+
+    def __repr__(self) -> str: return in_a_line(self, self.title, 'urgent' if self.urgent else '', self.body)
 
 # %% ../../nbs/remediation/06_notify.ipynb #d0db27e6
 def incident_message(incident, what: str,          # 'opened' or 'closed'
@@ -57,6 +59,8 @@ class _Telling:
         self.engine, self.settings, self.ledger = engine, settings, Ledger(engine)
         self._queue, self._thread = queue.Queue(1000), None
         self.sent = self.dropped = self.failed = 0
+
+    def __repr__(self) -> str: return in_a_line(self, counted(len(self.settings.notify.urls), 'address', 'addresses'), f'{self.sent} sent', f'{self.failed} failed', f'{self.dropped} dropped')
 
     def told(self, changes, now=None) -> list[Message]:
         "Tell the incidents that an update opened or closed; returns what was told. Never raises."

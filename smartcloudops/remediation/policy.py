@@ -17,8 +17,9 @@ import pandas as pd
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema, field_validator, model_validator
 
-from ..core.runtime import PolicyError, did_you_mean, read_text
+from ..core.runtime import PolicyError, as_table, did_you_mean, in_a_line, read_text
 from ..core.series import Series, describe, format_duration, format_value, short_name
+from ..core.settings import differing
 
 # %% ../../nbs/remediation/00_policy.ipynb #3a34716a
 _UNITS = {'ms': .001, 's': 1, 'sec': 1, 'm': 60, 'min': 60, 'h': 3600, 'd': 86400, 'w': 604800}
@@ -70,6 +71,8 @@ def lowest(*modes: str | None) -> str:
 class Strict(BaseModel):
     "A part of the policy file: unknown fields are errors, values cannot be changed later."
     model_config = ConfigDict(extra='forbid', frozen=True, populate_by_name=True)
+    def __repr__(self) -> str: return in_a_line(self, *(f'{k}={v}' for k, v in differing(self).items()))
+    __str__ = __repr__
 
 # %% ../../nbs/remediation/00_policy.ipynb #3552c0d7
 class Match(Strict):
@@ -215,6 +218,10 @@ class Policy(Strict):
         "Fingerprint of everything the policy says."
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
+    def __repr__(self) -> str: return in_a_line(self, self.name, self.mode, f"{_what(self.match)}: {', then '.join(s.title for s in self.ladder)}")
+    __str__ = __repr__
+    def _repr_html_(self) -> str: return as_table([dict(step=n, operation=_step_text(s), name=s.title, then=s.then or ('the next' if self.after(n) is not None else 'a person')) for n, s in enumerate(self.ladder)], f'{self.name}: {explain_policy(self)}')
+
     def after(self, step: int) -> int | None:
         "Index of the step that follows a failed one; None = escalate to a person."
         then = self.ladder[step].then
@@ -247,6 +254,10 @@ class Policies(Strict):
     def hash(self) -> str:
         "Fingerprint of the whole file's meaning."
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+    def __repr__(self) -> str: return in_a_line(self, *(f'{p.name}: {p.mode}' for p in self.policies), f'{len(self.opt_in)} opted in' if self.opt_in else '')
+    __str__ = __repr__
+    def _repr_html_(self) -> str: return as_table([dict(policy=p.name, mode=p.mode, when=_what(p.match), ladder=', then '.join(map(_step_text, p.ladder)), runbook=p.runbook) for p in self.policies], repr(self))
 
     def named(self, name: str) -> Policy:
         "The policy of that name; `PolicyError` with the nearest one."

@@ -1,0 +1,139 @@
+"What one sees on typing a name in a notebook: each public class tells itself in a line, and as a table where that says more; no secret, no address in memory."
+import importlib, inspect, pkgutil, re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import smartcloudops
+from smartcloudops.core.settings import Settings
+from tests.remediation_fleet import START, anomaly, executor, freshness, good_state, incident
+
+pytestmark = pytest.mark.phase7
+LATER = {'detection'}         # its classes keep the form that dataclasses give them for now
+INNER = {'dashboard', 'cli'}   # their front doors hand on functions, the Flask app and commands; what stands behind is for itself
+SECRET = 'hunter2'
+TABLES = {'Inventory', 'Settings', 'ReadResult', 'Lags', 'CloudWatchSource', 'PrometheusSource', 'History', 'Discovered', 'State', 'Plan', 'Refusal', 'Policy', 'Policies',
+          'Action', 'Ledger', 'Backtest', 'Drill', 'Report', 'Reports', 'Run', 'Schedule', 'Incidents'}
+
+
+def public_classes() -> set[type]:
+    "Every class that a module names in its `__all__`; errors tell themselves, and a protocol has no objects."
+    found = set()
+    for module in pkgutil.walk_packages(smartcloudops.__path__, 'smartcloudops.'):
+        room = module.name.split('.')[1]
+        if room in LATER | INNER or room.startswith('_'): continue
+        loaded = importlib.import_module(module.name)
+        here = (getattr(loaded, name, None) for name in getattr(loaded, '__all__', ()))
+        found |= {c for c in here if inspect.isclass(c) and c.__module__.startswith('smartcloudops.') and not issubclass(c, BaseException) and not getattr(c, '_is_protocol', False)}
+    return {c for c in found if c.__module__.split('.')[1] not in LATER | INNER}
+
+
+# One object of each, with what is awkward: secrets, markup, long texts, nothing at all
+
+def of_core(folder):
+    from smartcloudops.core import aws, frames, inventory, runtime, series, settings, state
+    (folder/'targets.json').write_text('{"app": ["web-1:5000"], "node_exporter": [{"target": "web-1:9100", "labels": {"host": "<script>"}}]}')
+    sections = [getattr(settings, name) for name in settings.__all__ if name.endswith(('Settings', 'Section')) and name != 'Settings']
+    full = Settings(data_dir=folder, source='synthetic', hosts={f'10.0.0.{n}': f'web-{n}' for n in range(200)}, notify=dict(urls=[f'mailto://ann:{SECRET}@example.org']),
+                    dashboard=dict(users={'ann': f'operator:{SECRET}'}, tokens={'ci': f'viewer:{SECRET}'}, secret_key=SECRET), prometheus=dict(password=SECRET, headers={'X-Key': SECRET}))
+    return [runtime.SystemClock(), runtime.FakeClock(), series.Series('cpu_utilization_percent', {'host': 'web-1'}), series.describe('load1'), frames.Rates(), *(made() for made in sections), full, Settings(), full.notify, full.prometheus,
+            full.dashboard, inventory.read_targets(folder/'targets.json'), inventory.read_targets(folder/'targets.json').targets[0], state.Beat(START, dict(series=12, note=f'token={SECRET}')), aws.AwsClients(full), aws.TokenBucket(25, 50)]
+
+
+def of_ingestion(folder):
+    from smartcloudops.ingestion import cloudwatch, host, prometheus, replay, sources
+    frame = sources.synthetic_frame(hosts=2, hours=1, every=300)
+    frame.to_parquet(folder/'samples.parquet')
+    watched, settings = cloudwatch.PRESETS['ec2'][0].model_copy(update=dict(period=300)), Settings(aws=dict(regions=['eu-west-1']), prometheus=dict(url=f'http://ann:{SECRET}@127.0.0.1:9', token=SECRET))
+    query, lags = cloudwatch.Query('eu-west-1', watched, (('InstanceId', 'i-0abc'),), 'cpu_utilization_percent{host="i-0abc"}'), cloudwatch.Lags()
+    for second in range(30): lags.saw(query, 0, 300 + second)
+    asked = cloudwatch.CloudWatchSource(settings)
+    asked.queries, asked.found_at, asked.problems = [query], START, {'eu-west-1 AWS/EC2': '<script>'}
+    return [sources.Chunk(frame, START, START, .5), sources.PROFILES[0], sources.Fault('spike'), sources.Fault('spike', at=START), sources.SyntheticSource(faults=[sources.Fault('spike')]), host.CpuShare(), host.HostSource(), replay.layout_of(['time', *map(str, range(1000))]),
+            replay.read_samples(folder/'samples.parquet'), replay.ReadResult(frame.iloc[:0], 'wide'), replay.ReplaySource(folder/'samples.parquet', speed=60), watched, cloudwatch.cloudwatch_settings(settings), cloudwatch.Instance('i-0abc', 'eu-west-1', 'web-1', 'running', 't3.micro'),
+            query, lags, cloudwatch.Rows(lags), asked, prometheus.NODE[0], prometheus.prometheus_settings(settings), prometheus.Naming(), prometheus.PrometheusSource(settings)]
+
+
+def of_monitoring(folder):
+    from smartcloudops.ingestion.sources import synthetic_frame
+    from smartcloudops.monitoring import grafana, history, sealing, targets
+    with history.History(folder/'history.db') as kept: kept.append(synthetic_frame(hosts=1, hours=1, every=300))
+    return [history.History(folder/'history.db', readonly=True), history.History(folder/'none.db', readonly=True), sealing.Rewritten('a.parquet', START, START, 100, 900), sealing.Sealer(folder/'history.db'),
+            grafana.FLEET[0], targets.Discovered(tuple(f'10.0.0.{n}:9100' for n in range(200)), ('<script>:9100',), 3, True)]
+
+
+def of_remediation(folder):
+    from smartcloudops.core.runtime import FakeClock, use_clock
+    from smartcloudops.core.state import to_us
+    from smartcloudops.remediation import backtest, drill, gates, notify, operations, policy
+    from tests.remediation_fleet import Always
+    with use_clock(FakeClock(START)):
+        done = executor(folder)
+        outcomes = done.step(START, [incident()], freshness(['web-1', 'web-2', 'web-3'], START), Always(97.))
+        mine, us = done._load(), to_us(START)
+        state = good_state(silences=(gates.Silence(1, 'web-9', '', us, us + 9, 'ann', f'token={SECRET}'),), fleet={'web-1': 'ok', '<script>': 'late', 'web-3': 'ok'})
+        plan, refusal = (gates.decide(incident(), each, mine.policies[0], START) for each in (good_state(), good_state(switch=gates.Switch(False))))
+        past, action = gates.Past(3, 'k' * 64, 'f', 1, 'web-cpu', 0, 'web-1', 1, 'recovered', us, us), done.ledger.actions()[0]
+    assert isinstance(plan, gates.Plan) and isinstance(refusal, gates.Refusal)
+    known = [made(given, 'web-1') for made, given in ((operations.Webhook, dict(url=f'https://ann:{SECRET}@example.org/{{target}}')), (operations.Command, dict(run=['/bin/echo', f'password={SECRET}', 'x' * 900])),
+             (operations.ServiceRestart, dict(unit='a.service')), (operations.Ec2, {}), (operations.Ec2Reboot, {}), (operations.Ec2StopStart, {}), (operations.AsgSetDesired, dict(group='web')), (operations.Operation, {}))]
+    told = backtest.backtest(mine, [incident(), incident('web-2', id=2, state='closed', closed=START + pd.Timedelta('5min'))], settings=done.settings)
+    condition = policy.Condition(metric='load1', above=1)
+    return [*outcomes, done, done.tags, done.ledger, action, done.ledger.verify(), plan, plan.verdicts[0], refusal, state, gates.State(), past, gates.Book.of([past]), gates.Reading(us, 97., 15.), gates.Switch(False), gates.Lease('me', 1, us), state.silences[0],
+            mine, mine.policies[0], mine.policies[0].match, mine.policies[0].ladder[0], mine.policies[0].verify, policy.Limits(per_hour=9), condition, policy.Strict(), policy.Policies(), *known, known[0].parameters,
+            operations.Report(None, 'no answer', dict(output='x' * 2000)), operations.Context('web-1', clients=lambda: None), notify.Message('k', 'web-1: down', f'password={SECRET}\n' * 50, True), notify.Notifier(done.ledger.engine, done.settings),
+            told, backtest.backtest(policy.Policies(), []), drill.Drill('web-cpu', tuple((START, o) for o in outcomes), 2, 1, False, 'one step was not reached'), drill.Drill('web-cpu', (), 2, 0, False, ''), drill.Service(folder/'drill', 'web-1')]
+
+
+def of_together(folder):
+    from smartcloudops import explore, main, reporting
+    from smartcloudops.core.state import open_state
+    settings = Settings(data_dir=folder, source='synthetic', policy_file='config/policies.yaml', reports=dict(schedule={'daily': '15 6 * * *'}))
+    loop = main.Loop(settings)
+    loop.close()
+    run = reporting.Run('daily', False, START.isoformat(), 3.2, {}, dict(rows='x' * 5000, host='<script>'), f'cell 3: password={SECRET}', 'a.ipynb', 'a.html', 'a.json')
+    return [loop, loop.learned, main.Tick(START, 1, samples=21, anomalies=[anomaly()] * 500), main.OnlyLoop(folder), main.Page(['/usr/bin/gunicorn', f'token={SECRET}']), *reporting.list_reports(), reporting.list_reports(), run,
+            *reporting.jobs(settings), reporting.Schedule(settings, open_state(folder/'smartcloudops.db')), explore.Incidents([incident(title=f'<script> {"long " * 40}')]), explore.Incidents(), explore.plot(pd.DataFrame({'load1': [1., 2., np.nan]}, pd.date_range('2026-01-05', periods=3, freq='1min', tz='UTC')))]
+
+
+@pytest.fixture(scope='module')
+def objects(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in dict(AWS_ACCESS_KEY_ID='AKIA' + 'X' * 16, AWS_SECRET_ACCESS_KEY=SECRET, AWS_DEFAULT_REGION='eu-west-1', AWS_EC2_METADATA_DISABLED='true').items(): patch.setenv(name, value)
+        return [each for room in (of_core, of_ingestion, of_monitoring, of_remediation, of_together) for each in room(tmp_path_factory.mktemp(room.__name__))]
+
+
+def test_every_public_class_is_shown_here(objects):
+    "A new class belongs into one of the lists above, so that its form is looked at."
+    assert sorted(c.__qualname__ for c in public_classes() - {type(each) for each in objects}) == []
+
+
+def test_each_tells_itself_in_a_line(objects):
+    wrong = []
+    for each in objects:
+        text, name = repr(each), type(each).__name__
+        if isinstance(each, list): assert SECRET not in text and len(text) < 5000; continue      # a table of text
+        if len(text) > 300 or '\n' in text: wrong.append((name, f'{len(text)} characters', text[:200]))
+        if re.search(r'object at 0x|<function|<bound|Timestamp\(', text): wrong.append((name, 'tells of Python, not of itself', text))
+        if SECRET in text or SECRET in str(each): wrong.append((name, 'tells a secret', text))
+        if name not in text and name != 'Series': wrong.append((name, 'does not say what it is', text))
+    assert wrong == []
+
+
+def test_where_a_table_says_more_there_is_one(objects):
+    shown_as_table = [each for each in objects if getattr(type(each), '_repr_html_', repr).__module__.startswith('smartcloudops.')]      # matplotlib's figures have one of their own
+    assert {type(each).__name__ for each in shown_as_table} == TABLES
+    for each in shown_as_table:
+        shown = each._repr_html_()
+        assert SECRET not in shown and '<script' not in shown and 'object at 0x' not in shown, type(each)
+        assert re.search(r'<(table|p)\b', shown), type(each)
+
+
+def test_a_chart_shows_itself(objects):
+    assert next(each for each in objects if type(each).__name__ == 'Chart')._repr_png_()[:4] == b'\x89PNG'
+
+
+def test_a_long_sentence_is_not_cut_in_a_table(objects):
+    shown = next(each for each in objects if type(each).__name__ == 'Incidents' and each)._repr_html_()
+    assert shown.count('long') == 40
