@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 import numpy as np
 import pandas as pd
 
+from ..core.runtime import in_a_line
 from ..core.series import Series, describe, format_duration, format_range, format_value, short_name
 
 # %% ../../nbs/detection/00_anomalies.ipynb #49f9d139
@@ -38,6 +39,10 @@ class Anomaly:
     confidence: float = 1.            # how sure its finder is, 0 to 1
     accepted: bool = False            # a human called it normal: drawn, but neither counted nor told
     labels: dict = field(default_factory=dict, compare=False)
+
+    def __repr__(self) -> str:
+        until = 'ongoing' if self.ongoing else f'until {self.end:%H:%M:%S}' if self.end is not None else 'over'
+        return in_a_line(self, self.series, f'{self.kind} by {self.origin}', f'{self.start:%Y-%m-%d %H:%M:%S} UTC', until, f'score {self.score:.2f}', 'accepted as normal' if self.accepted else '', self.reason)
 
 # %% ../../nbs/detection/00_anomalies.ipynb #cac09df9
 TIMES = ('start', 'end', 'last')

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np, pandas as pd
 
-from ..core.runtime import DataError
+from ..core.runtime import DataError, counted, in_a_line
 from .stream import StreamDetector, seconds
 
 # %% ../../nbs/detection/05_evaluate.ipynb #fdd0ca09
@@ -32,6 +32,8 @@ class Labelled:
     quiet: int                 # rows without an alert after which the next alert is a new page
     nab: bool = False          # scored by NAB's rules
     tags: frozenset = field(default_factory=frozenset)
+
+    def __repr__(self) -> str: return in_a_line(self, f'{self.collection} {self.name}', counted(len(self.values), 'row'), counted(len(self.windows), 'event'))
 
 # %% ../../nbs/detection/05_evaluate.ipynb #1b63fe69
 NAMES = dict(time=('timestamp', 'time', 'date', 'datetime'), value=('value',), label=('label', 'anomaly', 'is_anomaly'))
@@ -183,6 +185,9 @@ class Events:
     def f1(self): return 2*self.precision*self.recall/max(self.precision + self.recall, 1e-12)
     @property
     def false_alarms_week(self): return self.wrong/self.weeks if self.weeks else np.nan
+
+    def __repr__(self) -> str:
+        return in_a_line(self, f'{self.right} pages right, {self.wrong} wrong', f'{self.found} of {self.found + self.missed} events found', f'F1 {self.f1:.3f}', f'{self.false_alarms_week:.2f} false alarms a week')
 
 # %% ../../nbs/detection/05_evaluate.ipynb #dc24006f
 def count_events(files: list[Labelled], alarms: list[np.ndarray]) -> Events:

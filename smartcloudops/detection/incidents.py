@@ -18,7 +18,7 @@ import pandas as pd
 import sqlalchemy as sa
 
 from ..core.inventory import canonical_host
-from ..core.runtime import DataError, StateError
+from ..core.runtime import DataError, StateError, as_table, counted, in_a_line
 from ..core.series import Series, describe, short_name
 from ..core.settings import IncidentSettings
 from ..core.state import define_table, from_us, metadata, to_us
@@ -50,6 +50,13 @@ class Incident:
     started: pd.Timestamp | None = None # first abnormal sample, before it was opened
     flaps: int = 0                      # times it came back shortly after it closed
 
+    def __repr__(self) -> str:
+        return in_a_line(self, f'#{self.id} {self.state}', self.severity, f'{self.opened:%Y-%m-%d %H:%M} UTC', self.title, counted(len(self.anomalies), 'anomaly', 'anomalies'), f'called {self.feedback}' if self.feedback else '')
+
+    def _repr_html_(self) -> str:
+        rows = [dict(series=a.series, kind=a.kind, began=f'{a.start:%d %b %H:%M:%S}', score=round(a.score, 2), reason=a.reason) for a in self.anomalies[:20]]
+        return as_table(rows, ' '.join(filter(None, [repr(self), self.cause])))
+
 # %% ../../nbs/detection/03_incidents.ipynb #71d4b3d7
 @dataclass(frozen=True)
 class Changes:
@@ -60,6 +67,9 @@ class Changes:
     going: tuple[Incident, ...] = ()     # all that are open after it, other people's too, newest first
     anomalies: tuple[Anomaly, ...] = ()  # those it was given; `accepted` where a human had called them normal
     normal: frozenset[str] = frozenset() # series called normal since the update before
+
+    def __repr__(self) -> str:
+        return in_a_line(self, *(f'{len(getattr(self, what))} {what}' for what in ('opened', 'updated', 'closed', 'going')), counted(len(self.anomalies), 'anomaly', 'anomalies'), *sorted(self.normal))
 
 # %% ../../nbs/detection/03_incidents.ipynb #cfdfd1ef
 incidents = define_table('incidents',
@@ -587,6 +597,8 @@ class IncidentTracker:
         fresh = {series: max(r.id for r in rows) for series, rows in said['normal'].items()}
         before, self._heard = self._heard, max([self._heard, *fresh.values()])
         return replace(changes, normal=frozenset(s for s, last in fresh.items() if last > before))
+
+    def __repr__(self) -> str: return in_a_line(self, self.engine.get_execution_options().get('file') or '', f'closes after {self.cfg.quiet_seconds:g} s', f'{self.cfg.pages_per_week} pages a week')
 
 # %% ../../nbs/detection/03_incidents.ipynb #9d5d5653
 def _changes(known: list[Incident], after: list[tuple], made: list[Incident], theirs: list[Incident], forgotten: tuple, marked: list[Anomaly]) -> Changes:

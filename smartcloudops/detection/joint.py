@@ -17,7 +17,7 @@ from zipfile import BadZipFile
 import numpy as np
 import pandas as pd
 
-from ..core.runtime import DataError, write_atomically
+from ..core.runtime import DataError, as_table, counted, in_a_line, write_atomically
 from ..core.series import Series, describe
 
 log = logging.getLogger('smartcloudops.detection')
@@ -41,6 +41,8 @@ class Scaler:
         "The way back into each series' own unit."
         shaped = scaled * self.spread + self.centre
         return np.where(self.grain > 0, np.expm1(np.minimum(shaped, 300)) * self.grain, shaped)
+
+    def __repr__(self) -> str: return in_a_line(self, f'{len(self.names)} series')
 
 # %% ../../nbs/detection/02_joint.ipynb #518bcb4c
 def fit_scaler(frame: pd.DataFrame) -> Scaler:
@@ -76,6 +78,8 @@ class JointDetector:
     def score(self, frame: pd.DataFrame):
         "Scores shaped as the frame; NaN for series that the model does not know."
         return _score(self, frame)
+
+    def __repr__(self) -> str: return in_a_line(self, self.host, f'version {self.version}', f'{len(self.scaler.names)} series', f'fitted {self.fitted:%Y-%m-%d %H:%M} UTC from {self.rows:,} rows, one each {self.every:g} s')
 
 # %% ../../nbs/detection/02_joint.ipynb #67935e47
 def _distances(scaler: Scaler, precision: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -220,6 +224,11 @@ class JointModels:
             save_joint(model, self.folder)
             self.models[host] = model
         return model
+
+    def __repr__(self) -> str: return in_a_line(self, self.folder.name, counted(len(self.models), 'model'), f'fitted every {self.hours:g} h')
+
+    def _repr_html_(self) -> str:
+        return as_table([dict(host=m.host, version=m.version, series=len(m.scaler.names), rows=m.rows, fitted=f'{m.fitted:%Y-%m-%d %H:%M} UTC') for m in self.models.values()], repr(self))
 
 # %% ../../nbs/detection/02_joint.ipynb #7d6da21b
 def score_joint(

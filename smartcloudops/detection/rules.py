@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ..core.runtime import AwsError, ConfigError, DataError, did_you_mean, now as clock_now
+from ..core.runtime import AwsError, ConfigError, DataError, as_table, counted, did_you_mean, in_a_line, now as clock_now
 from ..core.series import Series, describe, format_duration, format_value, short_name
 from .anomalies import Anomaly
 
@@ -96,6 +96,12 @@ class Rule(BaseModel):
     def condition(self) -> str:
         "Which of the six it is."
         return next(c for c in CONDITIONS if getattr(self, c) is not None)
+
+    def __repr__(self) -> str:
+        condition = f'{self.metric} {self.condition.replace("_", " ")} {getattr(self, self.condition):g}'
+        return in_a_line(self, self.name, condition, f'for {self.seconds:g} s' if self.seconds else '', f'clear {self.clear:g}' if self.clear is not None else '', self.severity, '' if self.enabled else 'off')
+
+    __str__ = __repr__
 
 # %% ../../nbs/detection/00_rules.ipynb #ddcfdeca
 def _check_rule(rule: Rule) -> Rule:
@@ -369,3 +375,9 @@ class RuleEngine:
             series = Series.parse(column)
             self._columns[column] = [r for r in self.rules if r.absent is None and _matches(r, series)]
         return self._columns[column]
+
+    def __repr__(self) -> str: return in_a_line(self, counted(len(self.rules), 'rule'), f'{counted(sum(map(len, self.state.values())), "record")} kept')
+
+    def _repr_html_(self) -> str:
+        rows = [dict(rule=r.name, metric=r.metric, condition=f'{r.condition.replace("_", " ")} {getattr(r, r.condition):g}', lasting=f'{r.seconds:g} s', severity=r.severity) for r in self.rules]
+        return as_table(rows, repr(self))

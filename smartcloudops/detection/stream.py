@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numba, numpy as np, pandas as pd
 
-from ..core.runtime import DataError, StateError, write_atomically
+from ..core.runtime import DataError, StateError, as_table, in_a_line, write_atomically
 
 # %% ../../nbs/detection/01_stream.ipynb #1d642441
 KINDS = ('', 'spike', 'level shift', 'drift', 'variance', 'pattern', 'flatline', 'unseen range', 'time of day')
@@ -510,6 +510,16 @@ class Scores:
     confidence: object  # [0, 1]: how much past there is to judge by
     tail: object = None # (0, 1]: share of the series' own past that was at least so surprising; NaN where there was no sample
 
+    def __repr__(self) -> str:
+        score, flags = np.asarray(self.score, float), np.asarray(self.anomaly, bool)
+        highest = f'highest score {np.nanmax(score):.2f}' if np.isfinite(score).any() else 'no sample'
+        return in_a_line(self, ' × '.join(f'{n:,}' for n in score.shape) or 'one value', f'{int(flags.sum()):,} abnormal', highest)
+
+    def _repr_html_(self) -> str:
+        if not isinstance(self.score, pd.DataFrame): return as_table([], repr(self))
+        worst = self.score.max().sort_values(ascending=False).head(20)
+        return as_table([dict(series=name, abnormal=int(self.anomaly[name].sum()), highest=round(float(top), 2), at=f'{self.score[name].idxmax():%Y-%m-%d %H:%M}' if top == top else '') for name, top in worst.items()], repr(self))
+
 # %% ../../nbs/detection/01_stream.ipynb #04aed5df
 def seconds(times) -> np.ndarray:
     "Times as float seconds since 1970 (UTC when naive)."
@@ -522,12 +532,14 @@ class StreamDetector:
     "Causal anomaly scores of many series at once, from their own past; a record of numpy state a series."
     def __init__(self): self.rows, self.state = {}, new_state(0)
 
+    def __repr__(self) -> str: return in_a_line(self, f'{len(self.rows):,} series', f'{self.state.nbytes / 1e6:.1f} MB')
+
 # %% ../../nbs/detection/01_stream.ipynb #732f014a
-def _place(self, names: list) -> np.ndarray:
-    "Row numbers of these series in the state, adding those not met before."
+def _place(self, names: list) -> np.ndarray | None:
+    "Row numbers of these series in the state (None: all, as they stand), adding those not met before."
     if isinstance(names, range) and (not self.rows or self.rows == names):       # an array: no names to keep
         if not self.rows: self.rows, self.state = names, new_state(len(names))
-        return np.arange(len(names))
+        return None
     if isinstance(self.rows, range): self.rows = {n: n for n in self.rows}
     if len(set(names)) != len(names): raise DataError('a series appears twice in one call: give each column its own name')
     new = [n for n in names if n not in self.rows]
@@ -540,11 +552,11 @@ def _place(self, names: list) -> np.ndarray:
 StreamDetector._place = _place
 
 # %% ../../nbs/detection/01_stream.ipynb #f14f4e35
-def _walk(self, where: np.ndarray, times: np.ndarray, values: np.ndarray) -> np.ndarray:
+def _walk(self, where: np.ndarray | None, times: np.ndarray, values: np.ndarray) -> np.ndarray:
     "Run the kernel over these rows of state, in threads where there is much to do."
     T, S = values.shape
     out = np.full((8, T, S), np.nan)
-    whole = S == len(self.state) and bool((where == np.arange(S)).all())
+    whole = where is None or S == len(self.state) and bool((where == np.arange(S)).all())
     state = self.state if whole else self.state[where]
     parts = min(os.cpu_count() or 1, 8, S) if S*T > 50_000 else 1
     spans = [slice(S*k//parts, S*(k + 1)//parts) for k in range(parts)] if S else []
