@@ -281,7 +281,8 @@ def watch(s, x, before, span, gain):
     still = s.n > 0 and move <= 1e-9*span
     if still: s.run += 1
     else: s.longest, s.run = max(s.longest*.9998, s.run), 0.
-    frozen = s.n > 100 and s.run >= max(10., 4*s.longest) and s.moves > 50 and x != 0.        # a rate at rest is 0
+    resting = x == 0 or (s.most > 0 and x*s.scale >= s.most)        # a rate at rest is 0, a full cpu is 100 %
+    frozen = s.n > 100 and s.run >= max(10., 4*s.longest) and s.moves > 50 and not resting
     if s.n > 0 and not still: s.moves, s.moved = s.moves + 1, s.n
     s.wiggle += .12*(min(move, 7*(s.rough + .01*span)) - s.wiggle)
     restless = s.wiggle/(s.rough + .002*span)
