@@ -862,6 +862,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                            'smartcloudops/dashboard/pages.py'),
                                                'smartcloudops.dashboard.pages.report_page': ( 'dashboard/pages.html#report_page',
                                                                                               'smartcloudops/dashboard/pages.py'),
+                                               'smartcloudops.dashboard.pages.reports_folder': ( 'dashboard/pages.html#reports_folder',
+                                                                                                 'smartcloudops/dashboard/pages.py'),
                                                'smartcloudops.dashboard.pages.reports_list': ( 'dashboard/pages.html#reports_list',
                                                                                                'smartcloudops/dashboard/pages.py'),
                                                'smartcloudops.dashboard.pages.reports_page': ( 'dashboard/pages.html#reports_page',

@@ -71,7 +71,7 @@ def _sqlite_engine(path: Path, readonly: bool) -> sa.Engine:
         if readonly: return sqlite3.connect(f'file:{path.absolute()}?mode=ro', uri=True, timeout=10, check_same_thread=False)
         path.parent.mkdir(parents=True, exist_ok=True)
         return sqlite3.connect(path, timeout=10, check_same_thread=False)
-    engine = sa.create_engine('sqlite://', creator=connect, poolclass=sa.pool.QueuePool, pool_size=4, max_overflow=16, execution_options=dict(readonly=readonly, file=path.name))
+    engine = sa.create_engine('sqlite://', creator=connect, poolclass=sa.pool.QueuePool, pool_size=4, max_overflow=16, execution_options=dict(readonly=readonly, file=path.name, folder=path.absolute().parent))
     @sa.event.listens_for(engine, 'connect')
     def pragmas(connection, _):
         connection.execute('pragma busy_timeout=10000')

@@ -8,11 +8,12 @@ __all__ = ['HOST_ORDER', 'RANGES', 'SECRET', 'EXPORTS', 'GET', 'POST', 'FORM', '
            'loop_json', 'incidents_page', 'incident_page', 'hosts_page', 'Range', 'asked_range', 'host_page',
            'readings_over', 'quality', 'series_page', 'newest', 'aws_health', 'settings_page', 'masked', 'sections',
            'actions_page', 'policies_page', 'policy_json', 'silences_page', 'decide', 'say_feedback', 'add_silence',
-           'end_silence', 'say_switch', 'say_policy', 'incident_export', 'reports_list', 'reports_page', 'report_page',
-           'login', 'logout']
+           'end_silence', 'say_switch', 'say_policy', 'incident_export', 'reports_folder', 'reports_list',
+           'reports_page', 'report_page', 'login', 'logout']
 
 # %% ../../nbs/dashboard/11_pages.ipynb #06f31398
 import json, re
+from pathlib import Path
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
@@ -412,9 +413,14 @@ def incident_export(id: str, kind: str):
     return Response(body, mimetype='application/x-ipynb+json', headers={'Content-Disposition': f'attachment; filename="incident-{told.case.id}.ipynb"'})
 
 # %% ../../nbs/dashboard/11_pages.ipynb #43b9976f
+def reports_folder() -> Path:
+    "Where scheduled reports go, if that is a folder here; else where reports made by hand go."
+    settings = site().settings
+    return Path(settings.reports.out) if settings.reports.out and '://' not in settings.reports.out else settings.reports_dir
+
 def reports_list() -> list[dict]:
     "Reports that lie in the reports folder, newest first."
-    folder = site().settings.reports_dir
+    folder = reports_folder()
     files = [f for f in folder.glob('**/*.html') if f.is_file()] if folder.is_dir() else []
     stat = lambda f: dict(name=f.relative_to(folder).as_posix(), at=pd.Timestamp(f.stat().st_mtime, unit='s', tz='UTC'), bytes=f.stat().st_size, notebook=f.with_suffix('.ipynb').is_file())
     return sorted(map(stat, files), key=lambda r: r['at'], reverse=True)
@@ -429,7 +435,7 @@ def report_page(name: str):
     known = {r['name'] for r in reports_list()}
     wanted = name.removesuffix('.ipynb') + '.html' if name.endswith('.ipynb') else name
     if wanted not in known: abort(404, f'There is no report {name[:80]}.')
-    path = site().settings.reports_dir/name
+    path = reports_folder()/name
     if name.endswith('.ipynb'): return send_file(path.absolute(), mimetype='application/x-ipynb+json', as_attachment=True)
     text = re.sub(r'(?is)<script\b.*?</script\s*>|<link\b[^>]*>', '', path.read_text(encoding='utf-8', errors='replace'))
     return Response(text, content_type='text/html; charset=utf-8', headers={'Content-Security-Policy': REPORT_POLICY})

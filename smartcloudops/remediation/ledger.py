@@ -139,7 +139,11 @@ class Superseded(RemediationError):
 # %% ../../nbs/remediation/02_ledger.ipynb #421dc725
 class _Chain:
     "The transaction that every change goes through."
-    def __init__(self, engine: sa.Engine, anchor: str | Path | None = None):     # anchor: file outside the database with the last row's number and hash
+    def __init__(self,
+                 engine: sa.Engine,
+                 anchor: str | Path | None = None):     # file outside the database with the last row's number and hash; None: beside the database, '': none
+        folder = engine.get_execution_options().get('folder')
+        if anchor is None and folder is not None: anchor = folder/'ledger.anchor'
         self.engine, self.anchor = engine, Path(anchor) if anchor else None
         create_tables(engine)
 
