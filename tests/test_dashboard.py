@@ -406,3 +406,14 @@ def test_an_unsafe_bind_or_proxy_is_refused():
     there = client.post('/ops/login', data=dict(name='mara', password='x', next='/hosts?state=late', csrf_token=token), headers=proxied)
     assert there.status_code == 303 and there.headers['Location'].endswith('/ops/hosts?state=late')                # after the login one is still behind the proxy
     assert client.get('/ops', headers=proxied).headers['Location'] == '/ops/'                                       # or the page's own links would lead out of it
+
+
+@pytest.mark.parametrize('out, listed', [('{folder}/kept', 'there.html'), ('', 'here.html'), ('s3://bucket/kept', 'here.html')])
+def test_reports_are_listed_where_the_schedule_puts_them(tmp_path, out, listed):
+    for folder, name in (('kept', 'there'), ('reports', 'here')):
+        (tmp_path/folder).mkdir()
+        (tmp_path/folder/f'{name}.html').write_text(f'<p>{name}</p>')
+    reports = Settings(reports=dict(out=out.format(folder=tmp_path))).reports
+    client = create_app(tmp_path, configured(tmp_path).model_copy(update=dict(reports=reports))).test_client()
+    assert [r['name'] for r in client.get('/reports').get_json()['items']] == [listed]
+    assert client.get(f'/reports/{listed}').status_code == 200
