@@ -185,6 +185,15 @@ def test_what_grows_steadily_or_wanders_has_no_rhythm_to_drift_from():
     assert sum(len(pages(flags[:, k], 12)) for k in range(16)) <= 16*1.5*6/7
 
 
+def test_the_first_quiet_weekends_are_no_news_but_a_missing_weekday_is():
+    at = pd.date_range('2026-01-05', periods=23*288, freq='5min', tz='UTC')
+    busy = np.where((at.day_of_week < 5) & (at.strftime('%d') != '14'), 1., .1)                 # the second Wednesday does not happen
+    values = 20 + 60*busy[:, None]*np.sin(np.pi*(at.hour + at.minute/60)/24).to_numpy()[:, None]**2 + np.random.default_rng(1).normal(0, 2, (len(at), 8))
+    alarms = pd.DataFrame(StreamDetector().score(pd.DataFrame(values, index=at)).anomaly.to_numpy(), index=at)
+    assert alarms['2026-01-14 06:00':'2026-01-14 20:00'].any().all()
+    assert not alarms[at.day_of_week >= 5].any().any()
+
+
 @pytest.mark.parametrize('every', [60, 300])
 @pytest.mark.parametrize('noise', ['normal', 'uniform', 'poisson', 'wandering'])
 def test_plain_noise_keeps_the_budget_of_one_alarm_a_series_week(noise, every):

@@ -313,14 +313,15 @@ def has_rhythm(s):
 
 # %% ../../nbs/detection/01_stream.ipynb #c87cd13d
 @jit
-def drifting(s, off, span, slot, every):
+def drifting(s, t, off, span, slot, every):
     "Whether a series with a daily rhythm has for twenty minutes been two fifths of its range away from what this hour brings; after three hours that is accepted."
     if s.last - s.born < 86400 or s.seen[slot] < 16 or every > 900: return False      # nothing is known of this hour yet
-    if s.daily == 0: s.daily = span
-    far = abs(off) > .4*span
+    if s.daily == 0: s.daily = .3*span
+    weekend = off < 0 and s.last - s.born < 1296000. and (t//86400. + 3) % 7 >= 5      # less at a first weekend is no news: the week is not known yet
+    far = abs(off) > .4*span and not weekend
     if far and (s.adrift > 0 or has_rhythm(s)): s.adrift += every
     elif not far: s.adrift = max(s.adrift - 3*every, 0.)
-    if not 0 < s.adrift <= ACCEPTED: s.daily += min(every/43200, .1)*(min(abs(off), span) - s.daily)
+    if not weekend and not 0 < s.adrift <= ACCEPTED: s.daily += min(every/86400, .1)*(min(abs(off), .2*span) - s.daily)
     return max(1200., 4*every) <= s.adrift <= ACCEPTED
 
 # %% ../../nbs/detection/01_stream.ipynb #f9c354e8
@@ -463,7 +464,7 @@ def step(s, t, x, out):
     mean, hour, week, shapes, forecast, expected, half = surprises(s, t, x, span, gain, every, slot)
     rare = novelty(s, mean, beyond, span, shapes, forecast, every)
     frozen, restless, wild = watch(s, x, before, span, gain)
-    adrift = drifting(s, x - s.profile[slot] - week, span, slot, every)
+    adrift = drifting(s, t, x - s.profile[slot] - week, span, slot, every)
     leak = leaking(s, every)
     kind = name_kind(s, x, beyond, hour, forecast, shapes, frozen, restless, adrift, span)
     s.m += .5*(mean - s.m)
