@@ -184,7 +184,7 @@ def _panel(ax, strip, frame: pd.DataFrame, scores, column: int, labels, labelled
         _band(ax, values.index[heard], lower, upper, breaks)
         evidence = getattr(scores, 'evidence', None)
         _abnormal(ax, values.index[heard], anomaly.astype(bool), None if evidence is None else _matrix(evidence, frame)[heard, column])
-        _strip(strip, values.index[heard], level, breaks)
+        _strip(strip, values.index[heard], level, anomaly.astype(bool), breaks)
     for k, (start, end) in enumerate(labels.get(str(series), ()) if isinstance(labels, dict) else labels):
         ax.axvspan(_time(start), _time(end), ymin=.97, color=INK, lw=0, label=labelled if not k else None)
     ax.plot(*_broken(values.index[heard], values[heard].to_numpy(), breaks), color=LINE, lw=1.25, label='measured', solid_joinstyle='round')
@@ -237,11 +237,12 @@ def _name_kinds(ax, times, edges: list, evidence: np.ndarray) -> None:
         told.append(times[first])
 
 # %% ../nbs/explore.ipynb #b29e20ae
-def _strip(ax, times, level: np.ndarray, breaks) -> None:
-    "The score; red where it is raised, for below .5 nothing is open."
+def _strip(ax, times, level: np.ndarray, anomaly: np.ndarray, breaks) -> None:
+    "The score; red where the sample is abnormal."
     x, y = _broken(times, np.nan_to_num(level), breaks)
+    red = _broken(times, np.where(anomaly, level, np.nan), breaks)[1]
     ax.fill_between(x, y, color=LINE, alpha=.25, lw=0, step='post')
-    ax.fill_between(x, np.where(y >= .5, y, np.nan), color=BAD, alpha=.8, lw=.6, edgecolor=BAD, step='post')
+    ax.fill_between(x, red, color=BAD, alpha=.8, lw=.6, edgecolor=BAD, step='post')
     ax.set(ylim=(0, 1), yticks=[0, 1])
     ax.set_ylabel('score', rotation=0, ha='right', va='center', fontsize=7, color=INK)
     ax.tick_params(labelsize=6, colors=INK, length=0)
