@@ -18,7 +18,7 @@ def tick(series: int) -> dict:
         values, began = rng.normal(50, 5, series), time.perf_counter()
         detector.update(pd.Timestamp('2026-01-01', tz='UTC') + pd.Timedelta(minutes=k), values)
         took.append(time.perf_counter() - began)
-    return dict(series=series, seconds=round(min(took[1:]), 2), gigabytes=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1e6, 2), state_bytes=STATE.itemsize)
+    return dict(series=series, seconds=round(min(took[1:]), 2), gigabytes=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss*1024/1e9, 3), state_bytes=STATE.itemsize)
 
 
 def long_frame(rows: int) -> dict:
