@@ -2160,6 +2160,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'smartcloudops.main.Loop._judge': ('main.html#loop._judge', 'smartcloudops/main.py'),
                                     'smartcloudops.main.Loop._kept': ('main.html#loop._kept', 'smartcloudops/main.py'),
                                     'smartcloudops.main.Loop._learn_normal': ('main.html#loop._learn_normal', 'smartcloudops/main.py'),
+                                    'smartcloudops.main.Loop._learn_past': ('main.html#loop._learn_past', 'smartcloudops/main.py'),
                                     'smartcloudops.main.Loop._note': ('main.html#loop._note', 'smartcloudops/main.py'),
                                     'smartcloudops.main.Loop._open_detectors': ('main.html#loop._open_detectors', 'smartcloudops/main.py'),
                                     'smartcloudops.main.Loop._open_phases': ('main.html#loop._open_phases', 'smartcloudops/main.py'),

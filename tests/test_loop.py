@@ -143,6 +143,31 @@ def test_what_was_learned_goes_on_after_a_kill(tmp_path):
     pd.testing.assert_frame_equal(whole.loc[common, ['score', 'expected']], cut.loc[common, ['score', 'expected']])
 
 
+def test_a_new_detector_learns_from_the_stored_past(tmp_path):
+    "As after `ingest --since 14d`, or when what was learned is of another version; not from what another source stored."
+    from smartcloudops.detection import StreamDetector
+    from smartcloudops.ingestion.sources import SyntheticSource, synthetic_frame
+    frame = synthetic_frame(2, '2026-01-05', 30, 60)
+    with History(tmp_path/'history.db') as history: history.append(frame)
+    expected = StreamDetector()
+    expected.score(frame[sorted(frame)])
+    settings = load_settings('/dev/null', data_dir=tmp_path, source='synthetic')
+    with use_clock(FakeClock(str(frame.index[-1] + pd.Timedelta('1min')))):
+        def started():
+            loop = Loop(settings, SyntheticSource(hosts=2, interval=60))
+            known = {name: loop.detector.state[row].tobytes() for name, row in loop.detector.rows.items()}
+            return loop, known == {name: expected.state[row].tobytes() for name, row in expected.rows.items()}
+        loop, same = started()
+        assert same and loop.watermark == frame.index[-1] and len(loop.history.read_scores(frame.columns[0])) > 1400
+        clock().advance(60)
+        assert loop.tick().rows >= 1 and loop.detector.state['n'].min() > 1800
+        loop.close()
+        for file in (tmp_path/'learned').iterdir(): file.write_bytes(b'of another version')
+        assert Loop(settings, SyntheticSource(hosts=2, interval=60)).detector.state['n'].min() > 1800
+        (tmp_path/'learned'/'stream-host-1.npz').write_bytes(b'')
+        assert not Loop(settings, SyntheticSource(hosts=2, interval=60)).detector.rows
+
+
 def test_a_second_process_reads_while_the_loop_writes(program, tmp_path):
     program('--no-dashboard', '--interval', '0.2')
     wait_for((tmp_path/'data'/'history.db').exists)
