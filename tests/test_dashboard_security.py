@@ -244,7 +244,7 @@ def test_no_random_request_breaks_the_api(guarded, data):
 @given(st.data())
 @budget(max_examples=soak(60, 2000), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_random_query_breaks_a_page(guarded, data):
-    rules = [r for r in guarded.url_map.iter_rules() if 'GET' in r.methods and not r.endpoint.startswith('api.') and r.endpoint not in ('static', 'events', 'incident_export')]
+    rules = [r for r in guarded.url_map.iter_rules() if 'GET' in r.methods and not r.endpoint.startswith('api.') and r.endpoint not in ('static', 'events', 'incident_export', 'health')]      # health says 503 when the loop is silent
     rule = data.draw(st.sampled_from(rules))
     path = re.sub(r'<(?:\w+:)?(\w+)>', lambda m: re.sub(r'[\r\n?#]', '', data.draw(words)) or 'x', rule.rule)
     query = data.draw(st.dictionaries(st.sampled_from(['limit', 'offset', 'state', 'start', 'end', 'range', 'all', 'q', 'host', 'part', 'fleet', 'next']), words, max_size=4))
