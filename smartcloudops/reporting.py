@@ -588,5 +588,4 @@ def as_cron(settings,
     return '\n'.join(lines) + '\n'
 
 # %% ../nbs/reporting.ipynb #680d910c
-#| eval: false
-if __name__ == '__main__': sys.exit(_run_task(sys.argv[1]))
+if __name__ == '__main__' and '__file__' in globals(): sys.exit(_run_task(sys.argv[1]))     # as a module, not inside the notebook
