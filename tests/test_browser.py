@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
+import smartcloudops
 from smartcloudops.core.inventory import own_host
 from smartcloudops.core.runtime import now
 from smartcloudops.core.state import beat, open_state
@@ -329,3 +330,14 @@ def test_zoom_brings_back_what_was_decimated(browser, tmp_path):
         start, end = (float(re.search(rf'{name}=([\d.]+)', asked)[1]) for name in ('start', 'end'))
         assert 1800 < end - start < 6000                                            # the stretch that was dragged, not the six hours
         assert w.wrong == []
+
+
+@pytest.mark.parametrize('values, unit, labels', [([0, 2.5, 5], 'percent', ['0 %', '2.5 %', '5.0 %']), ([.4], '', ['0.4']), ([0, 25, 50], 'percent', ['0 %', '25 %', '50 %']), ([57, 57.2], 'percent', ['57.0 %', '57.2 %'])])
+def test_the_labels_of_an_axis_say_where_they_stand(browser, values, unit, labels):
+    "The page's own function, out of its script: 2.5 is neither 2 nor 3."
+    lines = (Path(smartcloudops.__file__).parent/'dashboard/static/charts.js').read_text().split('\n')
+    upto = next(n for n, line in enumerate(lines) if line.startswith('const ticks'))
+    page = browser.new_page()
+    told = page.evaluate(f"() => {{ {' '.join(lines[2:upto + 1])}; return ticks({values}, '{unit}') }}")
+    page.close()
+    assert [t.replace('\u202f', ' ') for t in told] == labels

@@ -10,8 +10,8 @@ const scaleOf = (a, unit) => {
 };
 const format = (x, unit) => { if (x == null) return 'no data'; const [s, u] = scaleOf(Math.abs(x), unit); return digits(x / s) + (u ? N + u : '') };
 const range = (a, b, unit) => { const m = Math.max(Math.abs(a), Math.abs(b)), [s, u] = scaleOf(m, unit), p = m / s >= 10 ? 0 : m / s >= 1 ? 1 : 2, e = [a, b].map(x => { const t = (x / s).toFixed(p); return +t === 0 ? '0' : t.replace('-', '−') }); return (e[0] === e[1] ? e[0] : e.join('–')) + (u ? N + u : '') };
-/* one unit and as many decimals as tell the ticks of one axis apart */
-const ticks = (v, unit) => { const [s, u] = scaleOf(Math.max(...v.map(Math.abs)), unit); let p = 0, t; do t = v.map(x => (x / s).toFixed(p)); while (new Set(t).size < v.length && ++p < 4); return t.map(x => (+x === 0 ? '0' : x.replace('-', '−')) + (u ? N + u : '')) };
+/* one unit and as many decimals as the ticks of one axis need: 2.5 is neither 2 nor 3 */
+const ticks = (v, unit) => { const [s, u] = scaleOf(Math.max(...v.map(Math.abs)), unit), step = Math.abs(v.length > 1 ? v[1] - v[0] : v[0]) / s; let p = 0, t; do t = v.map(x => (x / s).toFixed(p)); while (t.some((l, i) => Math.abs(l - v[i] / s) > .02 * step) && ++p < 4); return t.map(x => (+x === 0 ? '0' : x.replace('-', '−')) + (u ? N + u : '')) };
 const two = x => String(x).padStart(2, '0'), months = ['Jan', 'Feb', 'Mar', 'Apr', 'May', 'Jun', 'Jul', 'Aug', 'Sep', 'Oct', 'Nov', 'Dec'];
 const clock = (t, span, seconds) => { const d = new Date(t * 1e3), hm = two(d.getHours()) + ':' + two(d.getMinutes()); return span > 5 * 86400 ? d.getDate() + ' ' + months[d.getMonth()] : span > 86400 * 1.5 ? d.getDate() + ' ' + months[d.getMonth()] + ' ' + hm : seconds ? hm + ':' + two(d.getSeconds()) : hm };
 const probe = document.createElement('span'); probe.hidden = true; document.body.append(probe);
