@@ -51,6 +51,7 @@ def test_a_notebook_is_clean_and_reads_as_a_story(path):
     for cell in cells:
         assert set(cell['metadata']) <= {'tags'}, cell['metadata']
         for output in cell.get('outputs', []): assert output['output_type'] != 'error'
+    assert set(nb['metadata']) == {'kernelspec'}, 'JupyterLab asks for a kernel where none is named, and other tools leave their marks'
     text = path.read_text()
     assert not re.search(r'(?<![\w.])/(work|root|home|Users)/\w', text), 'a path of the machine it ran on'
     assert path.stat().st_size < 700_000
