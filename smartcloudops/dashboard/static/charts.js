@@ -103,7 +103,7 @@ function back(el, u, state) {
 async function closer(el, u, state, a, z) {
   a = Math.max(a, state.whole[0]); z = Math.min(z, state.whole[1]); if (z - a < 2) return;
   state.zoomed = true; back(el, u, state); u.setScale('x', { min: a, max: z });
-  try { const s = await fetchPoints(el, { start: a - (z - a) * .02, end: z + (z - a) * .02 }); if (s.t.length) { state.s = s; u.setData(columns(s), false); u.setScale('x', { min: a, max: z }) } } catch { /* the coarse ones stay */ }
+  try { const s = await fetchPoints(el, { start: a - (z - a) * .02, end: z + (z - a) * .02 }); if (state.zoomed && s.t.length) { state.s = s; u.setData(columns(s), false); u.setScale('x', { min: a, max: z }) } } catch { /* the coarse ones stay */ }
 }
 function whole(el, u, state) { state.zoomed = false; back(el, u, state); if (state.stale) { draw(el); return } state.s = state.full; u.setData(columns(state.full)); u.setScale('x', { min: state.whole[0], max: state.whole[1] }) }
 
