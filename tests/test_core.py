@@ -202,6 +202,24 @@ def test_state_is_shared_between_processes(tmp_path):
     assert recall(engine, 'k') == {'a': 2} and recall(engine, 'x', 7) == 7
 
 
+@pytest.mark.parametrize('opened', [1, 2, 3])
+def test_a_process_that_comes_and_goes_takes_no_rows_with_it(tmp_path, opened):
+    "However often this process has opened the file, its locks hold: the last of another process does not fold up the log."
+    path = tmp_path/'smartcloudops.db'
+    engines = [open_state(path, readonly=bool(i)) for i in range(opened)]
+    code = f"from smartcloudops.core.state import *; e = open_state({str(path)!r}); print(recall(e, 'round')); e.dispose()"
+    for i in range(3):
+        remember(engines[0], 'round', i)
+        assert [recall(e, 'round') for e in engines] == [i] * opened
+        assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.strip() == str(i)
+
+
+def test_a_folder_may_have_any_name(tmp_path):
+    path = tmp_path/'50 % of it? #1'/'smartcloudops.db'
+    remember(open_state(path), 'k', 1)
+    assert recall(open_state(path, readonly=True), 'k') == 1 and path.exists()
+
+
 @pytest.mark.parametrize('content', [b'hello, I am a diary', b'\0' * 5000])
 def test_a_file_that_is_no_database_is_left_alone(tmp_path, content):
     path = tmp_path/'smartcloudops.db'

@@ -1,5 +1,5 @@
 "History keeps what it acknowledged: upserts, readers in other processes, kills, full disks, files of other programs."
-import os, signal, sqlite3, stat, subprocess, sys, time
+import os, pickle, signal, sqlite3, stat, subprocess, sys, time
 from pathlib import Path
 
 import numpy as np
@@ -219,6 +219,19 @@ def test_readers_in_other_processes_see_whole_rows_only(tmp_path):
                 assert not seen.isna().any().any()
                 assert len(r.latest().time.unique()) == 1
     finally: child.kill(); child.wait(); child.stdout.close()
+
+
+def test_readers_follow_a_writer_that_comes_and_goes(tmp_path):
+    "Several readers in this process keep their locks: a writer that ends does not take the log from under them."
+    path, whole = tmp_path/'history.db', frame(6, missing=0)
+    code = f"import sys, pandas as pd; from smartcloudops.monitoring.history import History\nwith History({str(path)!r}) as h: h.append(pd.read_pickle(sys.stdin.buffer))"
+    write = lambda rows: subprocess.run([sys.executable, '-c', code], input=pickle.dumps(rows), check=True)
+    write(whole.iloc[:1])
+    with History(path, readonly=True) as first:
+        for i in range(1, len(whole)):
+            with History(path, readonly=True) as again: assert len(again.read()) == len(first.read()) == i
+            write(whole.iloc[i:i + 1])
+            same(first.read(), whole.iloc[:i + 1])
 
 
 def test_another_programs_file_is_refused_and_left_alone(tmp_path):

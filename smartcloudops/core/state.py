@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['metadata', 'APPLICATION_ID', 'heartbeats', 'remembered', 'to_us', 'from_us', 'define_table', 'open_state',
-           'create_tables', 'Beat', 'beat', 'last_beat', 'remember', 'recall']
+           'create_tables', 'owner', 'sqlite_uri', 'Beat', 'beat', 'last_beat', 'remember', 'recall']
 
 # %% ../../nbs/core/05_state.ipynb #ae66be28
-import json, sqlite3
+import json, os, sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,7 +50,6 @@ def open_state(where: str | Path,            # a file, or an SQLAlchemy URL
     if not url.startswith('sqlite:'): return _ready(sa.create_engine(url, pool_pre_ping=True), url, readonly)
     path = Path(url.removeprefix('sqlite:///'))
     if readonly and not path.exists(): raise StateError(f"{path}: not there yet; start the loop with: smartcloudops run")
-    _check_owner(path)
     return _ready(_sqlite_engine(path, readonly), str(path), readonly)
 
 def _ready(engine: sa.Engine, where: str, readonly: bool) -> sa.Engine:
@@ -65,38 +64,45 @@ def create_tables(engine: sa.Engine) -> None:
     "Create the tables that rooms have defined and that are missing yet; none where the database was opened for reading."
     if not engine.get_execution_options().get('readonly'): metadata.create_all(engine)
 
+# %% ../../nbs/core/05_state.ipynb #93e8ff6e
+def owner(db: sqlite3.Connection) -> int | None:
+    "The application id of an open SQLite file (0: it has none), None of an empty one."
+    id = db.execute('pragma application_id').fetchone()[0]
+    return id or (0 if db.execute('select count(*) from sqlite_master').fetchone()[0] else None)
+
+def sqlite_uri(path: Path, readonly: bool) -> str:
+    "The address by which SQLite opens a file; a copy in a folder without write permission has no log beside it and never changes, which SQLite wants to be told."
+    if not readonly: return f'{path.absolute().as_uri()}?mode=rwc'
+    log = path.with_name(path.name + '-wal')
+    frozen = not os.access(path.parent, os.W_OK) and not (log.exists() and log.stat().st_size)
+    return f'{path.absolute().as_uri()}?mode=ro' + '&immutable=1' * frozen
+
 # %% ../../nbs/core/05_state.ipynb #ddda57f4
 def _sqlite_engine(path: Path, readonly: bool) -> sa.Engine:
     def connect():
-        if readonly: return sqlite3.connect(f'file:{path.absolute()}?mode=ro', uri=True, timeout=10, check_same_thread=False)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return sqlite3.connect(path, timeout=10, check_same_thread=False)
-    engine = sa.create_engine('sqlite://', creator=connect, poolclass=sa.pool.QueuePool, pool_size=4, max_overflow=16, execution_options=dict(readonly=readonly, file=path.name, folder=path.absolute().parent))
-    @sa.event.listens_for(engine, 'connect')
-    def pragmas(connection, _):
-        connection.execute('pragma busy_timeout=10000')
-        connection.execute('pragma foreign_keys=on')
-        if readonly: return
-        connection.execute(f'pragma application_id={APPLICATION_ID}')
-        connection.execute('pragma journal_mode=wal')
-        connection.execute('pragma synchronous=full')
-    return engine
+        if not readonly: path.parent.mkdir(parents=True, exist_ok=True)
+        db = sqlite3.connect(sqlite_uri(path, readonly), uri=True, timeout=10, check_same_thread=False)
+        try: _prepare(db, path, readonly)
+        except BaseException: db.close(); raise
+        return db
+    return sa.create_engine('sqlite://', creator=connect, poolclass=sa.pool.QueuePool, pool_size=4, max_overflow=16, execution_options=dict(readonly=readonly, file=path.name, folder=path.absolute().parent))
 
-def _check_owner(path: Path) -> None:
+def _prepare(db: sqlite3.Connection, path: Path, readonly: bool) -> None:
+    known = _check_owner(db, path)
+    db.execute('pragma foreign_keys=on')
+    if readonly: return
+    if not known: db.execute(f'pragma application_id={APPLICATION_ID}')
+    db.execute('pragma journal_mode=wal')
+    db.execute('pragma synchronous=full')
+
+def _check_owner(db: sqlite3.Connection, path: Path) -> bool:       # False of an empty file
     "Refuse a file that another program made, or that is no database at all."
-    try:
-        with path.open('rb') as f: header = f.read(100)
-    except FileNotFoundError: return
-    except OSError as e: raise StateError(f"{path}: cannot be read ({e.strerror or e})") from None
-    if header and not header.startswith(b'SQLite format 3\0'): raise StateError(f"{path}: is not a database; move it away or choose another data_dir")
-    found = int.from_bytes(header[68:72], 'big')
-    if header and found not in (0, APPLICATION_ID): raise StateError(f"{path}: was made by another program (application id {found:#x}); choose another data_dir")
-    if header and found == 0 and _has_tables(path): raise StateError(f"{path}: was made by another program; choose another data_dir")
-
-def _has_tables(path: Path) -> bool:
-    with sqlite3.connect(f'file:{path.absolute()}?mode=ro', uri=True) as db:
-        names = {row[0] for row in db.execute("select name from sqlite_master where type='table'")}
-    return bool(names) and 'heartbeats' not in names
+    try: found = owner(db)
+    except sqlite3.DatabaseError as e:
+        if e.sqlite_errorname != 'SQLITE_NOTADB': raise
+        raise StateError(f"{path}: is not a database; move it away or choose another data_dir") from None
+    if found not in (None, APPLICATION_ID): raise StateError(f"{path}: was made by another program (application id {found:#x}); choose another data_dir")
+    return found is not None
 
 def _explain(where: str, error: Exception) -> str:
     reason = str(getattr(error, 'orig', None) or error).splitlines()[0]

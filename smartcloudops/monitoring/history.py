@@ -17,7 +17,7 @@ from ..core.frames import validate
 from ..core.runtime import DataError, HistoryError, as_table, now, patch_to
 from ..core.series import Series
 from ..core.settings import HistorySettings
-from ..core.state import from_us, to_us
+from ..core.state import from_us, owner, sqlite_uri, to_us
 from .packed import MARK, SAMPLE, SCORE, all_shards, pack_table, per_row, put, records, records_at, remove, shards_of, table_of, unpacked
 
 def read_sealed(*which) -> list:
@@ -69,42 +69,37 @@ def explained(path: Path):       # the history file
         raise HistoryError(f'{path}: {reason}') from e
 
 # %% ../../nbs/monitoring/00_history.ipynb #e3822c95
-def check_owner(path: Path) -> bool:       # False when there is no history yet
-    "Whether `path` holds a history; `HistoryError` when it belongs to another program."
-    try: header = path.open('rb').read(100)
-    except FileNotFoundError: return False
-    except OSError as e: raise HistoryError(f'{path}: cannot be read ({e.strerror}); check its permissions') from None
-    if not header: return False
-    if not header.startswith(b'SQLite format 3\0'): raise HistoryError(f"{path}: {_REASONS['SQLITE_NOTADB']}")
-    owner = int.from_bytes(header[68:72], 'big')
-    if owner != APPLICATION_ID: raise HistoryError(f'{path}: was made by another program (application id {owner:#x}); choose another data_dir')
-    return True
+def check_owner(db: sqlite3.Connection, path: Path) -> bool:       # False when there is no history yet
+    "Whether an open database is a history; `HistoryError` when it belongs to another program."
+    found = owner(db)
+    if found not in (None, APPLICATION_ID): raise HistoryError(f'{path}: was made by another program (application id {found:#x}); choose another data_dir')
+    return found is not None
 
 # %% ../../nbs/monitoring/00_history.ipynb #a73b02f3
 def connect(path: Path,                    # the history file
             readonly: bool = False,        # never create or write
            ) -> sqlite3.Connection | None:     # None for a reader while the writer is still making it
     "A connection to an existing or (for a writer) new history of this version's layout."
-    known = check_owner(path)
     if not readonly: _make_folder(path)
-    uri = f'{path.absolute().as_uri()}?mode={"ro" if readonly else "rwc"}{_frozen(path) if readonly else ""}'
-    db = sqlite3.connect(uri, uri=True, timeout=10, check_same_thread=False, isolation_level=None, cached_statements=256)
+    elif not path.exists(): return None
+    db = sqlite3.connect(sqlite_uri(path, readonly), uri=True, timeout=10, check_same_thread=False, isolation_level=None, cached_statements=256)
+    try: return db if _prepare(db, path, readonly) else db.close()
+    except BaseException: db.close(); raise
+
+def _prepare(db: sqlite3.Connection, path: Path, readonly: bool) -> bool:       # False for a reader while there is nothing to read yet
+    known = check_owner(db, path)
+    if readonly and not known: return False
     db.execute('pragma temp_store=memory')
     db.execute('pragma cache_size=-16000')      # KiB
     if readonly: db.execute('pragma query_only=on')
     else: _prepare_writer(db, known)
-    return db if _check_version(db, path, readonly) else db.close()
+    return _check_version(db, path, readonly)
 
 # %% ../../nbs/monitoring/00_history.ipynb #cc5fe8f4
 def _make_folder(path: Path) -> None:
     try: path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as e: raise HistoryError(f'{path.parent}: cannot be made ({e.strerror}); choose another data_dir') from None
     if not os.access(path if path.exists() else path.parent, os.W_OK): raise HistoryError(f"{path}: {_REASONS['SQLITE_READONLY']}")
-
-def _frozen(path: Path) -> str:
-    "A copy in a folder without write permission has no log beside it and never changes; SQLite wants to be told."
-    log = path.with_name(path.name + '-wal')
-    return '&immutable=1' if not os.access(path.parent, os.W_OK) and not (log.exists() and log.stat().st_size) else ''
 
 # %% ../../nbs/monitoring/00_history.ipynb #53bd63c5
 def _prepare_writer(db: sqlite3.Connection, known: bool) -> None:
@@ -192,7 +187,7 @@ class History:
 @patch_to(History)
 def _connection(self) -> sqlite3.Connection | None:
     "The open connection; None for a reader while there is no file."
-    if self._db is None and (not self.readonly or check_owner(self.path)): self._db = connect(self.path, self.readonly)
+    if self._db is None: self._db = connect(self.path, self.readonly)
     return self._db
 
 # %% ../../nbs/monitoring/00_history.ipynb #36d02124
