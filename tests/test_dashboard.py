@@ -173,10 +173,11 @@ def test_metrics_in_both_formats(client, night):
         assert f'smartcloudops_{name}' in families, name
     value = lambda name, **labels: next(s.value for s in families[name].samples if all(s.labels[k] == v for k, v in labels.items()))
     assert value('smartcloudops_incidents_open', severity='page') == 2 and value('smartcloudops_host_state', host='web-7', state='abnormal') == 1
-    assert value('smartcloudops_actions', operation='service_restart', state='awaiting_approval') == 1 and value('smartcloudops_switch_on') == 1
+    assert value('smartcloudops_actions', operation='service_restart', state='recovered') >= 1 and value('smartcloudops_actions_open', state='awaiting_approval') == 1 and value('smartcloudops_switch_on') == 1
     assert value('smartcloudops_history_samples') > 10_000 and value('smartcloudops_history_corrected') == 4 and value('smartcloudops_anomaly_score_max', host='web-7') > .8
     assert value('smartcloudops_anomaly_score_max', host='web-1') == .12                        # of the newest scores, though nothing is open there
     assert value('smartcloudops_aws_cost_month_dollars') == 14.2 and value('smartcloudops_aws_metrics_requested') == 210_000 and value('smartcloudops_aws_requests', call='GetMetricData') == 420
+    assert value('smartcloudops_incidents') >= 3 and not {s.labels['state'] for s in families['smartcloudops_actions'].samples} & {'awaiting_approval', 'sent', 'verifying'}
     step = dict(policy='api-latency', step='1', operation='service_restart')
     assert value('smartcloudops_remediation_sent', **step) == 1 and value('smartcloudops_remediation_success_ratio', **step) == 1 and value('smartcloudops_remediation_recovery_seconds', **step) == 240 and value('smartcloudops_remediation_false', **step) == 0
     buckets = {s.labels['le']: s.value for s in families['smartcloudops_tick_seconds'].samples if s.name.endswith('_bucket')}

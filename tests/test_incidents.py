@@ -285,6 +285,8 @@ def test_old_incidents_go_and_feedback_stays(engine):
     tracker.update(after(100), []), tracker.update(after(200), [])
     assert retain_incidents(engine, after(300)) == 0 and retain_incidents(engine, after(400 * 86400)) == 1
     assert list_incidents(engine) == [] and normal_patterns(engine)
+    [later] = tracker.update(after(400 * 86400), [rule('web-9', start=400 * 86400)]).opened
+    assert later.id > i.id                                                 # the audit still names the old one by its number
 
 
 def test_a_closed_incident_tells_the_worst(engine):

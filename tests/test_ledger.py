@@ -46,6 +46,14 @@ def damage(ledger, statement, *values):
     with ledger.engine.begin() as c: c.exec_driver_sql(statement, tuple(values))
 
 
+def test_a_lease_that_ran_out_is_told_when_another_takes_it(ledger):
+    "A source slower than the lease takes it anew at every tick; that the same loop goes on is no news."
+    fences = [ledger.take_lease('a', 30, START + pd.Timedelta(minutes=5 * n)).fence for n in range(4)]
+    assert (pd.Series(fences).diff().dropna() == 1).all()
+    ledger.take_lease('b', 30, START + pd.Timedelta('1h'))
+    assert [(e['who'], e['event']) for e in ledger.audit()] == [('a', 'lease taken'), ('b', 'lease taken')] and ledger.verify().ok
+
+
 @pytest.mark.parametrize('statement, where', [
     ("update audit set who = 'x' where seq = 3", 'audit 3'), ("update audit set at = at + 1 where seq = 1", 'audit 1'), ("update audit set detail = '{\"a\": 1}' where seq = 5", 'audit 5'),
     ("delete from audit where seq = 4", 'audit 5'), ("delete from audit where seq = 1", 'audit 2'),

@@ -31,9 +31,9 @@ def from_us(us: int | None) -> pd.Timestamp | None:
 metadata = sa.MetaData()
 APPLICATION_ID = 0x5C0B0001       # in the header of every smartcloudops.db
 
-def define_table(name: str, *columns) -> sa.Table:
+def define_table(name: str, *columns, **options) -> sa.Table:
     "A table of the state database; defined again (a notebook beside its module) it is the same one."
-    return sa.Table(name, metadata, *columns, keep_existing=True)
+    return sa.Table(name, metadata, *columns, keep_existing=True, **options)
 
 heartbeats = define_table('heartbeats',
     sa.Column('name', sa.String, primary_key=True), sa.Column('at', sa.BigInteger, nullable=False), sa.Column('detail', sa.Text, nullable=False))

@@ -133,7 +133,7 @@ def metrics():
     "The loop's and the fleet's figures for Prometheus."
     here = site()
     picture = here.pictures.current()
-    families = [*loop_families(picture), *host_families(picture), *case_families(picture, _totals(here.stores)), *acted_families(_figures(here.stores)), *history_families(picture, here.stores.data_dir)]
+    families = [*loop_families(picture), *host_families(picture), *case_families(picture, *_counts(here.stores)), *acted_families(_figures(here.stores)), *history_families(picture, here.stores.data_dir)]
     body, kind = metrics_text(families, request.headers.get('Accept', ''))
     return Response(body, content_type=kind)
 
@@ -153,13 +153,15 @@ def _figures(stores: Stores):
     if engine is None: return pd.DataFrame()
     return stores.kept(lambda: figures(engine), stores.state_path, Path(f'{stores.state_path}-wal'))
 
-def _totals(stores: Stores) -> dict[str, int]:
+def _counts(stores: Stores) -> tuple[int, dict]:
+    "(incidents ever opened, actions by operation and state)."
     import sqlalchemy as sa
     from smartcloudops.detection.incidents import incidents
+    from smartcloudops.remediation.ledger import actions
     engine = stores.engine()
-    if engine is None: return {'open': 0, 'closed': 0}
-    with engine.connect() as c: found = dict(c.execute(sa.select(incidents.c.state, sa.func.count()).group_by(incidents.c.state)).all())
-    return {'open': found.get('open', 0), 'closed': found.get('closed', 0)}
+    if engine is None: return 0, {}
+    by = actions.c.operation, actions.c.state
+    with engine.connect() as c: return c.scalar(sa.select(sa.func.max(incidents.c.id))) or 0, {(r[0], r[1]): r[2] for r in c.execute(sa.select(*by, sa.func.count()).group_by(*by))}
 
 # %% ../../nbs/dashboard/00_web.ipynb #5f7f7544
 def errors(app: Flask) -> None:

@@ -81,7 +81,8 @@ incidents = define_table('incidents',
     sa.Column('host', sa.String, nullable=False), sa.Column('hosts', sa.Text, nullable=False), sa.Column('title', sa.Text, nullable=False),
     sa.Column('cause', sa.Text, nullable=False), sa.Column('anomalies', sa.Text, nullable=False), sa.Column('suspects', sa.Text, nullable=False),
     sa.Column('feedback', sa.String), sa.Column('external', sa.Boolean, nullable=False), sa.Column('flaps', sa.Integer, nullable=False),
-    sa.Column('counted', sa.Boolean, nullable=False))      # against the budget of pages
+    sa.Column('counted', sa.Boolean, nullable=False),      # against the budget of pages
+    sqlite_autoincrement=True)                             # the audit names incidents by number: one that was deleted gives its number to no other
 
 # %% ../../nbs/detection/03_incidents.ipynb #f20f5235
 MOST = 200      # anomalies and hosts kept in one incident; a fleet's worth of them says nothing more

@@ -61,8 +61,8 @@ LOOP = [
     _one('Breakers open', 'short', f'sum(smartcloudops_breaker_open{{{OURS}}}) or vector(0)', stat=True, width=6),
     _one('Duration of a tick', 's', f'smartcloudops_loop_tick_duration_seconds{{{OURS}}}', 'tick'),
     _one('Hosts by state', 'short', f'sum by (state) (smartcloudops_host_state{{{OURS}}})', '{{state}}'),
-    _one('Incidents', 'short', f'sum by (state) (smartcloudops_incidents_total{{{OURS}}})', '{{state}}'),
-    _one('Actions', 'short', f'sum by (operation, state) (smartcloudops_actions_total{{{OURS}}})', '{{operation}} {{state}}'),
+    _one('Incidents open', 'short', f'sum by (severity) (smartcloudops_incidents_open{{{OURS}}})', '{{severity}}'),
+    _one('Actions that ended', 'short', f'sum by (operation, state) (smartcloudops_actions_total{{{OURS}}})', '{{operation}} {{state}}'),
 ]
 
 # %% ../../nbs/monitoring/03_grafana.ipynb #c943ef6b

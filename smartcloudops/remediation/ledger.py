@@ -288,7 +288,7 @@ class _Leases(_Intents):
             if row.holder != holder and row.until > at: return Lease(row.holder, row.fence, row.until)
             fence = row.fence + (row.holder != holder or row.until <= at)      # a lease that ran out is a new one, even for its old holder
             c.execute(leases.update().where(leases.c.name == EXECUTOR).values(holder=holder, fence=fence, until=until))
-            if fence != row.fence: note(holder, 'lease taken', 'leases:executor', {'fence': fence}, at, row.holder, holder, {'fence': fence})
+            if holder != row.holder: note(holder, 'lease taken', 'leases:executor', {'fence': fence}, at, row.holder, holder, {'fence': fence})
             return Lease(holder, fence, until)
 
     def release_lease(self, lease: Lease) -> None:
