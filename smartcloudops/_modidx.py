@@ -832,8 +832,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                          'smartcloudops/dashboard/pages.py'),
                                                'smartcloudops.dashboard.pages.loop_json': ( 'dashboard/pages.html#loop_json',
                                                                                             'smartcloudops/dashboard/pages.py'),
-                                               'smartcloudops.dashboard.pages.masked': ( 'dashboard/pages.html#masked',
-                                                                                         'smartcloudops/dashboard/pages.py'),
                                                'smartcloudops.dashboard.pages.moment': ( 'dashboard/pages.html#moment',
                                                                                          'smartcloudops/dashboard/pages.py'),
                                                'smartcloudops.dashboard.pages.newest': ( 'dashboard/pages.html#newest',

@@ -19,6 +19,7 @@ from flask import Blueprint, Response, abort, current_app, g, jsonify, request
 from ..core.frames import to_tidy
 from ..core.runtime import DataError, now
 from ..core.series import Series
+from ..core.settings import masked
 from . import acts, pages, views
 from .access import Refused
 from .charts import shown_as, stored_as
@@ -298,7 +299,7 @@ def reports():
 @blueprint.get('/settings')
 def settings():
     "What is in force; secrets masked."
-    return jsonify(pages.masked(site().settings.model_dump(mode='json')))
+    return jsonify(masked(site().settings.model_dump(mode='json')))
 
 # %% ../../nbs/dashboard/03_api.ipynb #f342599f
 @blueprint.post('/alerts')

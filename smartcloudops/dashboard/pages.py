@@ -6,7 +6,7 @@
 __all__ = ['HOST_ORDER', 'RANGES', 'EXPORTS', 'GET', 'POST', 'FORM', 'ROUTES', 'page', 'register', 'Page', 'number', 'paged',
            'moment', 'piece_json', 'now_page', 'chosen_host', 'choices', 'readings', 'now_json', 'key_of', 'loop_json',
            'incidents_page', 'incident_page', 'hosts_page', 'Range', 'asked_range', 'host_page', 'readings_over',
-           'quality', 'series_page', 'newest', 'aws_health', 'settings_page', 'masked', 'sections', 'actions_page',
+           'quality', 'series_page', 'newest', 'aws_health', 'settings_page', 'sections', 'actions_page',
            'policies_page', 'policy_json', 'silences_page', 'decide', 'say_feedback', 'add_silence', 'end_silence',
            'say_switch', 'say_policy', 'incident_export', 'reports_folder', 'reports_list', 'reports_page',
            'report_page', 'login', 'logout']
@@ -23,7 +23,7 @@ from flask import Flask, Response, abort, current_app, flash, g, jsonify, redire
 from ..core.inventory import own_host
 from ..core.runtime import RemediationError, SmartCloudOpsError, now
 from ..core.series import Series, describe
-from ..core.settings import HIDDEN
+from ..core.settings import masked
 from . import acts, views
 from .access import REPORT_POLICY, Refused, safe_next, wants_html
 from .charts import shown_as, stored_as
@@ -280,25 +280,16 @@ def settings_page():
     text = show_settings(settings)
     return page('settings.html', 'settings', lambda: dict(settings=masked(settings.model_dump(mode='json'))), sections=sections(text), data_dir=str(site().stores.data_dir))
 
-# %% ../../nbs/dashboard/11_pages.ipynb #3515a360
-def masked(value, name: str = ''):
-    "Settings as JSON, everything that could be a secret as ***."
-    if isinstance(value, dict): return {k: masked(v, f'{name}.{k}' if name else k) for k, v in value.items()}
-    if value and any(s in name.lower() for s in HIDDEN): return '***'
-    return value
-
 # %% ../../nbs/dashboard/11_pages.ipynb #518f2ed5
 def sections(text: str) -> list[tuple[str, list[tuple[str, str]]]]:
-    "The TOML text of the settings by section, as rows; secrets masked."
+    "The TOML text of the settings by section, as rows."
     out, rows = [('', rows := [])], None
     rows = out[0][1]
     for line in text.splitlines():
         if line.startswith('['): rows = []; out.append((line.strip('[]'), rows))
         elif '=' in line:
             name, _, value = line.lstrip('# ').partition('=')
-            name, value = name.strip(), value.strip()
-            hidden = any(s in name.lower() for s in HIDDEN) and value not in ('', '[]', '{}')
-            rows.append((name, '***' if hidden else value or 'not set'))
+            rows.append((name.strip(), value.strip() or 'not set'))
     return [(name, rows) for name, rows in out if rows]
 
 # %% ../../nbs/dashboard/11_pages.ipynb #e94f6cf1
