@@ -506,11 +506,14 @@ class Page:
             log.error('the page stopped (exit code %s); starting it again in %.0f s', code, wait)
             if self._stop.wait(wait): return
             self.restarts, began = self.restarts + 1, clock().monotonic()
-            self._spawn()
+            try: self._spawn()
+            except OSError as e: log.error('the page cannot be started (%s)', e.strerror or e)      # no memory, no process left: the next round tries again
 
     def __exit__(self, *_):
         self._stop.set()
-        if self.process.poll() is None: self.process.terminate()
+        self.process.terminate()
+        self._watcher.join()                # it may just be starting another
+        self.process.terminate()
         try: self.process.wait(timeout=10)
         except subprocess.TimeoutExpired: self.process.kill()
 

@@ -321,6 +321,19 @@ def test_the_page_is_restarted(tmp_path):
         wait_for(lambda: page.process.pid != first and page.process.poll() is None, 10)
 
 
+def test_a_page_that_cannot_be_started_is_tried_again_and_none_is_left_behind(tmp_path):
+    script = tmp_path/'page.sh'
+    script.write_text('#!/bin/sh\nexec sleep 60\n'); script.chmod(0o755)
+    with Page([str(script)]) as page:
+        first = page.process.pid
+        script.rename(tmp_path/'away')
+        page.process.kill()
+        wait_for(lambda: page.restarts == 1, 10)
+        (tmp_path/'away').rename(script)
+        wait_for(lambda: page.process.pid != first and page.process.poll() is None, 20)
+    assert page.process.poll() is not None and not page._watcher.is_alive()
+
+
 def test_the_pipeline_in_one_call(tmp_path):
     result = run_pipeline(tmp_path/'metrics.json')
     assert list(result) == ['written_metrics', 'latest_metrics', 'anomaly', 'remediation_action', 'remediation_s3_key']
