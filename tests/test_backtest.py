@@ -129,6 +129,7 @@ def test_the_policy_file_in_force_keeps_its_last_backtest(tmp_path, monkeypatch,
     assert (one['covered'], one['acted'], sum(one['refused'].values())) == (told['covered'], told['policies'][0]['acted'], told['policies'][0]['refused']) and one['acted'] >= 1
     assert one['policy_hash'] == read_policies(second).named('web-cpu').hash and (pd.Timestamp.now(tz='UTC') - one['at']) < pd.Timedelta('1h')
     assert last_backtests(open_state(tmp_path/'new.db')) == {}
+    for file in (tmp_path/'data').glob('smartcloudops.db*'): file.unlink()
     (tmp_path/'data/smartcloudops.db').write_bytes(b'something else, and long enough to be looked at')
     result = run('--policy', 'config/policies.yaml')
     assert result.exit_code == 0 and 'web-cpu: acted' in result.output and 'not kept' in result.output

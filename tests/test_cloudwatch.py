@@ -99,6 +99,18 @@ def test_windows_are_aligned_and_in_limits(credentials):
     for r in fake.requests: assert r['StartTime'] % 300 == 0 and r['EndTime'] % 300 == 0 and r['EndTime'] <= T0.timestamp()
 
 
+def test_a_clock_that_is_put_back_is_followed(credentials):
+    "Reads under a time two hours ahead, then under the true one: rows come again at once, and the true ones are whole."
+    fake = FakeCloudWatch(queues(3), value=lambda m, t: float(t) if t < T0.timestamp() + 1200 else None)
+    with serving(fake) as url:
+        source = source_for(url, metrics=[QUEUE], reread_minutes=5)
+        with use_clock(FakeClock(T0 + pd.Timedelta('2h'))) as clock:
+            for _ in range(3): source.read(clock.now()); clock.advance(60)
+        _, got = run(source, T0, 15)
+    inside = got.loc[T0:T0 + pd.Timedelta('10min')]
+    assert len(inside) >= 10 and not inside.isna().any().any()
+
+
 # ---- throttling, errors
 
 def test_no_gap_after_throttling(credentials, one_attempt):

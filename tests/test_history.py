@@ -234,6 +234,26 @@ def test_readers_follow_a_writer_that_comes_and_goes(tmp_path):
             same(first.read(), whole.iloc[:i + 1])
 
 
+def test_a_clock_that_is_put_back_makes_the_newest_sample_now_the_newest(tmp_path):
+    "A wide fleet, sparse samples; some series have samples of the time to come only. What is stored stays."
+    names = [f'm{i % 40}_percent{{host="web-{i // 40}"}}' for i in range(1200)]
+    whole = frame(40, names, missing=.9, seed=3)
+    whole.iloc[:25, :5] = np.nan; whole.iloc[39] = 7.
+    back = whole.index[20]
+    with History(tmp_path/'history.db') as h:
+        h.append(whole)
+        before = h.read()
+        assert h.put_back(back) > 1000 and h.put_back(back) == 0
+        latest, past = h.latest().set_index('series'), whole.iloc[:21]
+        for name in names:
+            known = past[name].dropna()
+            assert (latest.time[name], latest.value[name]) == ((known.index[-1], known.iloc[-1]) if len(known) else (back, whole[name].dropna().iloc[-1])), name
+        same(h.read(), before)
+        h.append(frame(1, names, start=back + pd.Timedelta('1min'), missing=0))
+        assert (h.latest().time == back + pd.Timedelta('1min')).all() and h.last_time() == back + pd.Timedelta('1min')
+    with History(tmp_path/'history.db') as again: assert (again.latest().time == back + pd.Timedelta('1min')).all()
+
+
 def test_another_programs_file_is_refused_and_left_alone(tmp_path):
     (tmp_path/'text.db').write_text('hello ' * 100)
     with sqlite3.connect(tmp_path/'other.db') as db: db.execute('create table t(x)')

@@ -15,6 +15,7 @@ from smartcloudops.core.settings import load_settings
 from smartcloudops.core.state import last_beat, open_state
 from smartcloudops.main import Learned, Loop, OnlyLoop, Page, check_port, run_pipeline
 from smartcloudops.monitoring.history import History
+from smartcloudops.monitoring.latest import freshness
 from tests.conftest import free_port, soak
 
 pytestmark = pytest.mark.phase7
@@ -312,6 +313,76 @@ def test_a_whole_month_replayed_opens_and_closes_in_its_own_time(tmp_path):
     opened = [i for i in tick.opened if 'cpu' in i.title]
     assert opened and abs((opened[0].opened - times[1200]).total_seconds()) < 1800
     assert any(i.id == opened[0].id and i.closed < times[1300] for i in tick.closed)
+
+
+# ---- clocks that are set
+
+FAULT = dict(kind='level_shift', host='web-2', metric='cpu_utilization_percent', at='2026-01-05T01:00:00Z', minutes=30, size=70)
+
+def ticked(loop, minutes):
+    "So many ticks a minute apart."
+    ticks = []
+    for _ in range(minutes): ticks.append(loop.tick()); clock().advance(60)
+    return ticks
+
+
+@pytest.mark.parametrize('ahead', ['5min', '3h', '1D', '400D'])
+@pytest.mark.parametrize('restarted', [False, True])
+def test_a_clock_that_is_put_back_silences_nothing(tmp_path, ahead, restarted, caplog):
+    "Some minutes under a wrong time; then the true one, and a fault that has to be seen, told and over."
+    own = settings(tmp_path, synthetic=dict(faults=[FAULT]))
+    with use_clock(FakeClock('2026-01-05 00:00')):
+        loop = Loop(own)
+        ticked(loop, 20)
+        before = loop.history.read()
+        clock().advance(60); clock().set(clock().now() + pd.Timedelta(ahead))
+        ticked(loop, 10)
+        if restarted: loop.close()
+        clock().set(pd.Timestamp('2026-01-05 00:31', tz='UTC'))
+        if restarted: loop = Loop(own)
+        ticks = ticked(loop, 100)
+        assert sum('put back' in r.message for r in caplog.records) == 1
+        assert [t.rows for t in ticks] == [1] * 100 and not any(t.rewritten for t in ticks[1:])
+        opened, closed = [i for t in ticks for i in t.opened], [i for t in ticks for i in t.closed]
+        told = [i for i in opened if 'web-2: cpu' in i.title]
+        assert len(told) == 1 and abs((told[0].opened - pd.Timestamp(FAULT['at'])).total_seconds()) < 900 and any(i.id == told[0].id for i in closed)
+        fresh = freshness(loop.history, clock().now())
+        assert not fresh.late.any() and (fresh.last == ticks[-1].at).all() and loop.history.last_time() == ticks[-1].at
+        pd.testing.assert_frame_equal(loop.history.read(end=before.index[-1]), before, check_freq=False)          # nothing stored is lost
+        loop.close()
+        assert [f for f in loop.learned.files() if pd.Timestamp(int(f.stem.rpartition('-')[2]), unit='us', tz='UTC') > clock().now()] == []
+
+
+def test_a_machine_that_starts_in_1970_goes_on_when_it_knows_the_time(tmp_path):
+    own = settings(tmp_path, synthetic=dict(faults=[FAULT]))
+    with use_clock(FakeClock('2026-01-05 00:00')):
+        loop = Loop(own); ticked(loop, 30); before = loop.history.read(); loop.close()
+        clock().set(pd.Timestamp('1970-01-02', tz='UTC'))
+        loop = Loop(own)
+        assert [t.rows for t in ticked(loop, 5)] == [1] * 5
+        clock().set(pd.Timestamp('2026-01-05 00:40', tz='UTC'))
+        ticks = ticked(loop, 60)
+        assert all(t.rows for t in ticks) and [i.title for t in ticks for i in t.opened if 'web-2: cpu' in i.title]
+        stored = loop.history.read(end=before.index[-1])
+        assert before.index.isin(stored.index).all() and stored.index[0].year == 1970
+        loop.close()
+
+
+@pytest.mark.parametrize('days', [20, 400])
+def test_a_clock_far_ahead_throws_nothing_away(tmp_path, days):
+    "Retention goes by the clock; a clock that leapt by months is not believed at once, one that stays is."
+    own = settings(tmp_path, history=dict(retention_days=30))
+    with use_clock(FakeClock('2026-01-05 00:00')):
+        loop = Loop(own); ticked(loop, 10); before = loop.history.read()
+        clock().set(clock().now() + pd.Timedelta(days=days))
+        ticked(loop, 20)
+        loop.close()
+        loop = Loop(own); ticked(loop, 10); loop.close()
+        with History(own.history_path, readonly=True) as history: assert before.index.isin(history.read().index).all()
+        loop = Loop(own)
+        clock().advance(90_000)                                    # a day later it still says so
+        ticked(loop, 2); clock().advance(90_000); ticked(loop, 2); loop.close()
+        with History(own.history_path, readonly=True) as history: assert before.index.isin(history.read().index).all() == (days == 20)
 
 
 def test_the_page_is_restarted(tmp_path):

@@ -125,6 +125,15 @@ def test_nothing_lost_nothing_twice_late_samples_come(victoria):
     assert got.groupby(level=0).last().loc[T0:].tolist() == [float(i) for i in range(100)]
 
 
+def test_a_clock_that_is_put_back_is_followed(victoria):
+    name = 'back_test'
+    put(victoria, [f'{name}{{instance="a:1"}} {i} {ms(T0 + pd.Timedelta(seconds=15*i))}' for i in range(100)])
+    source = source_for(victoria, step=15, queries=[dict(query=f'last_over_time({name}[15s])', metric=name)])
+    source.read(T0); source.read(T0 + pd.Timedelta('1h'))
+    frames = [source.read(T0 + pd.Timedelta(seconds=15*i)) for i in range(20, 60, 4)]
+    assert all(len(f) for f in frames) and frames[-1].iloc[-1, 0] >= 50
+
+
 def test_a_hundred_thousand_series(victoria):
     n = soak(20_000, 100_000)
     for part in range(0, n, 20_000):

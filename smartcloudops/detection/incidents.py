@@ -471,9 +471,9 @@ def _write(engine: sa.Engine, incident: Incident, active: pd.Timestamp, counted:
     return replace(incident, id=str(made.inserted_primary_key[0]))
 
 # %% ../../nbs/detection/03_incidents.ipynb #5566b915
-def _recently(engine: sa.Engine, since: pd.Timestamp) -> list[Incident]:
-    "Own incidents that closed after `since`, newest first."
-    query = sa.select(incidents).where(incidents.c.state == 'closed', incidents.c.closed >= to_us(since), ~incidents.c.external).order_by(incidents.c.closed.desc())
+def _recently(engine: sa.Engine, since: pd.Timestamp, now: pd.Timestamp) -> list[Incident]:
+    "Own incidents that closed since then, newest first; not those of a time that is still to come, as the clock was put back."
+    query = sa.select(incidents).where(incidents.c.state == 'closed', incidents.c.closed >= to_us(since), incidents.c.closed <= to_us(now), ~incidents.c.external).order_by(incidents.c.closed.desc())
     with engine.connect() as c: return [_from_row(row) for row in c.execute(query)]
 
 # %% ../../nbs/detection/03_incidents.ipynb #2f498db4
@@ -515,7 +515,7 @@ def _refresh(tick: _Tick, before: Incident, fresh: list[Anomaly]) -> tuple[Incid
     found = _merged(before.anomalies, fresh)
     after = replace(before, anomalies=tuple(found[:MOST]), hosts=_hosts(found, before.host), updated=tick.now)
     holds = _holds(after)
-    active = tick.now if holds else _active(tick.engine, before.id)
+    active = tick.now if holds else min(_active(tick.engine, before.id), tick.now)          # not after now, where the clock was put back
     if not holds and (tick.now - active).total_seconds() >= _quiet_needed(after, tick.cfg): after = replace(after, state='closed', closed=tick.now)
     if len(after.hosts) > len(before.hosts): after = blamed(after, tick.frame, tick.graph)
     if holds or _holds(before): after = replace(after, title=title(found, tick.now, tick.fleet, after.host))
@@ -561,7 +561,7 @@ def _open_groups(tick: _Tick, free: list[Anomaly]) -> list[Incident]:
     "Open an incident for each group that holds an opener; the group's other ongoing anomalies come along."
     able = openers(free, tick.now, tick.cfg, tick.real)
     if not able: return []
-    recent = _recently(tick.engine, tick.now - 6 * pd.Timedelta(seconds=tick.cfg.flap_seconds))
+    recent = _recently(tick.engine, tick.now - 6 * pd.Timedelta(seconds=tick.cfg.flap_seconds), tick.now)
     able = {(a.series, a.origin) for a in able if not _aftermath(tick, a, recent)}
     groups = _grouped([a for a in free if a.ongoing or (a.series, a.origin) in able], tick.cfg, tick.graph)
     made = [_open(tick, g, recent) for g in groups if any((a.series, a.origin) in able for a in g)]

@@ -210,7 +210,7 @@ class JointModels:
         def since(host):
             "How overdue it is: 1 is due, infinite is never fitted."
             model = self.models.get(host)
-            last = max(filter(None, [model.fitted if model else None, self.tried.get(host)]), default=None)
+            last = max((t for t in (model and model.fitted, self.tried.get(host)) if t is not None and t <= now), default=None)      # a time to come: the clock was put back
             wait = self.hours if model and model.rows >= 2000 else min(1., self.hours)
             return math.inf if last is None else (now - last) / pd.Timedelta(hours=wait)
         waiting = [(since(h), h) for h in hosts if h not in set(troubled)]

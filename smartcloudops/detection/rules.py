@@ -369,6 +369,14 @@ class RuleEngine:
             if rule.absent is not None: _listen(rule, self.state.setdefault(rule.name, {}), _newest(rule, heard), now.timestamp())
         return ended + _firing(self.rules, self.state, now.timestamp())
 
+    def put_back(self, now: pd.Timestamp) -> None:
+        "The clock was put back to `now`: what began or was heard later counts as begun or heard now."
+        limit = now.timestamp()
+        for rule in self.rules:
+            for record in self.state.get(rule.name, {}).values():
+                record.update((key, limit) for key in ('at', 'since', 'last') if record.get(key, limit) > limit)
+                if 'bins' in record: record['bins'] = [b for b in record['bins'] if b[0] <= limit * BINS / rule.over]
+
     def _matching(self, column: str) -> list[Rule]:
         "The rules with a condition on this series, looked up once."
         if column not in self._columns:

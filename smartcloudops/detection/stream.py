@@ -9,8 +9,8 @@ __all__ = ['KINDS', 'SPIKE', 'SHIFT', 'DRIFT', 'VARIANCE', 'PATTERN', 'FLATLINE'
            'nearest_windows', 'store_window', 'against_windows', 'forget', 'against_forecast', 'place_prototype',
            'against_prototypes', 'decades', 'halve', 'novelty', 'watch', 'leaking', 'has_rhythm', 'drifting',
            'name_kind', 'page', 'open_alert', 'rank', 'share_above', 'begin', 'learn_level', 'band', 'smooth',
-           'surprises', 'step', 'walk', 'Scores', 'seconds', 'StreamDetector', 'update', 'score', 'accept', 'save',
-           'load']
+           'surprises', 'step', 'walk', 'Scores', 'seconds', 'StreamDetector', 'update', 'score', 'accept', 'put_back',
+           'save', 'load']
 
 # %% ../../nbs/detection/01_stream.ipynb #735c02aa
 import io, json, math, os
@@ -616,6 +616,14 @@ def accept(self, series: str      # as it was named in `score` or `update`
         s['ema'][:] = s['ema'][0, 0]
     return True
 StreamDetector.accept = accept
+
+# %% ../../nbs/detection/01_stream.ipynb #164a38ed
+def put_back(self, now: pd.Timestamp) -> None:
+    "The clock was put back to `now`: series that were heard later are as old and as well known as before, from now on."
+    ahead = np.maximum(self.state['last'] - seconds([now])[0], 0.)
+    self.state['last'] -= ahead
+    self.state['born'] -= ahead
+StreamDetector.put_back = put_back
 
 # %% ../../nbs/detection/01_stream.ipynb #6493b277
 def save(self, path: str | Path) -> None:

@@ -371,9 +371,13 @@ class CloudWatchSource:
         self.queries: list[Query] = []
         self.instances: list[Instance] = []
         self.problems: dict[str, str] = {}                        # 'eu-west-1 AWS/RDS' → what AWS said
-        self.lags, self.asked, self.found_at = Lags(), Counter(), None
+        self.lags, self.asked = Lags(), Counter()
+        self._begin()
+
+    def _begin(self) -> None:
+        "Nothing was read yet."
         self._rows, self._seen, self._covered, self._due, self._last_read = Rows(self.lags), {}, {}, None, None
-        self._deep, self._deep_at = True, -math.inf
+        self._deep, self._deep_at, self.found_at = True, -math.inf, None
 
     def __repr__(self) -> str: return in_a_line(self, ', '.join(self.regions), f'{counted(len(self.queries), "metric")} of {counted(len({Series.parse(q.series).host for q in self.queries}), "host")}' if self.found_at is not None else 'not asked yet',
                                                 f'every {self.interval:g} s', f'about ${self.cost_per_month():.2f} a month' if self.queries else '', *self.problems)
@@ -447,6 +451,7 @@ def _solved(self, where: str) -> None:
 def read(self, now: pd.Timestamp) -> pd.DataFrame:
     "Rows that are complete, and corrections; nothing between two reads' time. `AwsError` when no region answers."
     at = now.timestamp()
+    if self._last_read is not None and at < self._last_read - 60: self._begin()         # the clock was put back
     if self._due is not None and at < self._due: return self._rows.ready(at)
     self._discover(now)
     self._deep = at - self._deep_at >= 300

@@ -247,7 +247,7 @@ class PrometheusSource:
         "Where this query's next window starts, on the grid."
         if q.key not in self._until: return end
         back = math.ceil(self.cfg.reread_seconds/self.cfg.step)*self.cfg.step
-        return max(self._until[q.key] - back, end - self.cfg.catch_up_hours*3600 // self.cfg.step*self.cfg.step)
+        return max(min(self._until[q.key], end) - back, end - self.cfg.catch_up_hours*3600 // self.cfg.step*self.cfg.step)
 
 # %% ../../nbs/ingestion/03_prometheus.ipynb #f84cb1e9
 _POINTS = 10_000

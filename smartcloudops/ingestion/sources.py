@@ -242,6 +242,7 @@ class SyntheticSource:
         if self._last is None:
             self._last = last - 1 - int(self.history_hours*3600_000) // step
             self.faults = tuple(replace(f, at=f.at or _utc(now) + pd.Timedelta('5min')) for f in self.faults)
+        if last < self._last - 1: self._last = last - 1                    # the clock was put back
         first = max(self._last + 1, last - max(_DAY, int(self.history_hours*3600_000)) // step)
         self._last = max(self._last, last)
         return _rows(pd.to_datetime(np.arange(first, last + 1)*step, unit='ms', utc=True).as_unit('us'), self.hosts, self.seed, self.faults)

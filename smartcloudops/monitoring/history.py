@@ -18,7 +18,7 @@ from ..core.runtime import DataError, HistoryError, as_table, now, patch_to
 from ..core.series import Series
 from ..core.settings import HistorySettings
 from ..core.state import from_us, owner, sqlite_uri, to_us
-from .packed import MARK, SAMPLE, SCORE, all_shards, pack_table, per_row, put, records, records_at, remove, shards_of, table_of, unpacked
+from .packed import AT_ONCE, MARK, SAMPLE, SCORE, all_shards, pack_table, per_row, put, records, records_at, remove, shards_of, table_of, unpacked
 
 def read_sealed(*which) -> list:
     "See `monitoring.sealed`, which brings pyarrow and is loaded when sealed hours are read."
@@ -498,6 +498,35 @@ def last_time(self) -> pd.Timestamp | None:
 def _newest(db) -> int | None:
     facts = facts_of(db)
     return int(facts['ts'].max()) if len(facts) else None
+
+# %% ../../nbs/monitoring/00_history.ipynb #64f26c6e
+@patch_to(History)
+def put_back(self, now: pd.Timestamp) -> int:        # series that were ahead
+    "Our clock was put back to `now`: the newest sample of a series is the newest up to now again. What was stored of the time to come stays, and is overwritten when it comes."
+    until = to_us(now)
+    with self._writing() as db:
+        try:
+            self._load(db)
+            sids = np.flatnonzero(self._facts['ts'] > until)
+            if not len(sids): return 0
+            facts = self._facts[sids]
+            facts['ts'], facts['value'] = _newest_until(db, sids, until, facts['value'])
+            facts['arrived'] = np.minimum(facts['arrived'], until)
+            self._facts[sids] = facts
+            save_facts(db, np.concatenate([self._known(shard) for shard in shards_of(sids, SAMPLE)]))
+        except BaseException: self._version = None; raise
+    return len(sids)
+
+def _newest_until(db, sids: np.ndarray, until: int, value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    "(time, value) of each series' newest hot sample up to then; a series without one counts as heard of just then, with the value it has."
+    ts, value = np.full(len(sids), until), value.copy()
+    for shard, part in shards_of(sids, SAMPLE).items():
+        left = dict(zip(sids[part].tolist(), range(part.start, part.stop)))
+        for row in db.execute('select ts, data from samples where shard = ? and ts <= ? order by ts desc limit ?', (shard, until, AT_ONCE)):
+            for sid, seen in unpacked([row], SAMPLE)[1].tolist():
+                if (i := left.pop(sid, None)) is not None: ts[i], value[i] = row[0], seen
+            if not left: break
+    return ts, value
 
 # %% ../../nbs/monitoring/00_history.ipynb #75c71645
 @patch_to(History)
