@@ -422,7 +422,7 @@ class Schedule:
         create_tables(engine)
         self.settings, self.engine, self.jobs, self.notifier = settings, engine, jobs(settings), notifier
         self.start = start or (lambda job, due, row: _Child(settings, job, due, row, config))
-        self.lock, self.running, self._look_again = _Lock(settings.data_dir), None, None
+        self.lock, self.running, self._rest = _Lock(settings.data_dir), None, None      # from when until when nothing can be due
 
     def __repr__(self) -> str: return in_a_line(self, *(f"{j.report} '{j.expression}' {j.timezone}" for j in self.jobs), f'{self.running[1].report} is running' if self.running else '')
     def _repr_html_(self) -> str: return as_table([dict(report=j.report, expression=j.expression, next=f'{next_due(j.expression, now(), j.timezone):%d %b %Y %H:%M} UTC') for j in self.jobs], repr(self))
@@ -431,7 +431,7 @@ class Schedule:
         "When this entry was first seen; what was due before is not made up for."
         key = f'schedule {job.report} {job.expression} {job.timezone}'
         seen = recall(self.engine, key)
-        if seen is None: remember(self.engine, key, seen := to_us(at))
+        if seen is None or seen > to_us(at): remember(self.engine, key, seen := to_us(at))      # later than now: the clock was put back
         return from_us(seen)
 
     def due(self, at: pd.Timestamp) -> list[tuple[pd.Timestamp, Job, int]]:
@@ -448,7 +448,7 @@ class Schedule:
         row = _last_run(self.engine, job, due)
         if row is None: return 1
         if row.state != 'running': return 0
-        lost = at - from_us(row.started) > pd.Timedelta('1min') and self.lock.free()
+        lost = abs(at - from_us(row.started)) > pd.Timedelta('1min') and self.lock.free()
         if not lost: return 0
         _end(self.engine, row.id, 'lost', json.dumps(dict(error='its process ended before it was done')), at)
         return row.attempt + 1 if row.attempt < MOST_ATTEMPTS else 0
@@ -459,7 +459,7 @@ def tick(self: Schedule, at: pd.Timestamp | None = None) -> list[tuple[str, pd.T
     at = at if at is not None else now()
     try:
         if self.running and not self._finished(at): return []
-        if self._look_again is not None and at < self._look_again: return []
+        if self._rest is not None and self._rest[0] <= at < self._rest[1]: return []
         return self._start_one(at)
     except Exception as e:
         log.error('scheduled reports: %s', e)
@@ -467,14 +467,14 @@ def tick(self: Schedule, at: pd.Timestamp | None = None) -> list[tuple[str, pd.T
 
 def _start_one(self: Schedule, at: pd.Timestamp) -> list[tuple[str, pd.Timestamp]]:
     waiting = self.due(at)
-    self._look_again = min([next_due(j.expression, at, j.timezone) for j in self.jobs] + [at + pd.Timedelta('10min')])
+    self._rest = at, min([next_due(j.expression, at, j.timezone) for j in self.jobs] + [at + pd.Timedelta('10min')])
     if waiting and not self.lock.free():
-        self._look_again = at + pd.Timedelta('1min')
+        self._rest = at, at + pd.Timedelta('1min')
         return []
     for due, job, attempt in waiting:
         row = _begin(self.engine, job, due, attempt, at)
         if row is None: continue
-        self.running, self._look_again = (self.start(job, due, row), job, due, row, at), at
+        self.running, self._rest = (self.start(job, due, row), job, due, row, at), None
         if self.running[0].poll() is not None: self._finished(at)
         return [(job.report, due)]
     return []

@@ -54,6 +54,13 @@ def test_a_lease_that_ran_out_is_told_when_another_takes_it(ledger):
     assert [(e['who'], e['event']) for e in ledger.audit()] == [('a', 'lease taken'), ('b', 'lease taken')] and ledger.verify().ok
 
 
+def test_a_lease_of_a_time_to_come_holds_nobody_up(ledger):
+    "It was given while the clock was a day ahead; whoever held it cannot act under it any more."
+    old = ledger.take_lease('a', 30, START + pd.Timedelta('1D'))
+    new = ledger.take_lease('b', 30, START)
+    assert new.holder == 'b' and new.fence > old.fence and ledger.take_lease('c', 30, START + pd.Timedelta('10 s')).holder == 'b'
+
+
 @pytest.mark.parametrize('statement, where', [
     ("update audit set who = 'x' where seq = 3", 'audit 3'), ("update audit set at = at + 1 where seq = 1", 'audit 1'), ("update audit set detail = '{\"a\": 1}' where seq = 5", 'audit 5'),
     ("delete from audit where seq = 4", 'audit 5'), ("delete from audit where seq = 1", 'audit 2'),

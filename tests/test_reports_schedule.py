@@ -63,6 +63,20 @@ def test_nothing_that_was_due_before_the_first_start_is_made_up_for(tmp_path):
     assert began == []
 
 
+@pytest.mark.parametrize('ahead', ['3h', '1D', '400D'])
+@pytest.mark.parametrize('restarted', [False, True])
+def test_after_a_clock_was_put_back_reports_come_as_before(tmp_path, ahead, restarted):
+    began = []
+    with use_clock(FakeClock(pd.Timestamp('2026-01-05T12:00Z') + pd.Timedelta(ahead))) as clock:
+        start = lambda job, due, row: began.append(due) or Takes(clock)
+        schedule = schedule_of(tmp_path, start)
+        for _ in range(4): schedule.tick(); clock.advance(300)
+        clock.set('2026-01-05T12:20Z')
+        if restarted: schedule = schedule_of(tmp_path, start)
+        while clock.now() < pd.Timestamp('2026-01-09T12:00Z'): schedule.tick(); clock.advance(300)
+    assert [t.tz_convert(BERLIN).strftime('%d %H:%M') for t in began] == ['06 02:30', '07 02:30', '08 02:30', '09 02:30']
+
+
 def test_two_reports_due_at_once_run_one_after_the_other(tmp_path):
     running = []
     with use_clock(FakeClock('2026-01-05T00:00Z')) as clock:

@@ -100,7 +100,7 @@ class RemediationSettings(Section):
     attempts: int = Field(2, ge=1)             # a target
     cooldown_seconds: Seconds = 900
     breaker_failures: int = Field(3, ge=1)
-    lease_seconds: Seconds = 60
+    lease_seconds: Seconds = Field(60, le=3600)
     plan_ttl_seconds: Seconds = 900
     opt_in_tag: str = 'smartcloudops=act'
     switch_file: Path | None = None            # default: data_dir/switch

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['log', 'actions', 'approvals', 'silences', 'switches', 'policy_modes', 'breakers', 'leases', 'audit', 'audit_head',
-           'SUBJECTS', 'TRANSITIONS', 'ENDED', 'WAITING', 'GENESIS', 'EXECUTOR', 'digest', 'chain_hash', 'Action',
-           'Superseded', 'Verification', 'Ledger', 'export_lines', 'verify_lines', 'copy_segments',
+           'SUBJECTS', 'TRANSITIONS', 'ENDED', 'WAITING', 'GENESIS', 'EXECUTOR', 'LONGEST', 'digest', 'chain_hash',
+           'Action', 'Superseded', 'Verification', 'Ledger', 'export_lines', 'verify_lines', 'copy_segments',
            'log_remediation_to_s3']
 
 # %% ../../nbs/remediation/02_ledger.ipynb #a4b29d12
@@ -275,6 +275,8 @@ class _Intents(_Changes):
 EXECUTOR = 'executor'
 
 # %% ../../nbs/remediation/02_ledger.ipynb #71af136e
+LONGEST = 3600 * SECOND      # a lease that ends later than this was given by a clock that has been put back since
+
 class _Leases(_Intents):
     "Who may act."
     def take_lease(self, holder: str, seconds: float, at=None) -> Lease:
@@ -285,7 +287,7 @@ class _Leases(_Intents):
             if not (row := c.execute(sa.select(leases).where(leases.c.name == EXECUTOR)).first()):
                 c.execute(leases.insert().values(name=EXECUTOR, holder='', fence=0, until=0))
                 row = c.execute(sa.select(leases).where(leases.c.name == EXECUTOR)).first()
-            if row.holder != holder and row.until > at: return Lease(row.holder, row.fence, row.until)
+            if row.holder != holder and at < row.until <= until + LONGEST: return Lease(row.holder, row.fence, row.until)
             fence = row.fence + (row.holder != holder or row.until <= at)      # a lease that ran out is a new one, even for its old holder
             c.execute(leases.update().where(leases.c.name == EXECUTOR).values(holder=holder, fence=fence, until=until))
             if holder != row.holder: note(holder, 'lease taken', 'leases:executor', {'fence': fence}, at, row.holder, holder, {'fence': fence})
