@@ -385,6 +385,42 @@ def test_a_clock_far_ahead_throws_nothing_away(tmp_path, days):
         with History(own.history_path, readonly=True) as history: assert before.index.isin(history.read().index).all() == (days == 20)
 
 
+class Scaling:
+    "A fleet of one steady host and some that live for a day, as in a group that scales."
+    name, interval, done = 'scaling', 10800., False
+    def read(self, at):
+        hosts = ['steady', *(f'day-{at:%m%d}-{n}' for n in range(3))]
+        row = {f'{metric}{{host="{host}"}}': 40. + 9 * np.sin(at.timestamp() / 3e4 + i) + len(host) for host in hosts for i, metric in enumerate(('cpu_utilization_percent', 'memory_used_percent'))}
+        row |= {f'http_requests_total{{host="{host}"}}': at.timestamp() % 86400 for host in hosts}
+        return pd.DataFrame([row], index=pd.DatetimeIndex([at], name='time'))
+    def close(self): pass
+
+
+def test_hosts_that_are_gone_are_forgotten(tmp_path):
+    "Weeks of new names every day: what is kept stays small; the steady host's state is that of one who was always alone."
+    from smartcloudops.core.frames import Rates
+    from smartcloudops.detection import StreamDetector
+    source, alone, rates, sizes = Scaling(), StreamDetector(), Rates(), []
+    with use_clock(FakeClock('2026-01-05 00:00')):
+        loop = Loop(settings(tmp_path, detection=dict(joint=False)), source)
+        (tmp_path/'data/joint').mkdir(); (tmp_path/'data/joint/day-0106-1.v000001.npz').write_bytes(b''); (tmp_path/'data/joint/steady.v000001.npz').write_bytes(b'')
+        for _ in range(8 * 20):
+            loop.tick()
+            row = source.read(clock().now())
+            alone.score(rates.update(row[[c for c in row if '"steady"' in c]]))
+            sizes.append(len(loop.detector.rows))
+            clock().advance(10800)
+        assert max(sizes) <= 3 * (1 + 3 * 10) and len(loop.rates._last) <= 1 + 3 * 10 and all(len(records) <= 3 * (1 + 3 * 10) for records in loop.rules.state.values())
+        assert len(loop._hosts()) <= 1 + 3 * 10 and set(loop.highest) <= loop._hosts() and 'steady' in loop.highest
+        assert [f.name for f in (tmp_path/'data/joint').iterdir()] == ['steady.v000001.npz']
+        for name, row in alone.rows.items():
+            if alone.state['n'][row]: assert loop.detector.state[loop.detector.rows[name]].tobytes() == alone.state[row].tobytes(), name
+        loop.close()
+        again = Loop(settings(tmp_path, detection=dict(joint=False)), source)
+        assert set(again.detector.rows) == set(loop.detector.rows)
+        again.close()
+
+
 def test_the_page_is_restarted(tmp_path):
     with Page([sys.executable, '-c', 'import time; time.sleep(60)']) as page:
         first = page.process.pid

@@ -104,6 +104,10 @@ class Rates:
 
     def __repr__(self) -> str: return in_a_line(self, f'{counted(len(self._last), "counter")} known')
 
+    def forget_since(self, before: pd.Timestamp) -> None:
+        "Let go of the counters without a sample since then."
+        self._last = {name: seen for name, seen in self._last.items() if seen[0] >= before.timestamp()}
+
     def update(self, frame: pd.DataFrame) -> pd.DataFrame:
         "The frame as detection sees it, shaped like `frame`: counter columns renamed and turned into rates, NaN where there is none."
         names, seen = list(frame.columns), [rate_name(name) for name in frame.columns]

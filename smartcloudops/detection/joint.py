@@ -166,6 +166,8 @@ def _shaped(values: np.ndarray, names: tuple, frame: pd.DataFrame) -> pd.DataFra
 # %% ../../nbs/detection/02_joint.ipynb #81297f95
 ARRAYS = ('precision', 'usual', 'tail', 'ordinary')
 
+def _stem(host: str) -> str: return quote(host or '-', safe='')
+
 def save_joint(
     model: JointDetector,
     folder: str | Path,
@@ -174,7 +176,7 @@ def save_joint(
     folder, buffer = Path(folder), io.BytesIO()
     facts = dict(host=model.host, version=model.version, fitted=model.fitted.isoformat(), rows=model.rows, every=model.every, names=model.scaler.names)
     np.savez(buffer, facts=json.dumps(facts), grain=model.scaler.grain, centre=model.scaler.centre, spread=model.scaler.spread, **{a: getattr(model, a) for a in ARRAYS})
-    stem = quote(model.host or '-', safe='')
+    stem = _stem(model.host)
     write_atomically(path := folder / f'{stem}.v{model.version:06}.npz', buffer.getvalue())
     for old in sorted(folder.glob(f'{stem}.v*.npz'))[:-3]: old.unlink(missing_ok=True)
     return path
@@ -215,6 +217,12 @@ class JointModels:
             return math.inf if last is None else (now - last) / pd.Timedelta(hours=wait)
         waiting = [(since(h), h) for h in hosts if h not in set(troubled)]
         return max(waiting, key=lambda w: w[0])[1] if waiting and max(waiting)[0] >= 1 else None
+
+    def forget(self, hosts: Iterable[str]) -> None:
+        "Let go of hosts that are gone, and of their files."
+        for host in hosts:
+            self.models.pop(host, None), self.tried.pop(host, None)
+            for path in self.folder.glob(f'{_stem(host)}.v*.npz'): path.unlink(missing_ok=True)
 
     def fit(self, host: str, frame: pd.DataFrame, now: pd.Timestamp, exclude: Iterable[tuple] = ()) -> JointDetector | None:
         "Fit one host from its history and keep the result; None while there is too little."

@@ -369,6 +369,11 @@ class RuleEngine:
             if rule.absent is not None: _listen(rule, self.state.setdefault(rule.name, {}), _newest(rule, heard), now.timestamp())
         return ended + _firing(self.rules, self.state, now.timestamp())
 
+    def forget_since(self, before: pd.Timestamp) -> None:
+        "Let go of the series without a sample since then."
+        for name, records in self.state.items():
+            self.state[name] = {key: record for key, record in records.items() if record.get('at', 0.) >= before.timestamp()}
+
     def put_back(self, now: pd.Timestamp) -> None:
         "The clock was put back to `now`: what began or was heard later counts as begun or heard now."
         limit = now.timestamp()

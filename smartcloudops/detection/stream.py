@@ -9,8 +9,8 @@ __all__ = ['KINDS', 'SPIKE', 'SHIFT', 'DRIFT', 'VARIANCE', 'PATTERN', 'FLATLINE'
            'nearest_windows', 'store_window', 'against_windows', 'forget', 'against_forecast', 'place_prototype',
            'against_prototypes', 'decades', 'halve', 'novelty', 'watch', 'leaking', 'has_rhythm', 'drifting',
            'name_kind', 'page', 'open_alert', 'rank', 'share_above', 'begin', 'learn_level', 'band', 'smooth',
-           'surprises', 'step', 'walk', 'Scores', 'seconds', 'StreamDetector', 'update', 'score', 'accept', 'put_back',
-           'save', 'load']
+           'surprises', 'step', 'walk', 'Scores', 'seconds', 'StreamDetector', 'update', 'score', 'accept',
+           'forget_since', 'put_back', 'save', 'load']
 
 # %% ../../nbs/detection/01_stream.ipynb #735c02aa
 import io, json, math, os
@@ -616,6 +616,18 @@ def accept(self, series: str      # as it was named in `score` or `update`
         s['ema'][:] = s['ema'][0, 0]
     return True
 StreamDetector.accept = accept
+
+# %% ../../nbs/detection/01_stream.ipynb #9d02aaab
+def forget_since(self, before: pd.Timestamp) -> list[str]:      # names that went
+    "Let go of the series without a sample since then: in a fleet that scales, new names come every day."
+    if isinstance(self.rows, range): return []
+    stays = self.state['last'] >= seconds([before])[0]
+    if stays[self.state['n'] > 0].all(): return []                  # those never heard of at all go along with the next that go
+    gone, kept = ([name for name, row in self.rows.items() if stays[row] == stay] for stay in (False, True))
+    self.state = self.state[[self.rows[name] for name in kept]]
+    self.rows = {name: row for row, name in enumerate(kept)}
+    return gone
+StreamDetector.forget_since = forget_since
 
 # %% ../../nbs/detection/01_stream.ipynb #164a38ed
 def put_back(self, now: pd.Timestamp) -> None:
