@@ -908,6 +908,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                      'smartcloudops/dashboard/picture.py'),
                                                  'smartcloudops.dashboard.picture.Picture.oldest_ok': ( 'dashboard/picture.html#picture.oldest_ok',
                                                                                                         'smartcloudops/dashboard/picture.py'),
+                                                 'smartcloudops.dashboard.picture.Picture.present': ( 'dashboard/picture.html#picture.present',
+                                                                                                      'smartcloudops/dashboard/picture.py'),
                                                  'smartcloudops.dashboard.picture.Picture.samples': ( 'dashboard/picture.html#picture.samples',
                                                                                                       'smartcloudops/dashboard/picture.py'),
                                                  'smartcloudops.dashboard.picture.Picture.seen': ( 'dashboard/picture.html#picture.seen',

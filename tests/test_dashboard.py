@@ -166,6 +166,25 @@ def test_decimation_keeps_the_extremes_and_the_ends(values, width):
     if np.isfinite(v).any(): assert np.nanmax(v[at]) == np.nanmax(v) and np.nanmin(v[at]) == np.nanmin(v)
 
 
+def test_hosts_that_were_switched_off_are_counted_but_not_drawn(tmp_path):
+    "A group that scales leaves names behind: the first screen is about those that are there."
+    own, at = Settings(data_dir=tmp_path), pd.Timestamp.now(tz='UTC').floor('s')
+    with History(own.history_path) as history:
+        for name, last in (('web-1', at), ('web-2', at), ('web-3', at - pd.Timedelta('2h')), ('web-8', at - pd.Timedelta('2D')), ('web-9', at - pd.Timedelta('9D'))):
+            times = pd.date_range(end=last, periods=30, freq='1min', name='time')
+            history.append(pd.DataFrame({f'{metric}{{host="{name}"}}': 30. for metric in ('cpu_utilization_percent', 'memory_used_percent')}, index=times))
+    client = create_app(tmp_path, own).test_client()
+    page = client.get('/', headers=HTML).text
+    assert 'data-host="web-3"' in page and 'data-host="web-8"' not in page and 'data-host="web-9"' not in page
+    text = ' '.join(re.sub(r'<[^>]+>', ' ', page).split()).replace('\u202f', ' ')
+    assert '3 hosts and 6 series' in text and '2 hosts are as expected, 1 is late, 2 are gone.' in text
+    status = client.get('/api/v1/status').get_json()
+    assert status['hosts'] == 3 and status['series'] == 6 and status['states'] == {'late': 1, 'ok': 2, 'gone': 2}
+    assert [h['host'] for h in client.get('/api/v1/hosts?state=gone').get_json()['items']] == ['web-8', 'web-9']
+    assert client.get('/hosts?state=gone', headers=HTML).text.count('data-s="gone"') >= 2 and client.get('/hosts/web-9', headers=HTML).status_code == 200
+    assert 'web-9' not in client.get('/metrics').text and 'host="web-3"' in client.get('/metrics').text
+
+
 def test_metrics_in_both_formats(client, night):
     classic = client.get('/metrics')
     families = {f.name: f for f in text_string_to_metric_families(classic.text)}

@@ -62,7 +62,7 @@ def routes():
 def status():
     "The loop's life and what is open."
     picture = site().pictures.current()
-    return jsonify(loop=pages.loop_json(picture), open=len(picture.open), waits=picture.waits, hosts=len(picture.hosts), series=picture.series, corrected=picture.corrected,
+    return jsonify(loop=pages.loop_json(picture), open=len(picture.open), waits=picture.waits, hosts=len(picture.present), series=picture.series, corrected=picture.corrected,
                    states=dict(picture.counts), trouble=list(picture.trouble))
 
 @blueprint.get('/hosts')

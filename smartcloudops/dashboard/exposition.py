@@ -62,11 +62,11 @@ def source_families(detail: dict):
 # %% ../../nbs/dashboard/02_exposition.ipynb #1ff8de47
 def host_families(picture: Picture):
     "One line a host: its age, its highest score, its state."
-    hosts, newest = picture.hosts[:MOST_HOSTS], picture.beat.detail.get('scores', {}) if picture.beat else {}
+    hosts, newest = picture.present[:MOST_HOSTS], picture.beat.detail.get('scores', {}) if picture.beat else {}
     yield gauge('smartcloudops_series_age_seconds_max', 'Age of the host\'s oldest series.', {h.name: picture.oldest.get(h.name, 0.) + picture.age for h in hosts}, ('host',))
     yield gauge('smartcloudops_anomaly_score_max', 'Highest anomaly score of the host\'s series now, 0 to 1.', {h.name: max(h.score, newest.get(h.name, 0.)) for h in hosts}, ('host',))
     yield gauge('smartcloudops_host_state', '1 for the state the host is in.', {(h.name, h.state): 1 for h in hosts}, ('host', 'state'))
-    yield gauge('smartcloudops_hosts_omitted', f'Hosts beyond the first {MOST_HOSTS:,}, which are not exported one by one.', {(): len(picture.hosts) - len(hosts)})
+    yield gauge('smartcloudops_hosts_omitted', f'Hosts beyond the first {MOST_HOSTS:,}, which are not exported one by one.', {(): len(picture.present) - len(hosts)})
 
 # %% ../../nbs/dashboard/02_exposition.ipynb #3b433884
 UNDER_WAY = ('planned', 'awaiting_approval', 'approved', 'sent', 'unknown', 'verifying')      # states that an action leaves again

@@ -98,12 +98,12 @@ def now_page():
 def chosen_host(picture) -> str | None:
     "The host whose readings stand on the first screen: the most urgent one, else this machine, else the first."
     names = {h.name for h in picture.hosts}
-    wanted = [*(c.host for c in picture.open), own_host(), *(h.name for h in picture.hosts)]
+    wanted = [*(c.host for c in picture.open), own_host(), *(h.name for h in picture.present)]
     return next((n for n in wanted if n in names), None)
 
 def choices(picture, host: str | None, most: int = 200) -> list[str]:
     "Hosts to choose from, the one shown among them."
-    names = [h.name for h in picture.hosts[:most]]
+    names = [h.name for h in picture.present[:most]]
     return names if host in names or host is None else [host, *names]
 
 # %% ../../nbs/dashboard/11_pages.ipynb #0ccf5a98
@@ -127,7 +127,7 @@ def now_json(picture, host: str | None) -> dict:
     from smartcloudops.dashboard.api import case_json, host_json
     shown = readings(picture, host)
     return dict(metrics={key_of(r): r.value for r in shown}, anomaly=bool(picture.open), host=host, series={r.series: r.value for r in shown},
-                incidents=[case_json(c) for c in picture.open[:50]], hosts=[host_json(h) for h in picture.hosts[:50]], hosts_total=len(picture.hosts),
+                incidents=[case_json(c) for c in picture.open[:50]], hosts=[host_json(h) for h in picture.present[:50]], hosts_total=len(picture.present),
                 waits=picture.waits, loop=loop_json(picture), trouble=list(picture.trouble))
 
 def key_of(reading: views.Reading) -> str:
@@ -155,7 +155,7 @@ def incident_page(id: str):
     return page('incident.html', 'incident', lambda: incident_json(told), story=told, section='now')
 
 # %% ../../nbs/dashboard/11_pages.ipynb #49e4577a
-HOST_ORDER = ['abnormal', 'verifying', 'late', 'silenced', 'ok']
+HOST_ORDER = ['abnormal', 'verifying', 'late', 'silenced', 'ok', 'gone']
 
 def hosts_page():
     "Every host with its state and the age of its data."

@@ -65,7 +65,7 @@ class Picture:
     @cached_property
     def mark(self) -> str: "The same as long as no host comes, goes or changes its state."; return f'{zlib.crc32(repr([(h.name, h.state) for h in self.hosts]).encode()):08x}'
     @cached_property
-    def seen(self) -> str: "How far behind each cell of the grid is."; return seen_behind(self.hosts)
+    def seen(self) -> str: "How far behind each cell of the grid is."; return seen_behind(self.present)
     @cached_property
     def oldest(self) -> dict[str, float]: "Age in seconds of each host's oldest series, when the picture was made."; return {} if self.fresh is None or not len(self.fresh) else self.fresh.groupby('host')['age_seconds'].max().to_dict()
     @cached_property
@@ -77,12 +77,14 @@ class Picture:
     @property
     def waits(self) -> int: "Incidents that wait for a person."; return sum(c.state == 'waits' for c in self.open)
     @property
+    def present(self) -> tuple[Host, ...]: "Hosts that are not gone."; return tuple(h for h in self.hosts if h.state != 'gone')
+    @property
     def counts(self) -> list[tuple[str, int]]:
         "How many hosts are in each state, the worst first."
         found = Counter(h.state for h in self.hosts)
-        return [(s, found[s]) for s in ('abnormal', 'verifying', 'late', 'silenced', 'ok') if found[s]]
+        return [(s, found[s]) for s in ('abnormal', 'verifying', 'late', 'silenced', 'ok', 'gone') if found[s]]
     @property
-    def oldest_ok(self) -> float: "Age in seconds of the oldest host that is not late."; return max((h.age for h in self.hosts if h.state != 'late'), default=0.)
+    def oldest_ok(self) -> float: "Age in seconds of the oldest host that is not late."; return max((h.age for h in self.hosts if h.state not in ('late', 'gone')), default=0.)
 
 # %% ../../nbs/dashboard/09_picture.ipynb #f3e4c7ec
 def fleet_sentence(picture: Picture) -> str:
@@ -131,12 +133,13 @@ def paint(stores: Stores, key: tuple, loop: bool | None, link, icons: str) -> Pi
     verifying = {a.target for a in acts if a.state in ('sent', 'verifying')}
     standing = [i for i, _ in cases if i.state == 'open']
     hosts = fleet(fresh, standing, verifying, quiet)
+    here = [h for h in hosts if h.state != 'gone']
     if beat is not None and beat.detail.get('problem'): trouble.append(f"the last tick: {beat.detail['problem']}")
     reason = health(beat, at, loop)
     items = attempt(lambda: strip(beat, reason, switch(stores), breakers(stores, acts), sum(a.flying for a in acts), stores.settings.remediation.in_flight, _pages(stores, at)), (), 'the switch', trouble)
     closed = sorted((c for i, c in cases if i.state == 'closed'), key=lambda c: c.closed, reverse=True)
     open_ = _with_sparks(stores, most_urgent([c for i, c in cases if i.state == 'open']), at, trouble)
-    return Picture(key, at, beat, reason, tuple(hosts), len(fresh), tuple(open_), tuple(closed), tuple(acts), items, tuple(trouble), grid(hosts, link, icons), fresh)
+    return Picture(key, at, beat, reason, tuple(hosts), sum(h.series for h in here), tuple(open_), tuple(closed), tuple(acts), items, tuple(trouble), grid(here, link, icons), fresh)
 
 # %% ../../nbs/dashboard/09_picture.ipynb #e308d5ea
 def _cases(stores: Stores, acts: list[Act], at: pd.Timestamp) -> list[tuple]:
@@ -226,4 +229,4 @@ def _files(stores: Stores) -> list:
 
 def told(picture: Picture) -> dict:
     "What the event stream says: enough for the tab's title, the rest is fetched."
-    return dict(version=picture.version, at=picture.beat.at.timestamp() if picture.beat else None, reason=picture.reason, open=len(picture.open), waits=picture.waits, hosts=len(picture.hosts), corrected=picture.corrected)
+    return dict(version=picture.version, at=picture.beat.at.timestamp() if picture.beat else None, reason=picture.reason, open=len(picture.open), waits=picture.waits, hosts=len(picture.present), corrected=picture.corrected)
