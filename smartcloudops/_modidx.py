@@ -2394,6 +2394,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                            'smartcloudops/monitoring/latest.py'),
                                                  'smartcloudops.monitoring.latest.get_latest_metrics': ( 'monitoring/latest.html#get_latest_metrics',
                                                                                                          'smartcloudops/monitoring/latest.py'),
+                                                 'smartcloudops.monitoring.latest.gone': ( 'monitoring/latest.html#gone',
+                                                                                           'smartcloudops/monitoring/latest.py'),
                                                  'smartcloudops.monitoring.latest.usual_lag': ( 'monitoring/latest.html#usual_lag',
                                                                                                 'smartcloudops/monitoring/latest.py')},
             'smartcloudops.monitoring.packed': { 'smartcloudops.monitoring.packed.DamagedRow': ( 'monitoring/packed.html#damagedrow',

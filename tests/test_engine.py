@@ -47,6 +47,19 @@ def test_observe_says_once_what_it_would_do_and_sends_nothing(tmp_path, clock, e
     assert effects(effect) == [] and states(r.ledger) == ['observed', 'observed']
 
 
+def test_hosts_that_were_switched_off_hold_nothing_up(tmp_path, clock, effect):
+    "Ten hosts of last week, as a group that scales leaves behind, are no storm; ten that fell silent today are."
+    def table(behind):
+        fresh = freshness([*HOSTS, *(f'old-{i}' for i in range(10))], clock.now(), late=[f'old-{i}' for i in range(10)])
+        fresh.loc[fresh.host.str.startswith('old'), 'last'] = clock.now() - pd.Timedelta(behind)
+        return fresh
+    r = executor(tmp_path)
+    assert [(o.state, o.gate) for o in r.step(clock.now(), [incident(now=clock.now())], table('3h'), Always(97))] == [('refused', 'blast radius')]
+    clock.advance(60)
+    assert [o.state for o in r.step(clock.now(), [incident(now=clock.now())], table('2D'), Always(97))] == ['sent', 'verifying']
+    assert len(effects(effect)) == 1
+
+
 def test_auto_from_plan_to_recovered(tmp_path, clock, effect):
     r = executor(tmp_path)
     assert [o.state for o in tick(r, clock)] == ['sent', 'verifying']

@@ -18,6 +18,7 @@ from ..core.inventory import own_host, read_targets
 from ..core.runtime import ConfigError, PolicyError, RemediationError, SmartCloudOpsError, StateError, clock, counted, in_a_line, mask_secrets, now as time_now, write_atomically
 from ..core.series import Series, describe, format_duration, format_range, format_value, short_name
 from ..core.state import recall, remember, to_us
+from ..monitoring.latest import gone
 from .gates import SECOND, Lease, Plan, Reading, Refusal, State, Switch, decide, matching
 from .ledger import WAITING, Action, Ledger, Superseded
 from .operations import Context, Ec2Reboot, Operation, Report, make_operation, operations
@@ -59,9 +60,12 @@ def readings(freshness: pd.DataFrame | None,     # of monitoring.latest: series,
 
 # %% ../../nbs/remediation/04_engine.ipynb #b9939516
 def fleet_of(freshness: pd.DataFrame | None, incidents: Iterable) -> dict[str, str]:
-    "Every host that was heard of: late when all its series are, abnormal with an open incident, else ok."
+    "Every host that is there: late when all its series are, abnormal with an open incident, else ok. One that was switched off long ago is nobody's peer."
     if freshness is None or not len(freshness): return {}
-    fleet = {h: 'late' if late else 'ok' for h, late in freshness.groupby('host')['late'].all().items() if h}
+    hosts = freshness.groupby('host')
+    late, behind = hosts['late'].all(), (freshness['last'].max() - hosts['last'].max()).dt.total_seconds()
+    off = late & gone(behind, hosts['interval_seconds'].min())
+    fleet = {h: 'late' if late[h] else 'ok' for h in late.index[~off] if h}
     for incident in incidents:
         if incident.state != 'open' or incident.feedback == 'normal': continue
         for host in (*incident.hosts, incident.host):
