@@ -213,7 +213,7 @@ def _note(self, what: str, problem: str, name: str) -> None:
     before = self.problems.pop(what, '')
     if problem: self.problems[what] = problem
     if problem and problem != before: log.warning('%s: %s; going on with what is known', name, problem)
-    elif before and not problem: log.info('%s answers again' if what == 'source' else '%s is written again', name)
+    elif before and not problem: log.info('%s answers again' if what in ('source', 'inventory') else '%s is written again', name)
 
 # %% ../nbs/main.ipynb #d6268c37
 @patch_to(Loop)
@@ -255,11 +255,26 @@ def _steps(self, rows: pd.DataFrame, at: pd.Timestamp):
 @patch_to(Loop)
 def _abnormal(self, rows: pd.DataFrame, at: pd.Timestamp) -> list:
     "What the rules, the streaming model and the joint model find in these rows, as stretches."
-    if not len(rows): return self.rules.update(rows, at) + [a for found in self.stretches.values() for a in found]
-    seen, scores = self._score(rows)
-    self._stretch('stream', scores, seen)
-    self._stretch('joint', self.joint.score(seen), seen)
-    return self.rules.update(seen, at) + [a for found in self.stretches.values() for a in found]
+    seen = rows
+    if len(rows):
+        seen, scores = self._score(rows)
+        self._stretch('stream', scores, seen)
+        self._stretch('joint', self.joint.score(seen), seen)
+    return self._expected(self.rules.update(seen, at)) + [a for found in self.stretches.values() for a in found]
+
+# %% ../nbs/main.ipynb #489ddee2
+@patch_to(Loop)
+def _expected(self, found: list) -> list:
+    "Without hosts that are silent because they were taken away: a source that knows its inventory is asked."
+    silent, ask = {a.host for a in found if a.origin == 'absent'}, getattr(self.source, 'left', None)
+    if not silent or ask is None: return found
+    try: left, problem = ask(silent), ''
+    except SmartCloudOpsError as e: left, problem = set(), str(e)
+    self._note('inventory', problem, f'inventory of {self.source.name}')
+    if not left: return found
+    log.info('taken away, no longer expected: %s', ', '.join(sorted(left)[:20]))
+    self.rules.leave(left)
+    return [a for a in found if a.origin != 'absent' or a.host not in left]
 
 # %% ../nbs/main.ipynb #902ffec4
 @patch_to(Loop)

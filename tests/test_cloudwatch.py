@@ -12,6 +12,7 @@ from smartcloudops.core.runtime import AwsError, ConfigError, FakeClock, use_clo
 from smartcloudops.core.settings import Settings, load_settings
 from smartcloudops.ingestion import fetch_metrics, make_source
 from smartcloudops.ingestion.cloudwatch import (PRESETS, CloudWatchSource, Lags, Query, Rows, Watched, affordable_interval, cost_per_month, instances, listed, query_of)
+from tests.conftest import free_port
 from tests.fake_cloudwatch import FakeCloudWatch, metric, refusal, serving
 
 pytestmark = pytest.mark.phase6
@@ -340,6 +341,17 @@ def test_moto_end_to_end(moto, tmp_path):
     snapshot = fetch_metrics(tmp_path/'m.json', live=True)
     assert (snapshot['cpu'], snapshot['memory'], snapshot['disk'], snapshot['source']) == (12., 52., 70., 'cloudwatch')
     assert json.loads((tmp_path/'m.json').read_text()) == snapshot
+
+
+def test_moto_tells_a_terminated_instance_from_one_that_is_silent(moto, monkeypatch):
+    ec2 = moto.write('ec2')
+    ids = [i['InstanceId'] for i in ec2.run_instances(ImageId='ami-12c6146b', MinCount=4, MaxCount=4)['Instances']]
+    source = CloudWatchSource(Settings(hosts={ids[3]: 'web-4'}))
+    ec2.terminate_instances(InstanceIds=[ids[0], ids[3]]); ec2.stop_instances(InstanceIds=[ids[1]])
+    assert source.left([*ids[:3], 'web-4', 'queue-of-letters', 'i-00000000000000000']) == {ids[0], 'web-4', 'i-00000000000000000'}
+    assert source.left([]) == source.left(['queue-of-letters']) == set()
+    monkeypatch.setenv('AWS_ENDPOINT_URL', f'http://127.0.0.1:{free_port()}')
+    with pytest.raises(AwsError): CloudWatchSource(Settings(aws=dict(regions=['eu-west-1']))).left(ids)
 
 
 def test_moto_new_instance_is_asked_for_before_it_is_listed(moto):

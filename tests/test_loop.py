@@ -421,6 +421,25 @@ def test_hosts_that_are_gone_are_forgotten(tmp_path):
         again.close()
 
 
+@pytest.mark.parametrize('knows', ['taken away', 'still there', 'no answer'])
+def test_a_host_that_was_taken_away_is_no_incident(tmp_path, knows, caplog):
+    class Inventory(Scaling):
+        interval, asked = 60., []
+        def read(self, at): frame = super().read(at); return frame[[c for c in frame if '-2"' not in c]] if at >= pd.Timestamp('2026-01-05 01:00', tz='UTC') else frame
+        def left(self, hosts):
+            self.asked.append(set(hosts))
+            if knows == 'no answer': raise SourceError('the inventory is away')
+            return set(hosts) if knows == 'taken away' else set()
+    source = Inventory()
+    with use_clock(FakeClock('2026-01-05 00:00')):
+        loop = Loop(settings(tmp_path), source)
+        opened = [i for t in ticked(loop, 100) for i in t.opened]
+        loop.close()
+    assert [i.host for i in opened] == ([] if knows == 'taken away' else ['day-0105-2'])
+    assert source.asked[0] == {'day-0105-2'} and (len(source.asked) == 1) == (knows == 'taken away')
+    assert sum('the inventory is away' in r.message for r in caplog.records) == (knows == 'no answer')
+
+
 def test_the_page_is_restarted(tmp_path):
     with Page([sys.executable, '-c', 'import time; time.sleep(60)']) as page:
         first = page.process.pid

@@ -134,6 +134,18 @@ def test_a_clock_that_is_put_back_is_followed(victoria):
     assert all(len(f) for f in frames) and frames[-1].iloc[-1, 0] >= 50
 
 
+def test_a_target_that_was_taken_out_is_told_from_one_that_is_down(victoria):
+    at = pd.Timestamp.now(tz='UTC').floor('s')
+    every = lambda seconds: [at - pd.Timedelta(seconds=s) for s in range(7200, seconds, -15)]
+    put(victoria, [f'up{{job="node",instance="{host}:9100"}} {0 if host == "down-1" and t > at - pd.Timedelta("20min") else 1} {ms(t)}'
+                   for host, until in (('here-1', 0), ('here-2', 0), ('down-1', 0), ('out-1', 1800)) for t in every(until)])
+    source = source_for(victoria, hosts={'out-1': 'worker'})
+    assert source.left(['here-1', 'down-1', 'worker', 'never-heard-of']) == {'worker'} and source.left(['here-1']) == set()
+    put(victoria, [f'up{{job="node",instance="mass-{n}:9100"}} 1 {ms(t)}' for n in range(9) for t in every(900)])
+    assert source.left([f'mass-{n}' for n in range(9)] + ['worker']) == set()              # most are gone at once: the discovery is broken
+    with pytest.raises(SourceError, match='does not answer'): source_for(f'http://127.0.0.1:{free_port()}', attempts=1).left(['here-1'])
+
+
 def test_a_hundred_thousand_series(victoria):
     n = soak(20_000, 100_000)
     for part in range(0, n, 20_000):

@@ -8,7 +8,7 @@ __all__ = ['log', 'CONDITIONS', 'BINS', 'BELIEF', 'KIND', 'FORGET', 'FIRST_STEP'
 
 # %% ../../nbs/detection/00_rules.ipynb #0fa73b3f
 import hashlib, json, logging, math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from numbers import Real
 from typing import Literal
 
@@ -368,6 +368,11 @@ class RuleEngine:
         for rule in self.rules:
             if rule.absent is not None: _listen(rule, self.state.setdefault(rule.name, {}), _newest(rule, heard), now.timestamp())
         return ended + _firing(self.rules, self.state, now.timestamp())
+
+    def leave(self, hosts: Iterable[str]) -> None:
+        "These hosts were taken away on purpose: nobody waits for their samples."
+        for rule in self.rules:
+            if rule.absent is not None: self.state[rule.name] = {key: heard for key, heard in self.state.get(rule.name, {}).items() if heard['host'] not in hosts}
 
     def forget_since(self, before: pd.Timestamp) -> None:
         "Let go of the series without a sample since then."

@@ -533,6 +533,23 @@ def about(self) -> str:
     problems = ''.join(f'; {where}: {what}' for where, what in self.problems.items())
     return f"cloudwatch, {len(self.queries)} metrics in {', '.join(self.regions)} every {self.interval:g} s: about ${self.cost_per_month():.2f} a month{problems}"
 
+# %% ../../nbs/ingestion/02_cloudwatch.ipynb #43f56f50
+@patch_to(CloudWatchSource)
+def left(self, hosts: Iterable[str]) -> set[str]:
+    "Of these hosts, the EC2 instances that were terminated; `AwsError` when a region does not answer."
+    ids = {canonical: id for id, canonical in self.settings.hosts.items()}
+    asked = {ids.get(host, host): host for host in hosts if re.fullmatch('i-[0-9a-f]{8,}', ids.get(host, host))}
+    if not asked: return set()
+    there = {id for region in self.regions for id in _standing(self.clients, region, list(asked))}
+    return {host for id, host in asked.items() if id not in there}
+
+def _standing(clients: AwsClients, region: str, ids: list[str], most: int = 200) -> Iterator[str]:
+    "Those of the instances that the region has and that are not terminated."
+    with explain(f'looking for instances in {region}'):
+        for i in range(0, len(ids), most):
+            for page in clients.read('ec2', region).get_paginator('describe_instances').paginate(Filters=[{'Name': 'instance-id', 'Values': ids[i:i + most]}]):
+                yield from (raw['InstanceId'] for r in page['Reservations'] for raw in r['Instances'] if raw['State']['Name'] not in ('shutting-down', 'terminated'))
+
 # %% ../../nbs/ingestion/02_cloudwatch.ipynb #ae716072
 @patch_to(CloudWatchSource)
 def backfill(self,

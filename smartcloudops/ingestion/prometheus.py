@@ -8,7 +8,7 @@ __all__ = ['log', 'NODE', 'PromQuery', 'PrometheusQuerySettings', 'prometheus_se
 
 # %% ../../nbs/ingestion/03_prometheus.ipynb #f4461e8b
 import logging, math, ssl
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -302,6 +302,17 @@ def about(self) -> str:
     "One sentence for `smartcloudops doctor`; it asks the server once, and `SourceError` says why it does not answer."
     query_range(self.client, 'vector(1)', 0, 0, 1, attempts=1)
     return f'prometheus at {mask_secrets(self.cfg.url)} answers; {len(self.queries)} queries every {self.interval:g} s'
+
+# %% ../../nbs/ingestion/03_prometheus.ipynb #4a0bf051
+@patch_to(PrometheusSource)
+def left(self, hosts: Iterable[str]) -> set[str]:
+    "Of these hosts, those that the server scraped within the last day and has as targets no more; `SourceError` when it does not answer."
+    at = math.floor((_now().timestamp() - self.cfg.delay)/self.cfg.step)*self.cfg.step
+    def having(query: str) -> set[str]:
+        return {canonical_host(r['metric'], self.naming.aliases) for r in query_range(self.client, query, at, at, self.cfg.step, self.cfg.attempts, self.cfg.max_bytes)[0]}
+    targets = having('up')
+    gone = set(hosts) & having('last_over_time(up[1d])') - targets
+    return gone if gone and 2 * len(targets) > len(having('up offset 1h')) else set()
 
 # %% ../../nbs/ingestion/03_prometheus.ipynb #c8799838
 @patch_to(PrometheusSource)

@@ -22,7 +22,7 @@ from ..core.series import METRICS, Series
 # %% ../../nbs/ingestion/00_sources.ipynb #16f1ba01
 @runtime_checkable
 class Source(Protocol):
-    "Anything that yields frames."
+    "Anything that yields frames. One that knows its inventory may also have `left(hosts)`: which of these silent hosts were taken away on purpose."
     name: str           # 'host', 'synthetic', 'replay', 'cloudwatch', 'prometheus'
     interval: float     # seconds between samples, as far as the source knows
     done: bool          # True when nothing will ever come again (a replayed file at its end)
