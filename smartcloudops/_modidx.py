@@ -2505,6 +2505,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                      'smartcloudops/monitoring/sealing.py'),
                                                   'smartcloudops.monitoring.sealing.Sealer.stop': ( 'monitoring/sealing.html#sealer.stop',
                                                                                                     'smartcloudops/monitoring/sealing.py'),
+                                                  'smartcloudops.monitoring.sealing._announce': ( 'monitoring/sealing.html#_announce',
+                                                                                                  'smartcloudops/monitoring/sealing.py'),
                                                   'smartcloudops.monitoring.sealing._blocks': ( 'monitoring/sealing.html#_blocks',
                                                                                                 'smartcloudops/monitoring/sealing.py'),
                                                   'smartcloudops.monitoring.sealing._forget_missing': ( 'monitoring/sealing.html#_forget_missing',

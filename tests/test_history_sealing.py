@@ -100,16 +100,35 @@ def test_a_sample_that_arrives_during_the_seal_is_kept(tmp_path, monkeypatch):
 
 def test_replaced_files_stay_ten_minutes_and_strays_go(tmp_path):
     h, data = filled(tmp_path/'history.db', hours=26)
-    seal(h, T0 + 20 * H)
-    names = {f.name for f in h.folder.glob('*.parquet')}
-    stray, unfinished = h.folder/'20260302T00-2h-dead.parquet', h.folder/'.x.parquet.tmp'
-    for f in (stray, unfinished): f.write_bytes(b'x'); os.utime(f, (1, 1))
+    code = ("import os, sys\nimport pandas as pd\nfrom smartcloudops.monitoring import sealing as m\nm._switch = lambda *_: os.kill(os.getpid(), 9)\n"
+            "m.seal(m.History(sys.argv[1]), pd.Timestamp(sys.argv[2]))")
+    assert subprocess.run([sys.executable, '-c', code, h.path, str(T0 + 20 * H)]).returncode == -signal.SIGKILL
+    stray, = h.folder.glob('*.parquet')
+    seal(h, T0 + 20.5 * H)
+    assert not stray.exists()
+    names, unfinished = {f.name for f in h.folder.glob('*.parquet')}, h.folder/'.x.parquet.tmp'
+    unfinished.write_bytes(b'x')
     seal(h, T0 + 26.5 * H)
-    assert names and names <= {f.name for f in h.folder.glob('*.parquet')} and not stray.exists() and not unfinished.exists()
+    assert names and names <= {f.name for f in h.folder.glob('*.parquet')} and not unfinished.exists()
     seal(h, T0 + 26.7 * H)
     assert not names & {f.name for f in h.folder.glob('*.parquet')}
     same(h.read(), data)
     h.close()
+
+
+def test_the_sealed_files_of_a_history_that_was_moved_away_stay(tmp_path):
+    "What we say of a damaged history.db is followed: it is moved away, and the files beside it are read from there."
+    h, data = filled(tmp_path/'history.db', hours=24)
+    seal(h, T0 + 25 * H)
+    h.close()
+    file, = h.folder.glob('*.parquet')
+    os.utime(file, (1, 1))
+    (tmp_path/'history.db').rename(tmp_path/'damaged')
+    with History(tmp_path/'history.db') as new:
+        new.append(frame(60, start=T0 + 25 * H))
+        assert seal(new, T0 + 30 * H)
+        import_history(new, file)
+        same(new.read(end=data.index[-1]), data)
 
 
 def test_a_reader_that_was_slow_looks_again_and_a_lost_file_is_named(tmp_path, monkeypatch):

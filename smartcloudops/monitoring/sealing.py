@@ -7,7 +7,7 @@ __all__ = ['log', 'DAY', 'KEPT', 'SETTLE', 'HEAVY', 'BLOCK', 'due', 'hot_rows', 
            'seal', 'Sealer', 'compact', 'days', 'export_history', 'import_history']
 
 # %% ../../nbs/monitoring/06_sealing.ipynb #d9085ed2
-import contextlib, fcntl, logging, secrets, threading, time
+import contextlib, fcntl, logging, secrets, threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,11 +90,16 @@ def rewrite(history: History,             # a writer's own object
     if not len(hot[0]) and len(files) < 2: return None
     path = history.folder/f'{from_us(start):%Y%m%dT%H}-{(end - start) // 3_600_000_000}h-{secrets.token_hex(4)}.parquet'
     old = [history.folder/f for f in files]
+    _announce(history, path.name, start, end, now)
     samples = write_sealed(path, _blocks(old, hot, start, end), encoding_of(old[0]) if old else best_encoding(hot))
     done = Rewritten(path.name, from_us(start), from_us(end), samples, path.stat().st_size)
     if _switch(history, done, files, writes, start, end, now): return done
     path.unlink()
     return None
+
+def _announce(history: History, file: str, start: int, end: int, now: int) -> None:
+    "List a file before it is made, among those to remove: what a crash leaves is known by name."
+    with history._writing() as db: db.execute('insert into sealed values (?, ?, ?, 0, 0, ?, ?)', (file, start, end, now, now))
 
 # %% ../../nbs/monitoring/06_sealing.ipynb #a6ff38b5
 BLOCK = 21_600_000_000      # µs
@@ -111,7 +116,7 @@ def _switch(history: History, new: Rewritten, files: list[str], writes: tuple, s
     "Name the new file and let the hot rows go; False when the stretch was written to since it was read."
     with history._writing() as db:
         if _writes(db, start, end) != writes: return False
-        db.execute('insert into sealed values (?, ?, ?, ?, ?, ?, null)', (new.file, start, end, new.samples, new.bytes, now))
+        db.execute('insert or replace into sealed values (?, ?, ?, ?, ?, ?, null)', (new.file, start, end, new.samples, new.bytes, now))
         db.executemany('update sealed set replaced = ? where file = ?', [(now, f) for f in files])
         remove(db, 'samples', SAMPLE, start, end)
         return True
@@ -128,14 +133,12 @@ def sealing_alone(folder: Path, wait: bool = False):
 
 # %% ../../nbs/monitoring/06_sealing.ipynb #fcf55828
 def sweep(history: History, now: int) -> int:
-    "Remove replaced files after ten minutes, and files that no list names; how many."
-    with history._reading() as db: listed = dict(db.execute('select file, replaced from sealed'))
-    old = [name for name, replaced in listed.items() if replaced is not None and replaced + KEPT <= now]
-    stray = [f.name for f in history.folder.glob('*.parquet*') if f.name not in listed and f.stat().st_mtime + KEPT / 1e6 < time.time()]
-    stray += [f.name for f in history.folder.glob('.*.parquet.tmp')]           # we hold the lock: nobody is writing these
-    for name in old + stray: (history.folder/name).unlink(missing_ok=True)
+    "Remove replaced files after ten minutes, and unfinished ones; how many. What no list names is not ours to remove."
+    with history._reading() as db: old = [name for name, in db.execute('select file from sealed where replaced + ? <= ?', (KEPT, now))]
+    unfinished = [f.name for f in history.folder.glob('.*.parquet.tmp')]           # we hold the lock: nobody is writing these
+    for name in old + unfinished: (history.folder/name).unlink(missing_ok=True)
     with history._writing() as db: db.executemany('delete from sealed where file = ?', [(name,) for name in old])
-    return len(old) + len(stray)
+    return len(old) + len(unfinished)
 
 # %% ../../nbs/monitoring/06_sealing.ipynb #4c670792
 def seal(history: History,                       # a writer's own object, not the loop's
@@ -206,7 +209,7 @@ def compact(history: History, now: pd.Timestamp | None = None) -> list[Rewritten
 # %% ../../nbs/monitoring/06_sealing.ipynb #4eeda0e9
 def _forget_missing(history: History) -> None:
     with history._writing() as db:
-        for name, in db.execute('select file from sealed').fetchall():
+        for name, in db.execute('select file from sealed where replaced is null').fetchall():
             if (history.folder/name).exists(): continue
             log.warning('%s: is missing and forgotten', history.folder/name)
             db.execute('delete from sealed where file = ?', (name,))
