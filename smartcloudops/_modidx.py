@@ -2461,6 +2461,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                               'smartcloudops/monitoring/sealed.py'),
                                                  'smartcloudops.monitoring.sealed._groups': ( 'monitoring/sealed.html#_groups',
                                                                                               'smartcloudops/monitoring/sealed.py'),
+                                                 'smartcloudops.monitoring.sealed._named': ( 'monitoring/sealed.html#_named',
+                                                                                             'smartcloudops/monitoring/sealed.py'),
                                                  'smartcloudops.monitoring.sealed._read': ( 'monitoring/sealed.html#_read',
                                                                                             'smartcloudops/monitoring/sealed.py'),
                                                  'smartcloudops.monitoring.sealed._size': ( 'monitoring/sealed.html#_size',

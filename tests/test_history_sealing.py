@@ -8,10 +8,10 @@ import pytest
 from hypothesis import settings as hypothesis_settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from smartcloudops.core.runtime import DataError, HistoryError
+from smartcloudops.core.runtime import DataError, FakeClock, HistoryError, use_clock
 from smartcloudops.core.settings import HistorySettings
 from smartcloudops.monitoring.history import History
-from smartcloudops.monitoring.sealing import Sealer, compact, export_history, import_history, seal, sealing_alone
+from smartcloudops.monitoring.sealing import Sealer, compact, export_history, hot_rows, import_history, seal, sealing_alone
 from tests.conftest import soak
 from tests.test_history import NAMES, frame, same
 
@@ -156,6 +156,22 @@ def test_a_damaged_sealed_file_is_named(tmp_path):
     file = next(h.folder.glob('*.parquet'))
     file.write_bytes(os.urandom(file.stat().st_size))
     with pytest.raises(HistoryError, match=f'{file.name}: is damaged'): h.read()
+    h.close()
+
+
+@pytest.mark.parametrize('spoil', (lambda file: file.write_bytes(b'x' * 100), Path.unlink), ids=('damaged', 'gone'))
+def test_a_damaged_or_missing_file_keeps_only_its_own_stretch_from_being_sealed(tmp_path, spoil):
+    h, data = filled(tmp_path/'history.db', hours=60, settings=HistorySettings(retention_days=30))
+    seal(h, T0 + 23 * H)
+    file = min(h.folder.glob('20260302T*'))
+    spoil(file)
+    h.append(frame(24 * 12, start=T0 + 60 * H), arrived=T0 + 84 * H)
+    with use_clock(FakeClock(T0 + 100 * H)), Sealer(tmp_path/'history.db', every=.05) as sealer:
+        deadline = time.time() + 10
+        while file.name not in sealer.problem and time.time() < deadline: time.sleep(.02)
+        assert file.name in sealer.problem and sealer._thread.is_alive()
+    same(h.read(start=T0 + 24 * H, end=T0 + 59 * H), data.loc[T0 + 24 * H:T0 + 59 * H])
+    with h._reading() as db: assert not hot_rows(db, int((T0 + 24 * H).timestamp() * 1e6), 2**62)
     h.close()
 
 

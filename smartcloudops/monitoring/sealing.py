@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.frames import to_tidy
-from ..core.runtime import DataError, SmartCloudOpsError, counted, in_a_line, now as current
+from ..core.runtime import DataError, HistoryError, SmartCloudOpsError, counted, in_a_line, now as current
 from ..core.settings import HistorySettings
 from ..core.state import from_us, to_us
 from .history import WINDOW, History, explained
@@ -146,15 +146,18 @@ def seal(history: History,                       # a writer's own object, not th
          settle: int = SETTLE,                   # µs without a write before a window is sealed
          wait: bool = False,                     # for another process that is sealing
         ) -> list[Rewritten]:
-    "Seal and merge what is due, remove what was replaced; nothing when another process is at it."
+    "Seal and merge what is due, remove what was replaced; nothing when another process is at it. What cannot be sealed is told when the rest is done."
     at = to_us(now or current())
     with sealing_alone(history.folder, wait) as mine:
         if not mine: return []
-        done = []
+        done, failed = [], {}
         for _ in range(2):                                          # a heavy day's windows first, then the day of them
             with history._reading() as db: stretches = due(db, at, settle)
-            done += [made for start, end in stretches if (made := rewrite(history, start, end, at))]
+            for stretch in stretches:
+                try: done += [made] if stretch not in failed and (made := rewrite(history, *stretch, at)) else []
+                except (HistoryError, OSError) as e: failed[stretch] = e        # a file of it is damaged or gone
         sweep(history, at)
+        if failed: raise next(iter(failed.values()))
         return done
 
 # %% ../../nbs/monitoring/06_sealing.ipynb #6cec5453
@@ -191,8 +194,8 @@ class Sealer:
             with History(self.path, settings=self.settings) as own: done = seal(own)
             self.problem = ''
             for r in done: log.info('sealed %s to %s: %d samples, %.1f MB', r.start, r.end, r.samples, r.bytes / 1e6)
-        except (SmartCloudOpsError, OSError) as e:
-            if str(e) != self.problem: log.warning('sealing: %s', e)
+        except Exception as e:
+            if str(e) != self.problem: log.warning('sealing: %s', e, exc_info=not isinstance(e, (SmartCloudOpsError, OSError)))
             self.problem = str(e)
 
 # %% ../../nbs/monitoring/06_sealing.ipynb #9885900d
