@@ -175,6 +175,19 @@ def test_a_damaged_or_missing_file_keeps_only_its_own_stretch_from_being_sealed(
     h.close()
 
 
+def test_samples_of_a_forgotten_series_do_not_keep_their_hour_from_being_sealed(tmp_path):
+    "The clock was ahead by six days; a series ended before the right time came there, and was forgotten."
+    with History(tmp_path/'history.db', settings=HistorySettings(retention_days=2)) as h:
+        h.append(frame(60, start=T0 + 144 * H), arrived=T0 + 145 * H)
+        h.put_back(T0)
+        h.append(frame(60, NAMES[:1], start=T0 + 143 * H), arrived=T0 + 144 * H)
+        h.retain(T0 + 144 * H)
+        assert h.series() == NAMES[:1]
+        before = h.read()
+        assert seal(h, T0 + 170 * H)
+        same(h.read(), before)
+
+
 def test_retention_by_age_and_by_size(tmp_path):
     h, data = filled(tmp_path/'history.db', hours=24 * 5, settings=HistorySettings(retention_days=3))
     seal(h, T0 + 121 * H)

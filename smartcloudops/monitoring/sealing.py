@@ -73,6 +73,8 @@ def _look(history: History, start: int, end: int):
         names = dict(db.execute('select sid, name from series'))
         files = [f for f, in db.execute('select file from sealed where replaced is null and start < ? and "end" > ? order by created', (end, start))]
         writes = _writes(db, start, end)
+    known = np.isin(found['sid'], list(names))            # a series may be forgotten before a time that a wrong clock named
+    ts, found = ts[known], found[known]
     sids, code = np.unique(found['sid'], return_inverse=True)
     return (ts, code, found['value'], [names[sid] for sid in sids.tolist()]), files, writes
 
