@@ -2003,6 +2003,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                   'smartcloudops/ingestion/prometheus.py'),
                                                     'smartcloudops.ingestion.prometheus._pieces': ( 'ingestion/prometheus.html#_pieces',
                                                                                                     'smartcloudops/ingestion/prometheus.py'),
+                                                    'smartcloudops.ingestion.prometheus._plain': ( 'ingestion/prometheus.html#_plain',
+                                                                                                   'smartcloudops/ingestion/prometheus.py'),
                                                     'smartcloudops.ingestion.prometheus.matrix_frame': ( 'ingestion/prometheus.html#matrix_frame',
                                                                                                          'smartcloudops/ingestion/prometheus.py'),
                                                     'smartcloudops.ingestion.prometheus.prometheus_settings': ( 'ingestion/prometheus.html#prometheus_settings',

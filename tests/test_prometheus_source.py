@@ -144,6 +144,14 @@ def test_a_hundred_thousand_series(victoria):
     assert len(source.read(T0 + pd.Timedelta(seconds=15)).columns) == n
 
 
+def test_names_that_only_newer_servers_allow_are_spelled_with_underscores(victoria):
+    t, source = T0 + pd.Timedelta('20D'), source_for(victoria, queries=[dict(query='{job="odd"}')])
+    httpx.post(f'{victoria}/api/v1/import', content='\n'.join(json.dumps(dict(metric=dict(labels, job='odd', instance='a:1'), values=[1], timestamps=[ms(t)])) for labels in
+               ({'__name__': 'load', 'data-center': 'fra'}, {'__name__': 'http.größe', '1st': 'x'}))).raise_for_status()
+    httpx.get(f'{victoria}/internal/force_flush')
+    assert set(validate(source.read(t)).columns) == {'load{data_center="fra",host="a"}', 'http_gr__e{_1st="x",host="a"}'}
+
+
 def test_large_answers_are_asked_for_in_pieces(victoria):
     put(victoria, [f'pieces{{instance="a:1"}} {i} {ms(T0 + pd.Timedelta(seconds=15*i))}' for i in range(2000)])
     source = source_for(victoria, queries=[dict(query='pieces')], max_bytes=6000)
@@ -216,6 +224,14 @@ def test_refusals_are_explained(answer, message):
 
 def test_nobody_there():
     with pytest.raises(SourceError, match='check prometheus.url'): source_for(f'http://127.0.0.1:{free_port()}', **M).read(T0)
+
+
+@pytest.mark.parametrize('result,message', [
+    ([dict(metric={'__name__': 'm'}, histograms=[[1, {}]])], 'histograms'),
+    ([dict(metric={'__name__': 'm'}, values=[[1, '1']]), dict(metric={'host': 'a'}, values=[[1, '1']])], 'has no name')])
+def test_a_query_that_gives_no_named_numbers_fails_alone(result, message):
+    answer = 200, dict(status='success', data=dict(resultType='matrix', result=result))
+    with Crooked(answer) as s, pytest.raises(SourceError, match=message): source_for(s.url, queries=[dict(query='m')]).read(T0)
 
 
 def test_nan_and_infinity_are_missing():

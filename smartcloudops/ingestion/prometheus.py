@@ -7,7 +7,7 @@ __all__ = ['log', 'NODE', 'PromQuery', 'PrometheusQuerySettings', 'prometheus_se
            'PrometheusSource']
 
 # %% ../../nbs/ingestion/03_prometheus.ipynb #f4461e8b
-import logging, math, ssl
+import logging, math, re, ssl
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -167,6 +167,7 @@ def query_range(client: httpx.Client,
         return left + right, said + also
     data = answer.get('data') or {}
     if data.get('resultType') != 'matrix': raise SourceError(f"query '{query}' does not give series over time but {data.get('resultType')}")
+    if any('values' not in r for r in data['result']): raise SourceError(f"query '{query}' gives native histograms; ask for a number, e.g. with histogram_quantile")
     partial = ['the answer is partial'] if answer.get('isPartial') else []
     return data['result'], [*answer.get('warnings', ()), *partial]
 
@@ -185,14 +186,17 @@ class Naming:
         return known[key]
 
     def _spell(self, labels: dict[str, str], q: PromQuery) -> str:
-        "As `str(Series(…))`, without checking names that the server has checked."
-        metric = q.metric or labels.get('__name__', '')
+        "As `str(Series(…))`; where a server allows more than letters, digits and _ in a name, an underscore stands for it, as for older servers."
+        metric = q.metric or _plain(labels.get('__name__', ''), ':')
         if not metric: raise DataError(f"the result of '{q.query}' has no name; set metric for this query")
-        ours = {q.labels.get(k, k): v for k, v in labels.items() if k not in _PLACE and v} | {'host': canonical_host(labels, self.aliases)}
+        ours = {_plain(q.labels.get(k, k)): v for k, v in labels.items() if k not in _PLACE and v} | {'host': canonical_host(labels, self.aliases)}
         inside = ','.join(f'{k}="{escape(v)}"' for k, v in sorted(ours.items()) if k and v)
         return f'{metric}{{{inside}}}' if inside else metric
 
 _PLACE = {'__name__', 'job', 'instance', 'host'}
+
+def _plain(name: str, also: str = '') -> str:
+    return re.sub(r'^(?=\d)', '_', re.sub(f'[^a-zA-Z0-9_{also}]', '_', name))
 
 # %% ../../nbs/ingestion/03_prometheus.ipynb #ef9fe2fc
 def matrix_frame(parts: list[tuple[PromQuery, list[dict]]],     # answers
@@ -266,7 +270,7 @@ def _answer(self, q: PromQuery, start: float, end: float) -> list[dict] | None:
         for a, b in _pieces(start, end, self.cfg.step):
             more, words = query_range(self.client, q.query, a, b, self.cfg.step, self.cfg.attempts, self.cfg.max_bytes)
             results += more; said += words
-        for r in results[:1]: self.naming.series(r['metric'], q)
+        for r in results: self.naming.series(r['metric'], q)
     except (SourceError, DataError) as e: self._note(name, str(e)); return None
     self._note(name, '; '.join(dict.fromkeys(said)))
     self._until[q.key] = end if not said else self._until.get(q.key, end)      # a partial answer is asked for again
