@@ -368,6 +368,15 @@ def test_a_commit_that_fails_leaves_no_number_of_a_series_behind(tmp_path):
     assert not done.returncode, done.stderr
 
 
+def test_a_history_that_was_closed_knows_what_others_wrote_meanwhile(tmp_path):
+    h, data = History(tmp_path/'history.db'), frame(5, missing=0)
+    h.append(data.iloc[:, :1]); h.close()
+    with History(tmp_path/'history.db') as other: other.append(data.iloc[:, 1:2])
+    h.append(data.iloc[:, 1:])
+    same(h.read(), data)
+    h.close()
+
+
 def test_a_folder_that_cannot_be_made_says_so(tmp_path):
     (tmp_path/'file').write_text('')
     with pytest.raises(HistoryError, match='cannot be'): History(tmp_path/'file'/'history.db')

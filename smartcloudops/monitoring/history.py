@@ -176,7 +176,7 @@ class History:
         "Close the file; the object opens it again when it is used."
         with self._lock:
             if self._db is not None: self._db.close()
-            self._db = None
+            self._db = self._version = None
 
     def __enter__(self): return self
     def __exit__(self, *_): self.close()
