@@ -2513,6 +2513,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                   'smartcloudops/monitoring/sealing.py'),
                                                   'smartcloudops.monitoring.sealing._blocks': ( 'monitoring/sealing.html#_blocks',
                                                                                                 'smartcloudops/monitoring/sealing.py'),
+                                                  'smartcloudops.monitoring.sealing._csv_frames': ( 'monitoring/sealing.html#_csv_frames',
+                                                                                                    'smartcloudops/monitoring/sealing.py'),
                                                   'smartcloudops.monitoring.sealing._forget_missing': ( 'monitoring/sealing.html#_forget_missing',
                                                                                                         'smartcloudops/monitoring/sealing.py'),
                                                   'smartcloudops.monitoring.sealing._frames_of': ( 'monitoring/sealing.html#_frames_of',

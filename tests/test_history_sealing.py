@@ -188,6 +188,12 @@ def test_samples_of_a_forgotten_series_do_not_keep_their_hour_from_being_sealed(
         same(h.read(), before)
 
 
+@pytest.mark.parametrize('line', [b'2026-03-02T00:00:00Z,a_percent,much', b'never,a_percent,1', b'2026-03-02T00:00:00Z,"a_per', b'2026-03-02T00:00:00Z,\xff,1'])
+def test_a_broken_export_is_named(tmp_path, line):
+    (tmp_path/'week.csv').write_bytes(b'time,series,value\n' + line)
+    with History(tmp_path/'history.db') as h, pytest.raises(DataError, match='week.csv: cannot be read'): import_history(h, tmp_path/'week.csv')
+
+
 def test_retention_by_age_and_by_size(tmp_path):
     h, data = filled(tmp_path/'history.db', hours=24 * 5, settings=HistorySettings(retention_days=3))
     seal(h, T0 + 121 * H)

@@ -270,12 +270,16 @@ def _frames_of(path: Path):
     "The frames of a file, some 30,000 samples at a time where it is Parquet."
     if not path.exists(): raise DataError(f'{path}: not found')
     if path.suffix == '.parquet': yield from _parquet_frames(path)
-    elif path.open(encoding='utf-8', errors='replace').readline().strip() == 'time,series,value':
-        for part in pd.read_csv(path, chunksize=200_000, dtype=str):        # values as text: Python reads them back to the last bit
-            yield _pivoted(pd.to_datetime(part.time, utc=True, format='ISO8601'), part.series, part.value.map(float))
+    elif path.open(encoding='utf-8', errors='replace').readline().strip() == 'time,series,value': yield from _csv_frames(path)
     else:
         from smartcloudops.ingestion.replay import read_csv
         yield read_csv(path).frame
+
+def _csv_frames(path: Path):
+    try:
+        for part in pd.read_csv(path, chunksize=200_000, dtype=str):        # values as text: Python reads them back to the last bit
+            yield _pivoted(pd.to_datetime(part.time, utc=True, format='ISO8601'), part.series, part.value.map(float))
+    except ValueError as e: raise DataError(f'{path}: cannot be read as time,series,value ({str(e).splitlines()[0]}); export it again') from None
 
 # %% ../../nbs/monitoring/06_sealing.ipynb #c65c1268
 def _parquet_frames(path: Path):
