@@ -144,6 +144,12 @@ def test_discovery_keeps_what_people_wrote_and_refreshes_its_own(tmp_path, monke
     with pytest.raises(ConfigError, match='aws_targets.json'): discover(path, unreachable)
 
 
+def test_addresses_follow_from_the_settings():
+    from smartcloudops.monitoring.targets import options
+    given = options(load_settings(dashboard=dict(host='::1', prefix='ops/'), prometheus=dict(url='https://me:secret@prom.example.com/sub')))
+    assert (given['metrics'], given['webhook'], given['prometheus']) == ('[::1]:5000', 'http://[::1]:5000/ops/api/v1/alerts', 'prom.example.com')
+
+
 class OneRegion:
     "EC2 as `discover` asks it."
     def __init__(self, *instances): self.instances = [dict(InstanceId=id, PrivateIpAddress=ip, Placement=dict(AvailabilityZone='eu-west-1a')) for id, ip in instances]

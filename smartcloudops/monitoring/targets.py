@@ -22,9 +22,10 @@ log = logging.getLogger('smartcloudops.monitoring')
 def options(settings: Settings) -> dict:
     "What `prometheus_config` takes, from the settings."
     given = {k: v for k, v in settings.prometheus.model_dump().items() if k in config.OPTIONS and v is not None}
-    page = f'{settings.dashboard.host}:{settings.dashboard.port}'
-    server = settings.prometheus.url.split('://')[-1].strip('/').split('/')[0]
-    return {**config.OPTIONS, 'metrics': page, 'webhook': f'http://{page}{settings.dashboard.prefix}/api/v1/alerts', 'prometheus': server, **given}
+    host, prefix = settings.dashboard.host, settings.dashboard.prefix.strip('/')
+    page = f'[{host}]:{settings.dashboard.port}' if ':' in host else f'{host}:{settings.dashboard.port}'
+    server = settings.prometheus.url.split('://')[-1].strip('/').split('/')[0].rpartition('@')[2]      # without user:password
+    return {**config.OPTIONS, 'metrics': page, 'webhook': '/'.join(filter(None, [f'http://{page}', prefix, 'api/v1/alerts'])), 'prometheus': server, **given}
 
 # %% ../../nbs/monitoring/02_targets.ipynb #19ee85d5
 def _entries(inventory: Inventory) -> dict:
