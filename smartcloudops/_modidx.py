@@ -1967,6 +1967,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                                       'smartcloudops/ingestion/prometheus.py'),
                                                     'smartcloudops.ingestion.prometheus.PrometheusSource._answer': ( 'ingestion/prometheus.html#prometheussource._answer',
                                                                                                                      'smartcloudops/ingestion/prometheus.py'),
+                                                    'smartcloudops.ingestion.prometheus.PrometheusSource._answered': ( 'ingestion/prometheus.html#prometheussource._answered',
+                                                                                                                       'smartcloudops/ingestion/prometheus.py'),
                                                     'smartcloudops.ingestion.prometheus.PrometheusSource._news': ( 'ingestion/prometheus.html#prometheussource._news',
                                                                                                                    'smartcloudops/ingestion/prometheus.py'),
                                                     'smartcloudops.ingestion.prometheus.PrometheusSource._note': ( 'ingestion/prometheus.html#prometheussource._note',

@@ -252,6 +252,16 @@ def test_partial_answers_are_used_and_asked_for_again():
         assert float(server.forms[-1]['start'][0]) <= T0.timestamp()                         # still from the last whole answer
 
 
+def test_answers_that_stay_partial_are_not_asked_for_ever_further_back():
+    "A store of Thanos that is down for days is a warning for days; what was missing is asked for when it is back."
+    with Crooked(good('1'), *[good('1', warnings=['one store is down'])] * 5, good('1')) as server:
+        source = source_for(server.url, **M)
+        for hours in range(8): source.read(T0 + pd.Timedelta(hours=hours))
+        assert [round((float(f['end'][0]) - float(f['start'][0])) / 3600) for f in server.forms] == [0, 1, 1, 1, 1, 1, 1, 7]
+        source.read(T0 + pd.Timedelta(hours=8))
+        assert float(server.forms[-1]['start'][0]) == (T0 + pd.Timedelta(hours=7, minutes=-2)).timestamp()
+
+
 @pytest.mark.parametrize('table,header', [
     (dict(token='secret-token'), 'Bearer secret-token'), (dict(username='u', password='p'), 'Basic ' + base64.b64encode(b'u:p').decode())])
 def test_credentials(table, header):

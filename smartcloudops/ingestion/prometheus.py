@@ -227,7 +227,7 @@ class PrometheusSource:
         self.queries = NODE if self.cfg.queries is None else self.cfg.queries
         self.client, self.naming = _client(self.cfg), Naming(settings.hosts)
         self.problems: dict[str, str] = {}             # query's metric or text → what went wrong
-        self._until, self._tail, self._last = {}, empty_frame(), None
+        self._until, self._partial, self._tail = {}, {}, empty_frame()      # up to when answers were whole, and where partial ones ended since
 
     def __repr__(self) -> str: return in_a_line(self, self.cfg.url, counted(len(self.queries), 'query', 'queries'), f'every {self.interval:g} s', *self.problems)
     def _repr_html_(self) -> str: return as_table([dict(metric=q.metric, query=q.query, trouble=self.problems.get(q.metric or q.query, '')) for q in self.queries], repr(self))
@@ -251,7 +251,8 @@ class PrometheusSource:
         "Where this query's next window starts, on the grid."
         if q.key not in self._until: return end
         back = math.ceil(self.cfg.reread_seconds/self.cfg.step)*self.cfg.step
-        return max(min(self._until[q.key], end) - back, end - self.cfg.catch_up_hours*3600 // self.cfg.step*self.cfg.step)
+        known = self._partial.get(q.key, self._until[q.key])       # while answers stay partial: what is new; all of it again once they are whole
+        return max(min(known, end) - back, end - self.cfg.catch_up_hours*3600 // self.cfg.step*self.cfg.step)
 
 # %% ../../nbs/ingestion/03_prometheus.ipynb #f84cb1e9
 _POINTS = 10_000
@@ -273,8 +274,13 @@ def _answer(self, q: PromQuery, start: float, end: float) -> list[dict] | None:
         for r in results: self.naming.series(r['metric'], q)
     except (SourceError, DataError) as e: self._note(name, str(e)); return None
     self._note(name, '; '.join(dict.fromkeys(said)))
-    self._until[q.key] = end if not said else self._until.get(q.key, end)      # a partial answer is asked for again
+    self._answered(q, end, partial=bool(said))
     return results
+
+@patch_to(PrometheusSource)
+def _answered(self, q: PromQuery, end: float, partial: bool) -> None:
+    if partial: self._partial[q.key] = end; self._until.setdefault(q.key, end)
+    elif self._partial.pop(q.key, None) is None: self._until[q.key] = end
 
 # %% ../../nbs/ingestion/03_prometheus.ipynb #9179da32
 @patch_to(PrometheusSource)
@@ -325,8 +331,8 @@ def backfill(self,
 # %% ../../nbs/ingestion/03_prometheus.ipynb #d2165fdf
 @patch_to(PrometheusSource)
 def _past(self, start: float, end: float) -> pd.DataFrame:
-    marks = dict(self._until)
+    marks = dict(self._until), dict(self._partial)
     answers = [(q, self._answer(q, start, end)) for q in self.queries]
-    self._until = marks                                      # the live reading goes on where it was
+    self._until, self._partial = marks                       # the live reading goes on where it was
     if all(a is None for _, a in answers): raise SourceError('; '.join(dict.fromkeys(self.problems.values())))
     return matrix_frame([(q, a) for q, a in answers if a is not None], start, self.cfg.step, round((end - start)/self.cfg.step) + 1, self.naming).dropna(how='all')
