@@ -1969,6 +1969,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                                      'smartcloudops/ingestion/prometheus.py'),
                                                     'smartcloudops.ingestion.prometheus.PrometheusSource._answered': ( 'ingestion/prometheus.html#prometheussource._answered',
                                                                                                                        'smartcloudops/ingestion/prometheus.py'),
+                                                    'smartcloudops.ingestion.prometheus.PrometheusSource._hopeless': ( 'ingestion/prometheus.html#prometheussource._hopeless',
+                                                                                                                       'smartcloudops/ingestion/prometheus.py'),
                                                     'smartcloudops.ingestion.prometheus.PrometheusSource._news': ( 'ingestion/prometheus.html#prometheussource._news',
                                                                                                                    'smartcloudops/ingestion/prometheus.py'),
                                                     'smartcloudops.ingestion.prometheus.PrometheusSource._note': ( 'ingestion/prometheus.html#prometheussource._note',

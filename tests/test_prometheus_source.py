@@ -1,5 +1,5 @@
 "The prometheus source against the real servers: Prometheus with node_exporter, VictoriaMetrics; and a small server for what those do not do."
-import base64, json, shutil, subprocess, threading, time
+import base64, json, shutil, socket, subprocess, threading, time
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs
@@ -250,6 +250,15 @@ def test_partial_answers_are_used_and_asked_for_again():
         source.read(T0 + pd.Timedelta('30s')); assert source.problems == {'m': 'one store is down'}
         source.read(T0 + pd.Timedelta('45s')); assert not source.problems
         assert float(server.forms[-1]['start'][0]) <= T0.timestamp()                         # still from the last whole answer
+
+
+def test_a_server_that_hangs_is_not_asked_query_after_query():
+    "Each of 38 queries would wait for four timeouts, and the loop for all of them: a quarter of an hour in which nothing is judged."
+    with socket.create_server(('127.0.0.1', 0), backlog=64) as deaf:
+        source = source_for(f'http://127.0.0.1:{deaf.getsockname()[1]}', queries=[dict(query=f'm{i}') for i in range(20)], timeout=.3)
+        with pytest.raises(SourceError, match='does not answer'): source.read(T0)
+        assert sum('not asked' in problem for problem in source.problems.values()) == 16
+        with pytest.raises(SourceError, match='does not answer'): source.read(T0)
 
 
 def test_answers_that_stay_partial_are_not_asked_for_ever_further_back():
