@@ -16,7 +16,7 @@ import pandas as pd
 
 from . import __version__
 from .core.frames import Rates, empty_frame, per_second, rate_name
-from .core.runtime import ConfigError, DataError, HistoryError, SmartCloudOpsError, SourceError, clock, counted, in_a_line, now, patch_to
+from .core.runtime import ConfigError, HistoryError, SmartCloudOpsError, clock, counted, in_a_line, now, patch_to
 from .core.series import Series
 from .core.settings import Settings, load_settings
 from .core.state import beat, open_state, recall, remember, to_us
@@ -194,7 +194,7 @@ def _raw_names(self) -> list[str]:
 def _read(self, at: pd.Timestamp) -> pd.DataFrame:
     "New rows of the source; an empty frame, and the reason noted, when it does not answer."
     try: frame, problem = self.source.read(at), ''
-    except (SourceError, DataError) as e: frame, problem = empty_frame(), str(e)
+    except SmartCloudOpsError as e: frame, problem = empty_frame(), str(e)
     self._note('source', problem, f'source {self.source.name}')
     return frame
 

@@ -352,6 +352,31 @@ def test_a_full_disk_says_so_and_the_next_append_works(tmp_path):
         assert len(h.read()) > 5000
 
 
+def test_a_commit_that_fails_leaves_no_number_of_a_series_behind(tmp_path):
+    "Small appends meet the full disk only when they commit; the next new series would get the numbers given in vain."
+    code = ("import resource, signal, sys\nfrom tests.test_history import *\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+            "log, limits = Path(sys.argv[1] + '-wal'), resource.getrlimit(resource.RLIMIT_FSIZE)\n"
+            "with History(sys.argv[1]) as h:\n"
+            "    h.append(frame(5))\n"
+            "    resource.setrlimit(resource.RLIMIT_FSIZE, (log.stat().st_size, limits[1]))\n"
+            "    with pytest.raises(HistoryError): h.append(frame(5, ['first{host=\"n\"}', *NAMES], start=T0 + pd.Timedelta('1h')))\n"
+            "    resource.setrlimit(resource.RLIMIT_FSIZE, limits)\n"
+            "    data = frame(5, ['second{host=\"n\"}', 'first{host=\"n\"}'], start=T0 + pd.Timedelta('2h'), missing=0)\n"
+            "    h.append(data.iloc[:, :1]); h.append(data)\n"
+            "    same(h.read(start=data.index[0]), data)")
+    done = subprocess.run([sys.executable, '-c', code, str(tmp_path/'history.db')], capture_output=True, text=True)
+    assert not done.returncode, done.stderr
+
+
+def test_a_history_that_was_closed_knows_what_others_wrote_meanwhile(tmp_path):
+    h, data = History(tmp_path/'history.db'), frame(5, missing=0)
+    h.append(data.iloc[:, :1]); h.close()
+    with History(tmp_path/'history.db') as other: other.append(data.iloc[:, 1:2])
+    h.append(data.iloc[:, 1:])
+    same(h.read(), data)
+    h.close()
+
+
 def test_a_folder_that_cannot_be_made_says_so(tmp_path):
     (tmp_path/'file').write_text('')
     with pytest.raises(HistoryError, match='cannot be'): History(tmp_path/'file'/'history.db')

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import settings as hypothesis_settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from smartcloudops.core.runtime import DataError, HistoryError
+from smartcloudops.core.runtime import DataError, FakeClock, HistoryError, use_clock
 from smartcloudops.core.settings import HistorySettings
 from smartcloudops.monitoring.history import History
-from smartcloudops.monitoring.sealing import Sealer, compact, export_history, import_history, seal, sealing_alone
+from smartcloudops.monitoring.sealing import Sealer, compact, export_history, hot_rows, import_history, seal, sealing_alone
 from tests.conftest import soak
 from tests.test_history import NAMES, frame, same
 
@@ -100,16 +100,35 @@ def test_a_sample_that_arrives_during_the_seal_is_kept(tmp_path, monkeypatch):
 
 def test_replaced_files_stay_ten_minutes_and_strays_go(tmp_path):
     h, data = filled(tmp_path/'history.db', hours=26)
-    seal(h, T0 + 20 * H)
-    names = {f.name for f in h.folder.glob('*.parquet')}
-    stray, unfinished = h.folder/'20260302T00-2h-dead.parquet', h.folder/'.x.parquet.tmp'
-    for f in (stray, unfinished): f.write_bytes(b'x'); os.utime(f, (1, 1))
+    code = ("import os, sys\nimport pandas as pd\nfrom smartcloudops.monitoring import sealing as m\nm._switch = lambda *_: os.kill(os.getpid(), 9)\n"
+            "m.seal(m.History(sys.argv[1]), pd.Timestamp(sys.argv[2]))")
+    assert subprocess.run([sys.executable, '-c', code, h.path, str(T0 + 20 * H)]).returncode == -signal.SIGKILL
+    stray, = h.folder.glob('*.parquet')
+    seal(h, T0 + 20.5 * H)
+    assert not stray.exists()
+    names, unfinished = {f.name for f in h.folder.glob('*.parquet')}, h.folder/'.x.parquet.tmp'
+    unfinished.write_bytes(b'x')
     seal(h, T0 + 26.5 * H)
-    assert names and names <= {f.name for f in h.folder.glob('*.parquet')} and not stray.exists() and not unfinished.exists()
+    assert names and names <= {f.name for f in h.folder.glob('*.parquet')} and not unfinished.exists()
     seal(h, T0 + 26.7 * H)
     assert not names & {f.name for f in h.folder.glob('*.parquet')}
     same(h.read(), data)
     h.close()
+
+
+def test_the_sealed_files_of_a_history_that_was_moved_away_stay(tmp_path):
+    "What we say of a damaged history.db is followed: it is moved away, and the files beside it are read from there."
+    h, data = filled(tmp_path/'history.db', hours=24)
+    seal(h, T0 + 25 * H)
+    h.close()
+    file, = h.folder.glob('*.parquet')
+    os.utime(file, (1, 1))
+    (tmp_path/'history.db').rename(tmp_path/'damaged')
+    with History(tmp_path/'history.db') as new:
+        new.append(frame(60, start=T0 + 25 * H))
+        assert seal(new, T0 + 30 * H)
+        import_history(new, file)
+        same(new.read(end=data.index[-1]), data)
 
 
 def test_a_reader_that_was_slow_looks_again_and_a_lost_file_is_named(tmp_path, monkeypatch):
@@ -138,6 +157,41 @@ def test_a_damaged_sealed_file_is_named(tmp_path):
     file.write_bytes(os.urandom(file.stat().st_size))
     with pytest.raises(HistoryError, match=f'{file.name}: is damaged'): h.read()
     h.close()
+
+
+@pytest.mark.parametrize('spoil', (lambda file: file.write_bytes(b'x' * 100), Path.unlink), ids=('damaged', 'gone'))
+def test_a_damaged_or_missing_file_keeps_only_its_own_stretch_from_being_sealed(tmp_path, spoil):
+    h, data = filled(tmp_path/'history.db', hours=60, settings=HistorySettings(retention_days=30))
+    seal(h, T0 + 23 * H)
+    file = min(h.folder.glob('20260302T*'))
+    spoil(file)
+    h.append(frame(24 * 12, start=T0 + 60 * H), arrived=T0 + 84 * H)
+    with use_clock(FakeClock(T0 + 100 * H)), Sealer(tmp_path/'history.db', every=.05) as sealer:
+        deadline = time.time() + 10
+        while file.name not in sealer.problem and time.time() < deadline: time.sleep(.02)
+        assert file.name in sealer.problem and sealer._thread.is_alive()
+    same(h.read(start=T0 + 24 * H, end=T0 + 59 * H), data.loc[T0 + 24 * H:T0 + 59 * H])
+    with h._reading() as db: assert not hot_rows(db, int((T0 + 24 * H).timestamp() * 1e6), 2**62)
+    h.close()
+
+
+def test_samples_of_a_forgotten_series_do_not_keep_their_hour_from_being_sealed(tmp_path):
+    "The clock was ahead by six days; a series ended before the right time came there, and was forgotten."
+    with History(tmp_path/'history.db', settings=HistorySettings(retention_days=2)) as h:
+        h.append(frame(60, start=T0 + 144 * H), arrived=T0 + 145 * H)
+        h.put_back(T0)
+        h.append(frame(60, NAMES[:1], start=T0 + 143 * H), arrived=T0 + 144 * H)
+        h.retain(T0 + 144 * H)
+        assert h.series() == NAMES[:1]
+        before = h.read()
+        assert seal(h, T0 + 170 * H)
+        same(h.read(), before)
+
+
+@pytest.mark.parametrize('line', [b'2026-03-02T00:00:00Z,a_percent,much', b'never,a_percent,1', b'2026-03-02T00:00:00Z,"a_per', b'2026-03-02T00:00:00Z,\xff,1'])
+def test_a_broken_export_is_named(tmp_path, line):
+    (tmp_path/'week.csv').write_bytes(b'time,series,value\n' + line)
+    with History(tmp_path/'history.db') as h, pytest.raises(DataError, match='week.csv: cannot be read'): import_history(h, tmp_path/'week.csv')
 
 
 def test_retention_by_age_and_by_size(tmp_path):

@@ -181,6 +181,8 @@ def test_out_of_order_and_repeats_are_put_right_and_said(tmp_path):
     ('time,host,metric,value\n2026-01-01,a,cpu,x\n', r"line 2: 'x' in column 'value'"),
     ('time,host,metric,value\n2026-01-01,a,,1\n', 'names no metric'),
     ('time,cpu,cpu\n2026-01-01,1,2\n', "column 'cpu' stands there twice"),
+    ('time,内存,磁盘\n2026-01-01,1,2\n', "'内存' and '磁盘' would both be called '__'"),
+    ('time,metric,value\n2026-01-01,größe,1\n2026-01-01,grüße,2\n', "'größe' and 'grüße' would both be called"),
 ])
 def test_bad_files_are_explained(tmp_path, text, message):
     path = tmp_path/'bad.csv'

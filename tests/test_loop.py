@@ -10,7 +10,7 @@ import pytest
 import smartcloudops.main
 from smartcloudops.core.frames import empty_frame
 from smartcloudops.core.inventory import own_host
-from smartcloudops.core.runtime import ConfigError, FakeClock, SourceError, clock, use_clock
+from smartcloudops.core.runtime import AwsError, ConfigError, FakeClock, SourceError, clock, use_clock
 from smartcloudops.core.settings import load_settings
 from smartcloudops.core.state import last_beat, open_state
 from smartcloudops.main import Learned, Loop, OnlyLoop, Page, check_port, run_pipeline
@@ -204,20 +204,26 @@ def test_a_port_in_use_is_said_before_anything_starts(tmp_path):
 
 class Flaky:
     "A source that fails in the middle."
-    name, interval, done, calls = 'synthetic', 60, False, 0
+    name, interval, done, calls, error = 'synthetic', 60, False, 0, SourceError
     def read(self, now):
         self.calls += 1
-        if 3 <= self.calls <= 5: raise SourceError('10.0.0.9 does not answer')
+        if 3 <= self.calls <= 5: raise self.error('10.0.0.9 does not answer')
         return pd.DataFrame({'cpu_utilization_percent{host="a"}': [10. + self.calls]}, index=pd.DatetimeIndex([now], name='time'))
     def close(self): pass
 
 
-def test_a_source_that_fails_is_said_once_and_survived(tmp_path, monkeypatch):
+@pytest.mark.parametrize('error', (SourceError, AwsError, ConfigError))
+def test_a_source_that_fails_is_said_once_and_survived(tmp_path, monkeypatch, error):
+    "Whatever its reason: the network, what AWS says, a targets file that was just spoiled."
     said = []
     for level in ('info', 'warning'): monkeypatch.setattr(smartcloudops.main.log, level, lambda text, *values: said.append(text % values))
     with use_clock(FakeClock('2026-01-05 00:00')):
-        loop = Loop(settings(tmp_path), Flaky())
-        for _ in range(8): tick = loop.tick(); clock().advance(60)
+        loop = Loop(settings(tmp_path), source := Flaky())
+        source.error = error
+        for _ in range(8):
+            tick = loop.tick()
+            assert last_beat(loop.engine, 'loop').at == clock().now()
+            clock().advance(60)
         assert last_beat(loop.engine, 'loop').detail['problem'] == ''
         rows = len(loop.history.read())
         loop.close()

@@ -1,5 +1,5 @@
 "The prometheus source against the real servers: Prometheus with node_exporter, VictoriaMetrics; and a small server for what those do not do."
-import base64, json, shutil, subprocess, threading, time
+import base64, json, shutil, socket, subprocess, threading, time
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs
@@ -156,6 +156,14 @@ def test_a_hundred_thousand_series(victoria):
     assert len(source.read(T0 + pd.Timedelta(seconds=15)).columns) == n
 
 
+def test_names_that_only_newer_servers_allow_are_spelled_with_underscores(victoria):
+    t, source = T0 + pd.Timedelta('20D'), source_for(victoria, queries=[dict(query='{job="odd"}')])
+    httpx.post(f'{victoria}/api/v1/import', content='\n'.join(json.dumps(dict(metric=dict(labels, job='odd', instance='a:1'), values=[1], timestamps=[ms(t)])) for labels in
+               ({'__name__': 'load', 'data-center': 'fra'}, {'__name__': 'http.größe', '1st': 'x'}))).raise_for_status()
+    httpx.get(f'{victoria}/internal/force_flush')
+    assert set(validate(source.read(t)).columns) == {'load{data_center="fra",host="a"}', 'http_gr__e{_1st="x",host="a"}'}
+
+
 def test_large_answers_are_asked_for_in_pieces(victoria):
     put(victoria, [f'pieces{{instance="a:1"}} {i} {ms(T0 + pd.Timedelta(seconds=15*i))}' for i in range(2000)])
     source = source_for(victoria, queries=[dict(query='pieces')], max_bytes=6000)
@@ -230,6 +238,14 @@ def test_nobody_there():
     with pytest.raises(SourceError, match='check prometheus.url'): source_for(f'http://127.0.0.1:{free_port()}', **M).read(T0)
 
 
+@pytest.mark.parametrize('result,message', [
+    ([dict(metric={'__name__': 'm'}, histograms=[[1, {}]])], 'histograms'),
+    ([dict(metric={'__name__': 'm'}, values=[[1, '1']]), dict(metric={'host': 'a'}, values=[[1, '1']])], 'has no name')])
+def test_a_query_that_gives_no_named_numbers_fails_alone(result, message):
+    answer = 200, dict(status='success', data=dict(resultType='matrix', result=result))
+    with Crooked(answer) as s, pytest.raises(SourceError, match=message): source_for(s.url, queries=[dict(query='m')]).read(T0)
+
+
 def test_nan_and_infinity_are_missing():
     with Crooked(good('NaN'), good('1', 'NaN', '+Inf', '-Inf', '5')) as server:
         source = source_for(server.url, **M)
@@ -246,6 +262,25 @@ def test_partial_answers_are_used_and_asked_for_again():
         source.read(T0 + pd.Timedelta('30s')); assert source.problems == {'m': 'one store is down'}
         source.read(T0 + pd.Timedelta('45s')); assert not source.problems
         assert float(server.forms[-1]['start'][0]) <= T0.timestamp()                         # still from the last whole answer
+
+
+def test_a_server_that_hangs_is_not_asked_query_after_query():
+    "Each of 38 queries would wait for four timeouts, and the loop for all of them: a quarter of an hour in which nothing is judged."
+    with socket.create_server(('127.0.0.1', 0), backlog=64) as deaf:
+        source = source_for(f'http://127.0.0.1:{deaf.getsockname()[1]}', queries=[dict(query=f'm{i}') for i in range(20)], timeout=.3)
+        with pytest.raises(SourceError, match='does not answer'): source.read(T0)
+        assert sum('not asked' in problem for problem in source.problems.values()) == 16
+        with pytest.raises(SourceError, match='does not answer'): source.read(T0)
+
+
+def test_answers_that_stay_partial_are_not_asked_for_ever_further_back():
+    "A store of Thanos that is down for days is a warning for days; what was missing is asked for when it is back."
+    with Crooked(good('1'), *[good('1', warnings=['one store is down'])] * 5, good('1')) as server:
+        source = source_for(server.url, **M)
+        for hours in range(8): source.read(T0 + pd.Timedelta(hours=hours))
+        assert [round((float(f['end'][0]) - float(f['start'][0])) / 3600) for f in server.forms] == [0, 1, 1, 1, 1, 1, 1, 7]
+        source.read(T0 + pd.Timedelta(hours=8))
+        assert float(server.forms[-1]['start'][0]) == (T0 + pd.Timedelta(hours=7, minutes=-2)).timestamp()
 
 
 @pytest.mark.parametrize('table,header', [

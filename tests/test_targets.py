@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings as hypothesis_settings, strategies as st
 
+from smartcloudops.core.inventory import read_targets
 from smartcloudops.core.runtime import ConfigError
 from smartcloudops.core.settings import load_settings
 from smartcloudops.monitoring import prometheus_config as config
@@ -141,6 +142,28 @@ def test_discovery_keeps_what_people_wrote_and_refreshes_its_own(tmp_path, monke
     assert path.read_bytes() == before
     targets_file(tmp_path, '{"app": [')
     with pytest.raises(ConfigError, match='aws_targets.json'): discover(path, unreachable)
+
+
+def test_addresses_follow_from_the_settings():
+    from smartcloudops.monitoring.targets import options
+    given = options(load_settings(dashboard=dict(host='::1', prefix='ops/'), prometheus=dict(url='https://me:secret@prom.example.com/sub')))
+    assert (given['metrics'], given['webhook'], given['prometheus']) == ('[::1]:5000', 'http://[::1]:5000/ops/api/v1/alerts', 'prom.example.com')
+
+
+class OneRegion:
+    "EC2 as `discover` asks it."
+    def __init__(self, *instances): self.instances = [dict(InstanceId=id, PrivateIpAddress=ip, Placement=dict(AvailabilityZone='eu-west-1a')) for id, ip in instances]
+    def get_paginator(self, _): return self
+    def paginate(self, **_): return [dict(Reservations=[dict(Instances=self.instances)])]
+
+
+def test_an_address_that_another_instance_got_carries_its_id(tmp_path):
+    from smartcloudops.monitoring.targets import discover
+    path = tmp_path/'targets.json'
+    discover(path, OneRegion(('i-old', '10.0.0.5')))
+    assert discover(path, OneRegion(('i-new', '10.0.0.5'))).changed
+    assert {t.labels['host'] for t in read_targets(path).targets} == {'i-new'}
+    with pytest.raises(ConfigError, match='10.0.0.5:5000 stands there twice'): discover(path, [OneRegion(('i-new', '10.0.0.5')), OneRegion(('i-other', '10.0.0.5'))])
 
 
 def test_dashboards_are_deterministic_and_well_formed(tmp_path):

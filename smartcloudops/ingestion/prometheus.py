@@ -7,18 +7,18 @@ __all__ = ['log', 'NODE', 'PromQuery', 'PrometheusQuerySettings', 'prometheus_se
            'PrometheusSource']
 
 # %% ../../nbs/ingestion/03_prometheus.ipynb #f4461e8b
-import logging, math, ssl
+import logging, math, re, ssl
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx, numpy as np, orjson, pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, stop_any, wait_random_exponential
 
 from ..core.frames import empty_frame
 from ..core.inventory import canonical_host
-from ..core.runtime import ConfigError, DataError, SourceError, as_table, counted, in_a_line, mask_secrets, now as _now, patch_to
+from ..core.runtime import ConfigError, DataError, SourceError, as_table, clock, counted, in_a_line, mask_secrets, now as _now, patch_to
 from ..core.series import Series, escape
 from ..core.settings import differing
 from .sources import Chunk
@@ -154,19 +154,21 @@ def query_range(client: httpx.Client,
                 step: float,                    # seconds
                 attempts: int = 4,
                 max_bytes: int = 256_000_000,
+                hopeless=lambda: False,         # asked before each retry
                ) -> tuple[list[dict], list[str]]:      # results as {metric: labels, values: [[time, text], …]}, warnings
     "A range query with retries; too large an answer is asked for in halves. `SourceError` when the server will not."
     form = dict(query=query, start=f'{start:.3f}', end=f'{end:.3f}', step=f'{step:g}', nocache='1')      # VictoriaMetrics' cache would hide late samples
     try:
-        for attempt in Retrying(retry=retry_if_exception_type(_Again), stop=stop_after_attempt(attempts), wait=wait_random_exponential(.2, max=5), reraise=True):
+        for attempt in Retrying(retry=retry_if_exception_type(_Again), stop=stop_any(stop_after_attempt(attempts), lambda _: hopeless()), wait=wait_random_exponential(.2, max=5), reraise=True):
             with attempt: answer = _ask(client, 'api/v1/query_range', form, max_bytes)
     except _TooLarge:
         if end - start < step: raise
         middle = start + math.floor((end - start)/step/2)*step
-        (left, said), (right, also) = (query_range(client, query, a, b, step, attempts, max_bytes) for a, b in ((start, middle), (middle + step, end)))
+        (left, said), (right, also) = (query_range(client, query, a, b, step, attempts, max_bytes, hopeless) for a, b in ((start, middle), (middle + step, end)))
         return left + right, said + also
     data = answer.get('data') or {}
     if data.get('resultType') != 'matrix': raise SourceError(f"query '{query}' does not give series over time but {data.get('resultType')}")
+    if any('values' not in r for r in data['result']): raise SourceError(f"query '{query}' gives native histograms; ask for a number, e.g. with histogram_quantile")
     partial = ['the answer is partial'] if answer.get('isPartial') else []
     return data['result'], [*answer.get('warnings', ()), *partial]
 
@@ -185,14 +187,17 @@ class Naming:
         return known[key]
 
     def _spell(self, labels: dict[str, str], q: PromQuery) -> str:
-        "As `str(Series(…))`, without checking names that the server has checked."
-        metric = q.metric or labels.get('__name__', '')
+        "As `str(Series(…))`; where a server allows more than letters, digits and _ in a name, an underscore stands for it, as for older servers."
+        metric = q.metric or _plain(labels.get('__name__', ''), ':')
         if not metric: raise DataError(f"the result of '{q.query}' has no name; set metric for this query")
-        ours = {q.labels.get(k, k): v for k, v in labels.items() if k not in _PLACE and v} | {'host': canonical_host(labels, self.aliases)}
+        ours = {_plain(q.labels.get(k, k)): v for k, v in labels.items() if k not in _PLACE and v} | {'host': canonical_host(labels, self.aliases)}
         inside = ','.join(f'{k}="{escape(v)}"' for k, v in sorted(ours.items()) if k and v)
         return f'{metric}{{{inside}}}' if inside else metric
 
 _PLACE = {'__name__', 'job', 'instance', 'host'}
+
+def _plain(name: str, also: str = '') -> str:
+    return re.sub(r'^(?=\d)', '_', re.sub(f'[^a-zA-Z0-9_{also}]', '_', name))
 
 # %% ../../nbs/ingestion/03_prometheus.ipynb #ef9fe2fc
 def matrix_frame(parts: list[tuple[PromQuery, list[dict]]],     # answers
@@ -223,7 +228,8 @@ class PrometheusSource:
         self.queries = NODE if self.cfg.queries is None else self.cfg.queries
         self.client, self.naming = _client(self.cfg), Naming(settings.hosts)
         self.problems: dict[str, str] = {}             # query's metric or text → what went wrong
-        self._until, self._tail, self._last = {}, empty_frame(), None
+        self._hope = math.inf                                               # when this read may give up (monotonic time)
+        self._until, self._partial, self._tail = {}, {}, empty_frame()      # up to when answers were whole, and where partial ones ended since
 
     def __repr__(self) -> str: return in_a_line(self, self.cfg.url, counted(len(self.queries), 'query', 'queries'), f'every {self.interval:g} s', *self.problems)
     def _repr_html_(self) -> str: return as_table([dict(metric=q.metric, query=q.query, trouble=self.problems.get(q.metric or q.query, '')) for q in self.queries], repr(self))
@@ -234,7 +240,7 @@ class PrometheusSource:
 
     def read(self, now: pd.Timestamp) -> pd.DataFrame:
         "Rows on the grid of steps, new or changed; `SourceError` when no query is answered."
-        step = self.cfg.step
+        step, self._hope = self.cfg.step, clock().monotonic() + self.cfg.timeout
         end = math.floor((now.timestamp() - self.cfg.delay)/step)*step
         wanted = [self._start(q, end) for q in self.queries]
         with ThreadPoolExecutor(4) as pool: answers = list(pool.map(lambda q, start: self._answer(q, start, end), self.queries, wanted))
@@ -247,7 +253,8 @@ class PrometheusSource:
         "Where this query's next window starts, on the grid."
         if q.key not in self._until: return end
         back = math.ceil(self.cfg.reread_seconds/self.cfg.step)*self.cfg.step
-        return max(min(self._until[q.key], end) - back, end - self.cfg.catch_up_hours*3600 // self.cfg.step*self.cfg.step)
+        known = self._partial.get(q.key, self._until[q.key])       # while answers stay partial: what is new; all of it again once they are whole
+        return max(min(known, end) - back, end - self.cfg.catch_up_hours*3600 // self.cfg.step*self.cfg.step)
 
 # %% ../../nbs/ingestion/03_prometheus.ipynb #f84cb1e9
 _POINTS = 10_000
@@ -262,15 +269,27 @@ def _pieces(start: float, end: float, step: float) -> Iterator[tuple[float, floa
 def _answer(self, q: PromQuery, start: float, end: float) -> list[dict] | None:
     "All results of a query; None, and a note, when it fails."
     name, results, said = q.metric or q.query, [], []
+    if self._hopeless(): self._note(name, 'not asked, as no query was answered'); return None
     try:
         for a, b in _pieces(start, end, self.cfg.step):
-            more, words = query_range(self.client, q.query, a, b, self.cfg.step, self.cfg.attempts, self.cfg.max_bytes)
+            more, words = query_range(self.client, q.query, a, b, self.cfg.step, self.cfg.attempts, self.cfg.max_bytes, self._hopeless)
+            self._hope = math.inf
             results += more; said += words
-        for r in results[:1]: self.naming.series(r['metric'], q)
+        for r in results: self.naming.series(r['metric'], q)
     except (SourceError, DataError) as e: self._note(name, str(e)); return None
     self._note(name, '; '.join(dict.fromkeys(said)))
-    self._until[q.key] = end if not said else self._until.get(q.key, end)      # a partial answer is asked for again
+    self._answered(q, end, partial=bool(said))
     return results
+
+@patch_to(PrometheusSource)
+def _hopeless(self) -> bool:
+    "Whether this read has waited for a whole timeout and no query was answered: the server hangs, and the loop should not."
+    return clock().monotonic() >= self._hope
+
+@patch_to(PrometheusSource)
+def _answered(self, q: PromQuery, end: float, partial: bool) -> None:
+    if partial: self._partial[q.key] = end; self._until.setdefault(q.key, end)
+    elif self._partial.pop(q.key, None) is None: self._until[q.key] = end
 
 # %% ../../nbs/ingestion/03_prometheus.ipynb #9179da32
 @patch_to(PrometheusSource)
@@ -332,8 +351,8 @@ def backfill(self,
 # %% ../../nbs/ingestion/03_prometheus.ipynb #d2165fdf
 @patch_to(PrometheusSource)
 def _past(self, start: float, end: float) -> pd.DataFrame:
-    marks = dict(self._until)
+    marks, self._hope = (dict(self._until), dict(self._partial)), clock().monotonic() + self.cfg.timeout
     answers = [(q, self._answer(q, start, end)) for q in self.queries]
-    self._until = marks                                      # the live reading goes on where it was
+    self._until, self._partial = marks                       # the live reading goes on where it was
     if all(a is None for _, a in answers): raise SourceError('; '.join(dict.fromkeys(self.problems.values())))
     return matrix_frame([(q, a) for q, a in answers if a is not None], start, self.cfg.step, round((end - start)/self.cfg.step) + 1, self.naming).dropna(how='all')

@@ -99,21 +99,32 @@ class ReadResult:
 
 def _column_series(name: str, host: str) -> str:
     "A column's name as a series of `host`."
-    if '{' in name: series = Series.parse(name)
-    else: series = Series(re.sub(r'^(?=\d)', '_', re.sub(r'[^a-zA-Z0-9_:]', '_', name.strip())) or 'value')
+    series = Series.parse(name) if '{' in name else Series(_plain(name))
     return str(series if series.host else series.with_labels(host=host))
+
+def _plain(name: str) -> str:
+    return re.sub(r'^(?=\d)', '_', re.sub(r'[^a-zA-Z0-9_:]', '_', name.strip())) or 'value'
+
+def _check_distinct(names, where: str) -> None:
+    "`DataError` where two names become one, as those of another script do: one's samples would stand under the other's name."
+    known = {}
+    for name in names:
+        other = known.setdefault(name if '{' in name else _plain(name), name)
+        if other != name: raise DataError(f"{where}: '{other}' and '{name}' would both be called '{_plain(name)}'; name them in the letters a–z, digits and _")
 
 # %% ../../nbs/ingestion/04_replay.ipynb #7622cb04
 def _long_names(table: pa.Table, layout: Layout, host: str, where: str) -> np.ndarray:
     "The series of each row: names are spelled once for each combination."
     keys = pd.MultiIndex.from_arrays([table[n].to_pandas().fillna('') for n in layout.names], names=[n.lower() for n in layout.names])
     codes, unique = pd.factorize(keys)
-    return np.array([_long_name(dict(zip(keys.names, key)), host, where) for key in unique], dtype=object)[codes]
+    named = [(_long_metric(parts, where), parts.get('host') or host) for parts in (dict(zip(keys.names, key)) for key in unique)]
+    _check_distinct(dict.fromkeys(metric for metric, _ in named), where)
+    return np.array([_column_series(*pair) for pair in named], dtype=object)[codes]
 
-def _long_name(parts: dict, host: str, where: str) -> str:
+def _long_metric(parts: dict, where: str) -> str:
     name = parts.get('series') or parts.get('metric')
     if not name: raise DataError(f"{where}: a row names no metric")
-    return _column_series(name, parts.get('host') or host)
+    return name
 
 # %% ../../nbs/ingestion/04_replay.ipynb #577b56ef
 def _frame_of(table: pa.Table, layout: Layout, times: pd.DatetimeIndex, notes: list[str], path: Path) -> ReadResult:
@@ -124,6 +135,7 @@ def _frame_of(table: pa.Table, layout: Layout, times: pd.DatetimeIndex, notes: l
         notes = [*notes, f"{infinite} infinite value{'s' * (infinite > 1)}: read as missing"]
     if layout.kind == 'long': frame, more = _from_long(table, layout, times, values[layout.values[0]], path)
     else:
+        _check_distinct(values, str(path))
         frame, more = normalise(pd.DataFrame({_column_series('value' if layout.kind == 'value' else c, path.stem): np.asarray(v, dtype=float) for c, v in values.items()}, index=times))
     return ReadResult(validate(frame, str(path)), layout.kind, notes + more, times, values=values[layout.values[0]] if layout.kind == 'value' else None)
 
@@ -164,7 +176,7 @@ def _header(path: Path) -> tuple[list[str], str]:
     try: text = first.decode('utf-8-sig')
     except UnicodeDecodeError as e: raise DataError(f"{path}, line 1: not UTF-8 text (byte {e.start}); save the file as UTF-8") from None
     delimiter = max(',;\t', key=text.count)
-    columns = next(csv.reader([text], delimiter=delimiter), [])
+    columns = next(csv.reader(text.splitlines()[:1], delimiter=delimiter), [])
     if columns and _is_data(columns[0]): raise DataError(f"{path}, line 1: starts with data ('{columns[0]}'), not with a header; add a first line such as timestamp,value")
     return columns, delimiter
 

@@ -176,7 +176,7 @@ class History:
         "Close the file; the object opens it again when it is used."
         with self._lock:
             if self._db is not None: self._db.close()
-            self._db = None
+            self._db = self._version = None
 
     def __enter__(self): return self
     def __exit__(self, *_): self.close()
@@ -212,9 +212,8 @@ def _writing(self):
     with self._lock, explained(self.path):
         db = self._connection()
         db.execute('begin immediate')
-        try: yield db
-        except BaseException: db.rollback(); raise
-        db.execute('commit')
+        try: yield db; db.execute('commit')
+        except BaseException: db.rollback(); self._version = None; raise       # what was learned in between is not stored: forget it
 
 # %% ../../nbs/monitoring/00_history.ipynb #ed117cf5
 def _middle(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
@@ -271,12 +270,10 @@ def append(self,
     self._check(frame)
     times, values = frame.index.as_unit('us').asi8, frame.to_numpy(dtype=float)
     with self._writing() as db:
-        try:
-            self._load(db)
-            sids = self._numbers(db, list(frame.columns))
-            order = np.argsort(sids)
-            return self._store(db, times, sids[order], values[:, order], to_us(arrived or now()), -2**62 if judged is None else to_us(judged))
-        except BaseException: self._version = None; raise       # what was learned in between is not stored: forget it
+        self._load(db)
+        sids = self._numbers(db, list(frame.columns))
+        order = np.argsort(sids)
+        return self._store(db, times, sids[order], values[:, order], to_us(arrived or now()), -2**62 if judged is None else to_us(judged))
 
 # %% ../../nbs/monitoring/00_history.ipynb #28c43087
 @patch_to(History)
@@ -505,16 +502,14 @@ def put_back(self, now: pd.Timestamp) -> int:        # series that were ahead
     "Our clock was put back to `now`: the newest sample of a series is the newest up to now again. What was stored of the time to come stays, and is overwritten when it comes."
     until = to_us(now)
     with self._writing() as db:
-        try:
-            self._load(db)
-            sids = np.flatnonzero(self._facts['ts'] > until)
-            if not len(sids): return 0
-            facts = self._facts[sids]
-            facts['ts'], facts['value'] = _newest_until(db, sids, until, facts['value'])
-            facts['arrived'] = np.minimum(facts['arrived'], until)
-            self._facts[sids] = facts
-            save_facts(db, np.concatenate([self._known(shard) for shard in shards_of(sids, SAMPLE)]))
-        except BaseException: self._version = None; raise
+        self._load(db)
+        sids = np.flatnonzero(self._facts['ts'] > until)
+        if not len(sids): return 0
+        facts = self._facts[sids]
+        facts['ts'], facts['value'] = _newest_until(db, sids, until, facts['value'])
+        facts['arrived'] = np.minimum(facts['arrived'], until)
+        self._facts[sids] = facts
+        save_facts(db, np.concatenate([self._known(shard) for shard in shards_of(sids, SAMPLE)]))
     return len(sids)
 
 def _newest_until(db, sids: np.ndarray, until: int, value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -540,8 +535,8 @@ def append_scores(self,
     parts = [np.asarray(getattr(scores, f), dtype=float).reshape(len(times), len(names)) for f in SCORE.names[1:]]
     there = ~np.isnan(parts[0])
     with self._writing() as db:
-        try: self._load(db); sids = self._numbers(db, names)
-        except BaseException: self._version = None; raise
+        self._load(db)
+        sids = self._numbers(db, names)
         order = np.argsort(sids)
         put(db, 'scores', SCORE, times, sids[order], there[:, order], *(part[:, order] for part in parts))
     return int(there.sum())

@@ -10,6 +10,7 @@ __all__ = ['SCHEMA', 'ROW_GROUP', 'write_sealed', 'best_encoding', 'encoding_of'
 import os
 from bisect import bisect_left
 from collections.abc import Iterable
+from contextlib import contextmanager
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
@@ -86,10 +87,17 @@ def _flush_folder(folder: Path) -> None:
     finally: os.close(handle)
 
 # %% ../../nbs/monitoring/04_sealed.ipynb #34e86854
+@contextmanager
+def _named(path):       # a sealed file
+    "`FileNotFoundError` when it is gone, `HistoryError` when it is damaged."
+    try: yield
+    except FileNotFoundError: raise FileNotFoundError(str(path)) from None
+    except (OSError, pa.ArrowException, AttributeError) as e: raise HistoryError(f'{path}: is damaged ({e}); move it away, or put back a copy') from e
+
 @lru_cache(maxsize=512)
 def _footer(path: str):
     "(metadata, first series, last series, first time, last time) of the row groups."
-    meta = pq.read_metadata(path)
+    with _named(path): meta = pq.read_metadata(path)
     stats = [[meta.row_group(g).column(c).statistics for c in (0, 1)] for g in range(meta.num_row_groups)]
     us = lambda t: int(t.value // 1000) if hasattr(t, 'value') else round(t.timestamp() * 1e6)
     return meta, [s.min for s, _ in stats], [s.max for s, _ in stats], [us(t.min) for _, t in stats], [us(t.max) for _, t in stats]
@@ -119,12 +127,10 @@ def read_sealed(files: list[Path],            # sealed files, each overlapping t
 
 # %% ../../nbs/monitoring/04_sealed.ipynb #053d99da
 def _read(path: str, names: list[str] | None, start: int, end: int) -> tuple | None:
-    try:
+    with _named(path):
         groups = _groups(path, names, start, end)
         if not groups: return None
         with pq.ParquetFile(path, metadata=_footer(path)[0], read_dictionary=['series']) as f: table = f.read_row_groups(groups, use_threads=False)
-    except FileNotFoundError: raise FileNotFoundError(path) from None
-    except (OSError, pa.ArrowException, AttributeError) as e: raise HistoryError(f'{path}: is damaged ({e}); move it away, or put back a copy') from e
     return _cut(*_columns(table), names, start, end)
 
 # %% ../../nbs/monitoring/04_sealed.ipynb #56b9c7d0
@@ -164,7 +170,7 @@ def sealed_names(files: list[Path]) -> set[str]:
     "The series that stand in these files."
     found = set()
     for path in files:
-        with pq.ParquetFile(path, read_dictionary=['series']) as f:
+        with _named(path), pq.ParquetFile(path, read_dictionary=['series']) as f:
             for g in range(f.num_row_groups): found.update(f.read_row_group(g, columns=['series'])['series'].chunk(0).dictionary.to_pylist())
     return found
 

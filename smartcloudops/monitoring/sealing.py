@@ -7,7 +7,7 @@ __all__ = ['log', 'DAY', 'KEPT', 'SETTLE', 'HEAVY', 'BLOCK', 'due', 'hot_rows', 
            'seal', 'Sealer', 'compact', 'days', 'export_history', 'import_history']
 
 # %% ../../nbs/monitoring/06_sealing.ipynb #d9085ed2
-import contextlib, fcntl, logging, secrets, threading, time
+import contextlib, fcntl, logging, secrets, threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.frames import to_tidy
-from ..core.runtime import DataError, SmartCloudOpsError, counted, in_a_line, now as current
+from ..core.runtime import DataError, HistoryError, SmartCloudOpsError, counted, in_a_line, now as current
 from ..core.settings import HistorySettings
 from ..core.state import from_us, to_us
 from .history import WINDOW, History, explained
@@ -73,6 +73,8 @@ def _look(history: History, start: int, end: int):
         names = dict(db.execute('select sid, name from series'))
         files = [f for f, in db.execute('select file from sealed where replaced is null and start < ? and "end" > ? order by created', (end, start))]
         writes = _writes(db, start, end)
+    known = np.isin(found['sid'], list(names))            # a series may be forgotten before a time that a wrong clock named
+    ts, found = ts[known], found[known]
     sids, code = np.unique(found['sid'], return_inverse=True)
     return (ts, code, found['value'], [names[sid] for sid in sids.tolist()]), files, writes
 
@@ -90,11 +92,16 @@ def rewrite(history: History,             # a writer's own object
     if not len(hot[0]) and len(files) < 2: return None
     path = history.folder/f'{from_us(start):%Y%m%dT%H}-{(end - start) // 3_600_000_000}h-{secrets.token_hex(4)}.parquet'
     old = [history.folder/f for f in files]
+    _announce(history, path.name, start, end, now)
     samples = write_sealed(path, _blocks(old, hot, start, end), encoding_of(old[0]) if old else best_encoding(hot))
     done = Rewritten(path.name, from_us(start), from_us(end), samples, path.stat().st_size)
     if _switch(history, done, files, writes, start, end, now): return done
     path.unlink()
     return None
+
+def _announce(history: History, file: str, start: int, end: int, now: int) -> None:
+    "List a file before it is made, among those to remove: what a crash leaves is known by name."
+    with history._writing() as db: db.execute('insert into sealed values (?, ?, ?, 0, 0, ?, ?)', (file, start, end, now, now))
 
 # %% ../../nbs/monitoring/06_sealing.ipynb #a6ff38b5
 BLOCK = 21_600_000_000      # µs
@@ -111,7 +118,7 @@ def _switch(history: History, new: Rewritten, files: list[str], writes: tuple, s
     "Name the new file and let the hot rows go; False when the stretch was written to since it was read."
     with history._writing() as db:
         if _writes(db, start, end) != writes: return False
-        db.execute('insert into sealed values (?, ?, ?, ?, ?, ?, null)', (new.file, start, end, new.samples, new.bytes, now))
+        db.execute('insert or replace into sealed values (?, ?, ?, ?, ?, ?, null)', (new.file, start, end, new.samples, new.bytes, now))
         db.executemany('update sealed set replaced = ? where file = ?', [(now, f) for f in files])
         remove(db, 'samples', SAMPLE, start, end)
         return True
@@ -128,14 +135,12 @@ def sealing_alone(folder: Path, wait: bool = False):
 
 # %% ../../nbs/monitoring/06_sealing.ipynb #fcf55828
 def sweep(history: History, now: int) -> int:
-    "Remove replaced files after ten minutes, and files that no list names; how many."
-    with history._reading() as db: listed = dict(db.execute('select file, replaced from sealed'))
-    old = [name for name, replaced in listed.items() if replaced is not None and replaced + KEPT <= now]
-    stray = [f.name for f in history.folder.glob('*.parquet*') if f.name not in listed and f.stat().st_mtime + KEPT / 1e6 < time.time()]
-    stray += [f.name for f in history.folder.glob('.*.parquet.tmp')]           # we hold the lock: nobody is writing these
-    for name in old + stray: (history.folder/name).unlink(missing_ok=True)
+    "Remove replaced files after ten minutes, and unfinished ones; how many. What no list names is not ours to remove."
+    with history._reading() as db: old = [name for name, in db.execute('select file from sealed where replaced + ? <= ?', (KEPT, now))]
+    unfinished = [f.name for f in history.folder.glob('.*.parquet.tmp')]           # we hold the lock: nobody is writing these
+    for name in old + unfinished: (history.folder/name).unlink(missing_ok=True)
     with history._writing() as db: db.executemany('delete from sealed where file = ?', [(name,) for name in old])
-    return len(old) + len(stray)
+    return len(old) + len(unfinished)
 
 # %% ../../nbs/monitoring/06_sealing.ipynb #4c670792
 def seal(history: History,                       # a writer's own object, not the loop's
@@ -143,15 +148,18 @@ def seal(history: History,                       # a writer's own object, not th
          settle: int = SETTLE,                   # µs without a write before a window is sealed
          wait: bool = False,                     # for another process that is sealing
         ) -> list[Rewritten]:
-    "Seal and merge what is due, remove what was replaced; nothing when another process is at it."
+    "Seal and merge what is due, remove what was replaced; nothing when another process is at it. What cannot be sealed is told when the rest is done."
     at = to_us(now or current())
     with sealing_alone(history.folder, wait) as mine:
         if not mine: return []
-        done = []
+        done, failed = [], {}
         for _ in range(2):                                          # a heavy day's windows first, then the day of them
             with history._reading() as db: stretches = due(db, at, settle)
-            done += [made for start, end in stretches if (made := rewrite(history, start, end, at))]
+            for stretch in stretches:
+                try: done += [made] if stretch not in failed and (made := rewrite(history, *stretch, at)) else []
+                except (HistoryError, OSError) as e: failed[stretch] = e        # a file of it is damaged or gone
         sweep(history, at)
+        if failed: raise next(iter(failed.values()))
         return done
 
 # %% ../../nbs/monitoring/06_sealing.ipynb #6cec5453
@@ -188,8 +196,8 @@ class Sealer:
             with History(self.path, settings=self.settings) as own: done = seal(own)
             self.problem = ''
             for r in done: log.info('sealed %s to %s: %d samples, %.1f MB', r.start, r.end, r.samples, r.bytes / 1e6)
-        except (SmartCloudOpsError, OSError) as e:
-            if str(e) != self.problem: log.warning('sealing: %s', e)
+        except Exception as e:
+            if str(e) != self.problem: log.warning('sealing: %s', e, exc_info=not isinstance(e, (SmartCloudOpsError, OSError)))
             self.problem = str(e)
 
 # %% ../../nbs/monitoring/06_sealing.ipynb #9885900d
@@ -206,7 +214,7 @@ def compact(history: History, now: pd.Timestamp | None = None) -> list[Rewritten
 # %% ../../nbs/monitoring/06_sealing.ipynb #4eeda0e9
 def _forget_missing(history: History) -> None:
     with history._writing() as db:
-        for name, in db.execute('select file from sealed').fetchall():
+        for name, in db.execute('select file from sealed where replaced is null').fetchall():
             if (history.folder/name).exists(): continue
             log.warning('%s: is missing and forgotten', history.folder/name)
             db.execute('delete from sealed where file = ?', (name,))
@@ -262,12 +270,16 @@ def _frames_of(path: Path):
     "The frames of a file, some 30,000 samples at a time where it is Parquet."
     if not path.exists(): raise DataError(f'{path}: not found')
     if path.suffix == '.parquet': yield from _parquet_frames(path)
-    elif path.open(encoding='utf-8', errors='replace').readline().strip() == 'time,series,value':
-        for part in pd.read_csv(path, chunksize=200_000, dtype=str):        # values as text: Python reads them back to the last bit
-            yield _pivoted(pd.to_datetime(part.time, utc=True, format='ISO8601'), part.series, part.value.map(float))
+    elif path.open(encoding='utf-8', errors='replace').readline().strip() == 'time,series,value': yield from _csv_frames(path)
     else:
         from smartcloudops.ingestion.replay import read_csv
         yield read_csv(path).frame
+
+def _csv_frames(path: Path):
+    try:
+        for part in pd.read_csv(path, chunksize=200_000, dtype=str):        # values as text: Python reads them back to the last bit
+            yield _pivoted(pd.to_datetime(part.time, utc=True, format='ISO8601'), part.series, part.value.map(float))
+    except ValueError as e: raise DataError(f'{path}: cannot be read as time,series,value ({str(e).splitlines()[0]}); export it again') from None
 
 # %% ../../nbs/monitoring/06_sealing.ipynb #c65c1268
 def _parquet_frames(path: Path):

@@ -22,9 +22,10 @@ log = logging.getLogger('smartcloudops.monitoring')
 def options(settings: Settings) -> dict:
     "What `prometheus_config` takes, from the settings."
     given = {k: v for k, v in settings.prometheus.model_dump().items() if k in config.OPTIONS and v is not None}
-    page = f'{settings.dashboard.host}:{settings.dashboard.port}'
-    server = settings.prometheus.url.split('://')[-1].strip('/').split('/')[0]
-    return {**config.OPTIONS, 'metrics': page, 'webhook': f'http://{page}{settings.dashboard.prefix}/api/v1/alerts', 'prometheus': server, **given}
+    host, prefix = settings.dashboard.host, settings.dashboard.prefix.strip('/')
+    page = f'[{host}]:{settings.dashboard.port}' if ':' in host else f'{host}:{settings.dashboard.port}'
+    server = settings.prometheus.url.split('://')[-1].strip('/').split('/')[0].rpartition('@')[2]      # without user:password
+    return {**config.OPTIONS, 'metrics': page, 'webhook': '/'.join(filter(None, [f'http://{page}', prefix, 'api/v1/alerts'])), 'prometheus': server, **given}
 
 # %% ../../nbs/monitoring/02_targets.ipynb #19ee85d5
 def _entries(inventory: Inventory) -> dict:
@@ -60,9 +61,12 @@ def check_targets(settings: Settings, out: str | Path = 'infra') -> dict[str, st
 # %% ../../nbs/monitoring/02_targets.ipynb #efe29b81
 def _checked(settings: Settings) -> Inventory:
     path = settings.file('targets_file')
-    try: config.parse_targets(read_text(path, 'targets file', ConfigError), str(path))
-    except config.TargetsError as e: raise ConfigError(str(e)) from None
+    _check(read_text(path, 'targets file', ConfigError), path)
     return read_targets(path)
+
+def _check(text: str, path: Path) -> None:
+    try: config.parse_targets(text, str(path))
+    except config.TargetsError as e: raise ConfigError(str(e)) from None
 
 # %% ../../nbs/monitoring/02_targets.ipynb #0ad466c5
 @dataclass(frozen=True)
@@ -88,22 +92,26 @@ def discover(path: str | Path,                           # aws_targets.json, ref
     data, ports = _read_or_new(Path(path)), ports or PORTS
     clients = ec2_client if isinstance(ec2_client, (list, tuple)) else [ec2_client]
     found = sorted((i for client in clients for i in _instances(client, tags or {})), key=lambda i: i['InstanceId'])
-    before = {e['target'] for key in config.JOBS for e in data.get(key, []) if _ours(e)}
+    before = _made(data)
     kept = sum(not _ours(e) for key in config.JOBS for e in data.get(key, []))
     for key, port in ports.items(): data[key] = _refreshed(data.get(key, []), found, port)
-    after = {e['target'] for key in config.JOBS for e in data.get(key, []) if _ours(e)}
+    after = _made(data)
     text = json.dumps(data, indent=2, ensure_ascii=False) + '\n'
-    config.parse_targets(text, str(path))
-    return Discovered(tuple(sorted(after - before)), tuple(sorted(before - after)), kept, after != before and write_atomically(path, text))
+    _check(text, path)
+    added, removed = (tuple(sorted(address for address, _ in entries)) for entries in (after - before, before - after))
+    return Discovered(added, removed, kept, after != before and write_atomically(path, text))
 
 # %% ../../nbs/monitoring/02_targets.ipynb #1d6a3407
 def _ours(entry) -> bool: return isinstance(entry, dict) and 'instance_id' in entry.get('labels', {})
 
+def _made(data: dict) -> set[tuple]:
+    "Our entries as (address, labels): an address may be given to another instance."
+    return {(e['target'], tuple(sorted(e['labels'].items()))) for key in config.JOBS for e in data.get(key, []) if _ours(e)}
+
 def _read_or_new(path: Path) -> dict:
     if not path.exists(): return {key: [] for key in config.JOBS}
     text = read_text(path, 'targets file', ConfigError)
-    try: config.parse_targets(text, str(path))
-    except config.TargetsError as e: raise ConfigError(str(e)) from None
+    _check(text, path)
     return json.loads(text)
 
 # %% ../../nbs/monitoring/02_targets.ipynb #5dcada2d
