@@ -1150,6 +1150,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                   'smartcloudops/detection/anomalies.py'),
                                                    'smartcloudops.detection.anomalies.leading_kind': ( 'detection/anomalies.html#leading_kind',
                                                                                                        'smartcloudops/detection/anomalies.py'),
+                                                   'smartcloudops.detection.anomalies.let_go': ( 'detection/anomalies.html#let_go',
+                                                                                                 'smartcloudops/detection/anomalies.py'),
                                                    'smartcloudops.detection.anomalies.put_back': ( 'detection/anomalies.html#put_back',
                                                                                                    'smartcloudops/detection/anomalies.py'),
                                                    'smartcloudops.detection.anomalies.sentence': ( 'detection/anomalies.html#sentence',

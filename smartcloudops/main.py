@@ -255,19 +255,18 @@ def _steps(self, rows: pd.DataFrame, at: pd.Timestamp):
 @patch_to(Loop)
 def _abnormal(self, rows: pd.DataFrame, at: pd.Timestamp) -> list:
     "What the rules, the streaming model and the joint model find in these rows, as stretches."
-    if not len(rows): return self.rules.update(rows, at) + [a for found in self.stretches.values() for a in found]
-    seen, scores = self._score(rows)
-    self._stretch('stream', scores, seen)
-    self._stretch('joint', self.joint.score(seen), seen)
+    seen, scores = self._score(rows) if len(rows) else (rows, None)
+    self._stretch('stream', scores, seen, at)
+    self._stretch('joint', self.joint.score(seen) if len(rows) else None, seen, at)
     return self.rules.update(seen, at) + [a for found in self.stretches.values() for a in found]
 
 # %% ../nbs/main.ipynb #902ffec4
 @patch_to(Loop)
-def _stretch(self, origin: str, scores, seen: pd.DataFrame) -> None:
+def _stretch(self, origin: str, scores, seen: pd.DataFrame, at: pd.Timestamp) -> None:
     "Carry on one detector's stretches; those that ended are handed on once."
-    from smartcloudops.detection.anomalies import from_scores
+    from smartcloudops.detection.anomalies import from_scores, let_go
     going = [a for a in self.stretches.get(origin, []) if a.ongoing]
-    self.stretches[origin] = going if scores is None else from_scores(scores, seen, before=going, origin=origin)
+    self.stretches[origin] = [let_go(a, at) for a in (going if scores is None else from_scores(scores, seen, before=going, origin=origin))]
 
 # %% ../nbs/main.ipynb #69ca5439
 @patch_to(Loop)

@@ -290,6 +290,23 @@ def test_a_history_that_cannot_be_written_does_not_blind_the_detector(tmp_path, 
         loop.close()
 
 
+@pytest.mark.parametrize('company', [True, False])
+def test_what_was_taken_down_is_wrong_no_longer(tmp_path, company):
+    "A host leaves while its memory is where it should not be, alone or among others: its incident closes after a day, and no other opens."
+    with use_clock(FakeClock('2026-01-05 00:00')):
+        loop, memory = Loop(settings(tmp_path, detection=dict(joint=False)), source := Flaky()), 'memory_used_percent{{host="{}"}}'.format
+        def rows(now, n):
+            values = {memory('a'): 40. + n % 3 + 30 * (n >= 100)} if n < 130 else {}
+            return pd.DataFrame(values | ({memory('b'): 40. + n % 3} if company else {}), index=pd.DatetimeIndex([now] * bool(values or company), name='time', tz='UTC'))
+        ticks = []
+        for n in range(180):
+            source.read = lambda now: rows(now, n)
+            ticks.append(loop.tick()); clock().advance(300 if n < 130 else 3600)
+        opened, closed = {i.id for t in ticks for i in t.opened}, {i.id for t in ticks for i in t.closed}
+        assert len(opened) == 1 and closed == opened and loop.going == () and not any(loop.stretches.values())
+        loop.close()
+
+
 def test_a_history_that_was_moved_away_leaves_what_was_learned(tmp_path):
     with use_clock(FakeClock('2026-01-05 00:00')):
         loop = Loop(settings(tmp_path))
