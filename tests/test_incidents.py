@@ -105,6 +105,17 @@ def test_budget_holds(engine):
     assert len(pages) == 20 and sum(i.severity == 'page' for i in pages) <= 7
 
 
+def test_pages_of_a_time_still_to_come_take_nothing_from_the_budget(engine):
+    "A clock was a year ahead for some days, and was put back."
+    tracker, year = IncidentTracker(engine), 365 * 86400
+    for n in range(9):
+        tracker.update(after(year + 3600 * n), [rule(f'r{n}', start=year + 3600 * n)])
+        tracker.update(after(year + 3600 * n + 1800), [])
+    [now] = tracker.update(after(0), [rule()]).opened
+    assert now.severity == 'page'
+    assert tracker.update(after(86400), [learned('db-1', start=85000)]).opened
+
+
 @settings(max_examples=soak(2, 30), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 10**6), hosts=st.sampled_from([1, 50, 2000, 10_000]), pages=st.sampled_from([0, 3, 7]))
 def test_the_budget_holds_whatever_the_number_of_series(tmp_path_factory, seed, hosts, pages):

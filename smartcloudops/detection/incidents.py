@@ -342,8 +342,8 @@ def budget_left(
     now: pd.Timestamp,
     cfg: IncidentSettings,
 ) -> tuple[int, int]:                # for pages of rules, for what was learned
-    "What the fleet's budget of pages still holds, over seven days and over one."
-    query = sa.select(incidents.c.opened).where(incidents.c.counted, incidents.c.opened > to_us(now - pd.Timedelta('7D')))
+    "What the fleet's budget of pages still holds, over seven days and over one; what was opened in a time still to come, as the clock was put back, takes nothing from it."
+    query = sa.select(incidents.c.opened).where(incidents.c.counted, incidents.c.opened > to_us(now - pd.Timedelta('7D')), incidents.c.opened <= to_us(now))
     with engine.connect() as c: times = [row[0] for row in c.execute(query)]
     today = sum(t > to_us(now - pd.Timedelta('1D')) for t in times)
     left = cfg.pages_per_week - len(times)
