@@ -1,4 +1,5 @@
 "Incidents: open once, gather, close, survive; budget, flaps, feedback, other people's alerts."
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -274,6 +275,18 @@ def test_alerts_open_once_beside_our_own_and_resolve(engine):
     assert ingest_alerts(engine, {'alerts': [alert()]}, after(30)).opened[0].episode == 2
 
 
+def test_two_alertmanagers_at_the_same_time_open_one(engine):
+    with ThreadPoolExecutor(8) as many: told = list(many.map(lambda _: ingest_alerts(engine, {'alerts': [alert()]}, after(5)), range(8)))
+    assert sum(len(t.opened) for t in told) == len(list_incidents(engine)) == 1
+
+
+@pytest.mark.parametrize('name', ['Überlast', 'ディスク', '९', 'a b"c\n', ''])
+def test_an_alert_may_have_any_name(engine, name):
+    [theirs] = ingest_alerts(engine, {'alerts': [alert() | {'labels': {'alertname': name, 'host': 'wéb-7'}, 'annotations': {}}]}, after(5)).opened
+    assert name in theirs.title and theirs.host == 'wéb-7' and get_incident(engine, theirs.id) == theirs
+    assert IncidentTracker(engine).update(after(10), []).going == (theirs,)
+
+
 def test_a_silent_alertmanager_leaves_nothing_open(engine):
     ingest_alerts(engine, {'alerts': [alert()]}, after(0))
     assert not IncidentTracker(engine).update(after(3600), []).closed
@@ -281,7 +294,7 @@ def test_a_silent_alertmanager_leaves_nothing_open(engine):
 
 
 @pytest.mark.parametrize('payload', [None, [], {}, {'alerts': {}}, {'alerts': ['x']}, {'alerts': [{'status': 'maybe'}]},
-                                     {'alerts': [alert() | {'startsAt': 'soon'}]}, {'alerts': [alert(), {'status': 'firing', 'labels': 3}]}])
+                                     *({'alerts': [alert() | {'startsAt': time}]} for time in ('soon', 'NaT', float('nan'), [1], '9999-12-31T00:00:00Z', '1600-01-01T00:00:00Z')), {'alerts': [alert(), {'status': 'firing', 'labels': 3}]}])
 def test_broken_payloads_store_nothing(engine, payload):
     with pytest.raises(DataError): ingest_alerts(engine, payload, T0)
     assert list_incidents(engine) == []
