@@ -404,7 +404,7 @@ def tick(self) -> Tick:
     fresh = self._fresh(frame)
     done.rows, done.rewritten = len(fresh), len(frame) - len(fresh)
     for moment, rows in self._steps(fresh, at): self._judge(rows, moment, done)
-    if clock().monotonic() - self._saved >= SAVE_EVERY: self.save()
+    if clock().monotonic() - self._saved >= SAVE_EVERY: self._save_or_tell()
     if self.live and self.settings.detection.joint: self._refit(at)
     done.seconds, done.problem = clock().monotonic() - began, '; '.join(dict.fromkeys(self.problems.values()))
     self._beat(done)
@@ -458,6 +458,15 @@ def save(self) -> None:
 
 # %% ../nbs/main.ipynb #39732af1
 @patch_to(Loop)
+def _save_or_tell(self) -> None:
+    "Save; the reason noted, when that cannot be written: the next tick tries again."
+    try:
+        self.save()
+        problem = ''
+    except (SmartCloudOpsError, OSError) as e: problem = str(e)
+    self._note('save', problem, 'what was learned')
+
+@patch_to(Loop)
 def _copy_audit(self) -> None:
     from smartcloudops.core.aws import aws_clients
     from smartcloudops.remediation.ledger import copy_segments
@@ -469,7 +478,12 @@ def _copy_audit(self) -> None:
 def close(self) -> None:
     "Save and close; safe to call twice."
     if self.history is None: return
-    self.save()
+    try: self._save_or_tell()
+    finally: self._end()
+
+@patch_to(Loop)
+def _end(self) -> None:
+    "Stop what is under way, tell what waits to be told, close what is open."
     if self.fitting is not None and self.fitting.poll() is None: self.fitting.kill()
     if self.fitting is not None: self.fitting.wait()
     self.remediator.stop()

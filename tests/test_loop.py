@@ -307,6 +307,21 @@ def test_what_was_taken_down_is_wrong_no_longer(tmp_path, company):
         loop.close()
 
 
+def test_what_was_learned_and_cannot_be_written_is_said_and_ends_nothing(tmp_path):
+    "The page hears of it instead of taking the loop for silent, and a stop still lets go of everything."
+    with use_clock(FakeClock('2026-01-05 00:00')):
+        loop, folder = Loop(settings(tmp_path)), tmp_path/'data'/'learned'
+        folder.write_text('in the way')
+        for _ in range(3): tick = loop.tick(); clock().advance(60)
+        assert 'learned' in tick.problem and last_beat(loop.engine, 'loop').at == tick.at
+        folder.unlink()
+        assert loop.tick().problem == '' and loop.learned.files()
+        for file in folder.iterdir(): file.unlink()
+        folder.rmdir(); folder.write_text('in the way again')
+        loop.close()
+        assert loop.history is None
+
+
 def test_a_history_that_was_moved_away_leaves_what_was_learned(tmp_path):
     with use_clock(FakeClock('2026-01-05 00:00')):
         loop = Loop(settings(tmp_path))
