@@ -109,7 +109,7 @@ class Loop:
         self.live = not self.source.name.startswith('replay')      # a replay judges by its own time
         self.problems, self._saved = {}, -float('inf')            # saved after the first tick, too
         self.going, self._fleet = (), (0, frozenset())            # open incidents after the last tick; series known, and their hosts
-        self.highest, self._places = {}, (None, None, None)       # newest score of each host's worst series; columns, and the host of each
+        self.highest, self._places = {}, (None, None, ())         # newest score of each host's worst series; columns, and the host of each
         self._clock = None                                        # (time, monotonic time) of the last tick
         self.took, self._paid = dict(bounds=list(TOOK), within=[0] * len(TOOK), count=0, sum=0.), 0.
         self._open_stores()
@@ -334,11 +334,11 @@ _FIT = 'import os, sys; os.nice(10); from smartcloudops.main import fit_host; fi
 
 @patch_to(Loop)
 def _refit(self, at: pd.Timestamp) -> None:
-    "Take over a fit that is done; start the next one that is due, of a host without an incident."
+    "Take over a fit that is done; start the next one that is due, of a host that was just heard and is without an incident."
     if self.fitting is not None:
         if self.fitting.poll() is None: return
         self._take_over()
-    host = self.joint.due(self._hosts(), at, {h for i in self.going for h in i.hosts})
+    host = self.joint.due(set(self._places[2]) - {''}, at, {h for i in self.going for h in i.hosts})
     if host is None: return
     self.joint.tried[host] = at
     self.fitting = subprocess.Popen([sys.executable, '-c', _FIT, str(self.settings.data_dir.absolute()), host, at.isoformat(), str(self.joint.hours)])

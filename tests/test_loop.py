@@ -322,6 +322,24 @@ def test_what_was_learned_and_cannot_be_written_is_said_and_ends_nothing(tmp_pat
         assert loop.history is None
 
 
+def test_only_a_host_that_is_heard_gets_a_new_joint_model(tmp_path, monkeypatch):
+    "Hosts that were taken down would be tried every hour, and those that are there would never have their turn."
+    fitted = []
+    class Fit:
+        returncode = 0
+        def __init__(self, command): fitted.append(command[4])
+        def poll(self): return 0
+        def wait(self): pass
+    monkeypatch.setattr(smartcloudops.main.subprocess, 'Popen', Fit)
+    with use_clock(FakeClock('2026-01-05 00:00')):
+        loop = Loop(settings(tmp_path), source := Flaky())
+        for n in range(20):
+            source.read = lambda now: pd.DataFrame({f'load1{{host="{h}"}}': [1.] for h in ('abcde' if n < 5 else 'e')}, index=pd.DatetimeIndex([now], name='time'))
+            loop.tick(); clock().advance(3600)
+        loop.close()
+    assert set(fitted[:5]) == set('abcde') and fitted[5:] == ['e'] * 15
+
+
 def test_a_history_that_was_moved_away_leaves_what_was_learned(tmp_path):
     with use_clock(FakeClock('2026-01-05 00:00')):
         loop = Loop(settings(tmp_path))
