@@ -220,6 +220,16 @@ def test_a_new_word_is_heard_once(engine):
     assert IncidentTracker(engine).update(after(715), []).normal == set()                   # said before it began
 
 
+def test_a_word_said_again_after_it_was_taken_back_is_heard(engine):
+    tracker = IncidentTracker(engine)
+    [i] = tracker.update(after(700), [learned()]).opened
+    heard = []
+    for n, word in enumerate(('normal', 'real', 'normal')):
+        give_feedback(engine, i.id, word, after(701 + n))
+        heard.append(tracker.update(after(701 + n), [learned(lasts=701 + n)]).normal)
+    assert heard == [{learned().series}, set(), {learned().series}]
+
+
 def test_what_goes_on_at_the_same_time_on_one_host_is_one_incident(engine):
     "An odd series of web-7 five minutes before the whole fleet is struck opens no second incident, and the suspected host is told."
     early = learned('web-7', 'load1', start=0, lasts=900)

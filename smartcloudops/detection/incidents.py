@@ -353,7 +353,8 @@ def budget_left(
 feedbacks = define_table('feedback',
     sa.Column('id', sa.Integer, primary_key=True), sa.Column('incident', sa.String, nullable=False), sa.Column('at', sa.BigInteger, nullable=False),
     sa.Column('by', sa.String, nullable=False), sa.Column('verdict', sa.String, nullable=False), sa.Column('series', sa.String, nullable=False, index=True),
-    sa.Column('kind', sa.String, nullable=False), sa.Column('low', sa.Float), sa.Column('high', sa.Float), sa.Column('hour', sa.Float))
+    sa.Column('kind', sa.String, nullable=False), sa.Column('low', sa.Float), sa.Column('high', sa.Float), sa.Column('hour', sa.Float),
+    sqlite_autoincrement=True)                             # a word is new when its number is: one that was taken back gives its number to no other
 
 SIZE = ('spike', 'level shift', 'drift', 'unseen range', 'time of day', 'pattern', 'unusual')     # kinds that speak of the size of a value
 
