@@ -161,7 +161,7 @@ def _catch_up(self, most: pd.Timedelta = pd.Timedelta('1D')) -> int:
     stored = self.history.read(series=self._raw_names(), start=start - pd.Timedelta('15min'), end=last)
     self.rates.update(stored[stored.index <= start])
     missed = stored[stored.index > start]
-    if len(missed): self._score(missed)
+    if len(missed): self._models(missed, missed.index[-1])
     return len(missed)
 
 # %% ../nbs/main.ipynb #1e04b9c7
@@ -255,12 +255,17 @@ def _steps(self, rows: pd.DataFrame, at: pd.Timestamp):
 @patch_to(Loop)
 def _abnormal(self, rows: pd.DataFrame, at: pd.Timestamp) -> list:
     "What the rules, the streaming model and the joint model find in these rows, as stretches."
+    return self.rules.update(self._models(rows, at), at) + [a for found in self.stretches.values() for a in found]
+
+# %% ../nbs/main.ipynb #902ffec4
+@patch_to(Loop)
+def _models(self, rows: pd.DataFrame, at: pd.Timestamp) -> pd.DataFrame:
+    "Let both models judge these rows and carry on their stretches; the rows as detection sees them."
     seen, scores = self._score(rows) if len(rows) else (rows, None)
     self._stretch('stream', scores, seen, at)
     self._stretch('joint', self.joint.score(seen) if len(rows) else None, seen, at)
-    return self.rules.update(seen, at) + [a for found in self.stretches.values() for a in found]
+    return seen
 
-# %% ../nbs/main.ipynb #902ffec4
 @patch_to(Loop)
 def _stretch(self, origin: str, scores, seen: pd.DataFrame, at: pd.Timestamp) -> None:
     "Carry on one detector's stretches; those that ended are handed on once."

@@ -144,6 +144,25 @@ def test_what_was_learned_goes_on_after_a_kill(tmp_path):
     pd.testing.assert_frame_equal(whole.loc[common, ['score', 'expected']], cut.loc[common, ['score', 'expected']])
 
 
+def test_what_began_right_before_a_kill_is_told_as_if_there_had_been_none(tmp_path):
+    "Memory jumps, and the loop is killed before it has saved what it saw of that: perhaps for want of memory."
+    def told(folder, killed):
+        level, opened = np.random.default_rng(1).normal(40, 2, 340), []
+        level[301:] += 30
+        source = Flaky()
+        source.read = lambda now: pd.DataFrame({'memory_used_percent{host="a"}': [level[n]]}, index=pd.DatetimeIndex([now], name='time'))
+        with use_clock(FakeClock('2026-01-05 00:00')):
+            loop = Loop(own := settings(folder, detection=dict(joint=False)), source)
+            for n in range(340):
+                opened += [(n, i.title) for i in loop.tick().opened]
+                clock().advance(60)
+                if n == killed: loop = Loop(own, source)
+            loop.close()
+        return opened
+    [(at, title)] = told(tmp_path/'whole', None)
+    assert told(tmp_path/'killed', 304) == [(at, title)] and at > 304
+
+
 def test_a_new_detector_learns_from_the_stored_past(tmp_path):
     "As after `ingest --since 14d`, or when what was learned is of another version; not from what another source stored."
     from smartcloudops.detection import StreamDetector
