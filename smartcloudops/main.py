@@ -109,7 +109,7 @@ class Loop:
         self.live = not self.source.name.startswith('replay')      # a replay judges by its own time
         self.problems, self._saved = {}, -float('inf')            # saved after the first tick, too
         self.going, self._fleet = (), (0, frozenset())            # open incidents after the last tick; series known, and their hosts
-        self.highest, self._places = {}, (None, None, None)       # newest score of each host's worst series; columns, and the host of each
+        self.highest, self._places = {}, (None, None, ())         # newest score of each host's worst series; columns, and the host of each
         self._clock, self._began = None, clock().monotonic()      # (time, monotonic time) of the last tick; monotonic time of the start
         self.took, self._paid = dict(bounds=list(TOOK), within=[0] * len(TOOK), count=0, sum=0.), 0.
         self._open_stores()
@@ -161,7 +161,7 @@ def _catch_up(self, most: pd.Timedelta = pd.Timedelta('1D')) -> int:
     stored = self.history.read(series=self._raw_names(), start=start - pd.Timedelta('15min'), end=last)
     self.rates.update(stored[stored.index <= start])
     missed = stored[stored.index > start]
-    if len(missed): self._score(missed)
+    if len(missed): self._models(missed, missed.index[-1])
     return len(missed)
 
 # %% ../nbs/main.ipynb #1e04b9c7
@@ -255,12 +255,7 @@ def _steps(self, rows: pd.DataFrame, at: pd.Timestamp):
 @patch_to(Loop)
 def _abnormal(self, rows: pd.DataFrame, at: pd.Timestamp) -> list:
     "What the rules, the streaming model and the joint model find in these rows, as stretches."
-    seen = rows
-    if len(rows):
-        seen, scores = self._score(rows)
-        self._stretch('stream', scores, seen)
-        self._stretch('joint', self.joint.score(seen), seen)
-    return self._expected(self.rules.update(seen, at)) + [a for found in self.stretches.values() for a in found]
+    return self._expected(self.rules.update(self._models(rows, at), at)) + [a for found in self.stretches.values() for a in found]
 
 # %% ../nbs/main.ipynb #489ddee2
 @patch_to(Loop)
@@ -278,11 +273,19 @@ def _expected(self, found: list) -> list:
 
 # %% ../nbs/main.ipynb #902ffec4
 @patch_to(Loop)
-def _stretch(self, origin: str, scores, seen: pd.DataFrame) -> None:
+def _models(self, rows: pd.DataFrame, at: pd.Timestamp) -> pd.DataFrame:
+    "Let both models judge these rows and carry on their stretches; the rows as detection sees them."
+    seen, scores = self._score(rows) if len(rows) else (rows, None)
+    self._stretch('stream', scores, seen, at)
+    self._stretch('joint', self.joint.score(seen) if len(rows) else None, seen, at)
+    return seen
+
+@patch_to(Loop)
+def _stretch(self, origin: str, scores, seen: pd.DataFrame, at: pd.Timestamp) -> None:
     "Carry on one detector's stretches; those that ended are handed on once."
-    from smartcloudops.detection.anomalies import from_scores
+    from smartcloudops.detection.anomalies import from_scores, let_go
     going = [a for a in self.stretches.get(origin, []) if a.ongoing]
-    self.stretches[origin] = going if scores is None else from_scores(scores, seen, before=going, origin=origin)
+    self.stretches[origin] = [let_go(a, at) for a in (going if scores is None else from_scores(scores, seen, before=going, origin=origin))]
 
 # %% ../nbs/main.ipynb #69ca5439
 @patch_to(Loop)
@@ -350,11 +353,11 @@ _FIT = 'import os, sys; os.nice(10); from smartcloudops.main import fit_host; fi
 
 @patch_to(Loop)
 def _refit(self, at: pd.Timestamp) -> None:
-    "Take over a fit that is done; start the next one that is due, of a host without an incident."
+    "Take over a fit that is done; start the next one that is due, of a host that was just heard and is without an incident."
     if self.fitting is not None:
         if self.fitting.poll() is None: return
         self._take_over()
-    host = self.joint.due(self._hosts(), at, {h for i in self.going for h in i.hosts})
+    host = self.joint.due(set(self._places[2]) - {''}, at, {h for i in self.going for h in i.hosts})
     if host is None: return
     self.joint.tried[host] = at
     self.fitting = subprocess.Popen([sys.executable, '-c', _FIT, str(self.settings.data_dir.absolute()), host, at.isoformat(), str(self.joint.hours)])
@@ -420,7 +423,7 @@ def tick(self) -> Tick:
     fresh = self._fresh(frame)
     done.rows, done.rewritten = len(fresh), len(frame) - len(fresh)
     for moment, rows in self._steps(fresh, at): self._judge(rows, moment, done)
-    if clock().monotonic() - self._saved >= SAVE_EVERY: self.save()
+    if clock().monotonic() - self._saved >= SAVE_EVERY: self._save_or_tell()
     if self.live and self.settings.detection.joint: self._refit(at)
     done.seconds, done.problem = clock().monotonic() - began, '; '.join(dict.fromkeys(self.problems.values()))
     self._beat(done)
@@ -491,6 +494,15 @@ def _forget(self, before: pd.Timestamp) -> None:
 
 # %% ../nbs/main.ipynb #39732af1
 @patch_to(Loop)
+def _save_or_tell(self) -> None:
+    "Save; the reason noted, when that cannot be written: the next tick tries again."
+    try:
+        self.save()
+        problem = ''
+    except (SmartCloudOpsError, OSError) as e: problem = str(e)
+    self._note('save', problem, 'what was learned')
+
+@patch_to(Loop)
 def _copy_audit(self) -> None:
     from smartcloudops.core.aws import aws_clients
     from smartcloudops.remediation.ledger import copy_segments
@@ -502,7 +514,12 @@ def _copy_audit(self) -> None:
 def close(self) -> None:
     "Save and close; safe to call twice."
     if self.history is None: return
-    self.save()
+    try: self._save_or_tell()
+    finally: self._end()
+
+@patch_to(Loop)
+def _end(self) -> None:
+    "Stop what is under way, tell what waits to be told, close what is open."
     if self.fitting is not None and self.fitting.poll() is None: self.fitting.kill()
     if self.fitting is not None: self.fitting.wait()
     self.remediator.stop()

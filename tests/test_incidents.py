@@ -1,4 +1,5 @@
 "Incidents: open once, gather, close, survive; budget, flaps, feedback, other people's alerts."
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -105,6 +106,17 @@ def test_budget_holds(engine):
     assert len(pages) == 20 and sum(i.severity == 'page' for i in pages) <= 7
 
 
+def test_pages_of_a_time_still_to_come_take_nothing_from_the_budget(engine):
+    "A clock was a year ahead for some days, and was put back."
+    tracker, year = IncidentTracker(engine), 365 * 86400
+    for n in range(9):
+        tracker.update(after(year + 3600 * n), [rule(f'r{n}', start=year + 3600 * n)])
+        tracker.update(after(year + 3600 * n + 1800), [])
+    [now] = tracker.update(after(0), [rule()]).opened
+    assert now.severity == 'page'
+    assert tracker.update(after(86400), [learned('db-1', start=85000)]).opened
+
+
 @settings(max_examples=soak(2, 30), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 10**6), hosts=st.sampled_from([1, 50, 2000, 10_000]), pages=st.sampled_from([0, 3, 7]))
 def test_the_budget_holds_whatever_the_number_of_series(tmp_path_factory, seed, hosts, pages):
@@ -208,6 +220,16 @@ def test_a_new_word_is_heard_once(engine):
     assert IncidentTracker(engine).update(after(715), []).normal == set()                   # said before it began
 
 
+def test_a_word_said_again_after_it_was_taken_back_is_heard(engine):
+    tracker = IncidentTracker(engine)
+    [i] = tracker.update(after(700), [learned()]).opened
+    heard = []
+    for n, word in enumerate(('normal', 'real', 'normal')):
+        give_feedback(engine, i.id, word, after(701 + n))
+        heard.append(tracker.update(after(701 + n), [learned(lasts=701 + n)]).normal)
+    assert heard == [{learned().series}, set(), {learned().series}]
+
+
 def test_what_goes_on_at_the_same_time_on_one_host_is_one_incident(engine):
     "An odd series of web-7 five minutes before the whole fleet is struck opens no second incident, and the suspected host is told."
     early = learned('web-7', 'load1', start=0, lasts=900)
@@ -263,6 +285,18 @@ def test_alerts_open_once_beside_our_own_and_resolve(engine):
     assert ingest_alerts(engine, {'alerts': [alert()]}, after(30)).opened[0].episode == 2
 
 
+def test_two_alertmanagers_at_the_same_time_open_one(engine):
+    with ThreadPoolExecutor(8) as many: told = list(many.map(lambda _: ingest_alerts(engine, {'alerts': [alert()]}, after(5)), range(8)))
+    assert sum(len(t.opened) for t in told) == len(list_incidents(engine)) == 1
+
+
+@pytest.mark.parametrize('name', ['Überlast', 'ディスク', '९', 'a b"c\n', ''])
+def test_an_alert_may_have_any_name(engine, name):
+    [theirs] = ingest_alerts(engine, {'alerts': [alert() | {'labels': {'alertname': name, 'host': 'wéb-7'}, 'annotations': {}}]}, after(5)).opened
+    assert name in theirs.title and theirs.host == 'wéb-7' and get_incident(engine, theirs.id) == theirs
+    assert IncidentTracker(engine).update(after(10), []).going == (theirs,)
+
+
 def test_a_silent_alertmanager_leaves_nothing_open(engine):
     ingest_alerts(engine, {'alerts': [alert()]}, after(0))
     assert not IncidentTracker(engine).update(after(3600), []).closed
@@ -270,7 +304,7 @@ def test_a_silent_alertmanager_leaves_nothing_open(engine):
 
 
 @pytest.mark.parametrize('payload', [None, [], {}, {'alerts': {}}, {'alerts': ['x']}, {'alerts': [{'status': 'maybe'}]},
-                                     {'alerts': [alert() | {'startsAt': 'soon'}]}, {'alerts': [alert(), {'status': 'firing', 'labels': 3}]}])
+                                     *({'alerts': [alert() | {'startsAt': time}]} for time in ('soon', 'NaT', float('nan'), [1], '9999-12-31T00:00:00Z', '1600-01-01T00:00:00Z')), {'alerts': [alert(), {'status': 'firing', 'labels': 3}]}])
 def test_broken_payloads_store_nothing(engine, payload):
     with pytest.raises(DataError): ingest_alerts(engine, payload, T0)
     assert list_incidents(engine) == []

@@ -1,4 +1,6 @@
 "The joint detector: what is odd only in combination; versions, exclusions, odd input."
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -83,6 +85,12 @@ def test_versions_are_kept_three_and_survive(tmp_path, fleet):
     both = models.score(fleet.iloc[:10])
     assert both.score.filter(like='web-1').isna().all().all() and both.score.filter(like='web-2').notna().any().any()
     assert JointModels(tmp_path / 'none').score(fleet.iloc[:10]) is None
+
+
+def test_a_host_whose_name_begins_another_s_keeps_its_own_models(tmp_path, model):
+    for version in (1, 2, 3):
+        for host in ('db', 'db.vpc.internal'): save_joint(replace(model, host=host, version=version), tmp_path)
+    assert set(JointModels(tmp_path).models) == {'db', 'db.vpc.internal'} and len(list(tmp_path.iterdir())) == 6
 
 
 def test_a_broken_file_is_said_and_passed_over(tmp_path, model, caplog):

@@ -144,6 +144,25 @@ def test_what_was_learned_goes_on_after_a_kill(tmp_path):
     pd.testing.assert_frame_equal(whole.loc[common, ['score', 'expected']], cut.loc[common, ['score', 'expected']])
 
 
+def test_what_began_right_before_a_kill_is_told_as_if_there_had_been_none(tmp_path):
+    "Memory jumps, and the loop is killed before it has saved what it saw of that: perhaps for want of memory."
+    def told(folder, killed):
+        level, opened = np.random.default_rng(1).normal(40, 2, 340), []
+        level[301:] += 30
+        source = Flaky()
+        source.read = lambda now: pd.DataFrame({'memory_used_percent{host="a"}': [level[n]]}, index=pd.DatetimeIndex([now], name='time'))
+        with use_clock(FakeClock('2026-01-05 00:00')):
+            loop = Loop(own := settings(folder, detection=dict(joint=False)), source)
+            for n in range(340):
+                opened += [(n, i.title) for i in loop.tick().opened]
+                clock().advance(60)
+                if n == killed: loop = Loop(own, source)
+            loop.close()
+        return opened
+    [(at, title)] = told(tmp_path/'whole', None)
+    assert told(tmp_path/'killed', 304) == [(at, title)] and at > 304
+
+
 def test_a_new_detector_learns_from_the_stored_past(tmp_path):
     "As after `ingest --since 14d`, or when what was learned is of another version; not from what another source stored."
     from smartcloudops.detection import StreamDetector
@@ -294,6 +313,56 @@ def test_a_history_that_cannot_be_written_does_not_blind_the_detector(tmp_path, 
         loop.history._connection().execute('pragma max_page_count=1000000')
         assert loop.tick().problem == '' and len(loop.history.read()) > stored
         loop.close()
+
+
+@pytest.mark.parametrize('company', [True, False])
+def test_what_was_taken_down_is_wrong_no_longer(tmp_path, company):
+    "A host leaves while its memory is where it should not be, alone or among others: its incident closes after a day, and no other opens."
+    with use_clock(FakeClock('2026-01-05 00:00')):
+        loop, memory = Loop(settings(tmp_path, detection=dict(joint=False)), source := Flaky()), 'memory_used_percent{{host="{}"}}'.format
+        def rows(now, n):
+            values = {memory('a'): 40. + n % 3 + 30 * (n >= 100)} if n < 130 else {}
+            return pd.DataFrame(values | ({memory('b'): 40. + n % 3} if company else {}), index=pd.DatetimeIndex([now] * bool(values or company), name='time', tz='UTC'))
+        ticks = []
+        for n in range(180):
+            source.read = lambda now: rows(now, n)
+            ticks.append(loop.tick()); clock().advance(300 if n < 130 else 3600)
+        opened, closed = {i.id for t in ticks for i in t.opened}, {i.id for t in ticks for i in t.closed}
+        assert len(opened) == 1 and closed == opened and loop.going == () and not any(loop.stretches.values())
+        loop.close()
+
+
+def test_what_was_learned_and_cannot_be_written_is_said_and_ends_nothing(tmp_path):
+    "The page hears of it instead of taking the loop for silent, and a stop still lets go of everything."
+    with use_clock(FakeClock('2026-01-05 00:00')):
+        loop, folder = Loop(settings(tmp_path)), tmp_path/'data'/'learned'
+        folder.write_text('in the way')
+        for _ in range(3): tick = loop.tick(); clock().advance(60)
+        assert 'learned' in tick.problem and last_beat(loop.engine, 'loop').at == tick.at
+        folder.unlink()
+        assert loop.tick().problem == '' and loop.learned.files()
+        for file in folder.iterdir(): file.unlink()
+        folder.rmdir(); folder.write_text('in the way again')
+        loop.close()
+        assert loop.history is None
+
+
+def test_only_a_host_that_is_heard_gets_a_new_joint_model(tmp_path, monkeypatch):
+    "Hosts that were taken down would be tried every hour, and those that are there would never have their turn."
+    fitted = []
+    class Fit:
+        returncode = 0
+        def __init__(self, command): fitted.append(command[4])
+        def poll(self): return 0
+        def wait(self): pass
+    monkeypatch.setattr(smartcloudops.main.subprocess, 'Popen', Fit)
+    with use_clock(FakeClock('2026-01-05 00:00')):
+        loop = Loop(settings(tmp_path), source := Flaky())
+        for n in range(20):
+            source.read = lambda now: pd.DataFrame({f'load1{{host="{h}"}}': [1.] for h in ('abcde' if n < 5 else 'e')}, index=pd.DatetimeIndex([now], name='time'))
+            loop.tick(); clock().advance(3600)
+        loop.close()
+    assert set(fitted[:5]) == set('abcde') and fitted[5:] == ['e'] * 15
 
 
 def test_a_history_that_was_moved_away_leaves_what_was_learned(tmp_path):

@@ -133,6 +133,47 @@ def test_rate_of_change_and_filling():
     assert run(Rule(name='f', metric='cpu_utilization_percent', full_in_hours=10, over=21600), rising) == []
 
 
+def test_a_trend_that_is_unknown_after_a_hole_is_said_no_more():
+    "A host was off for half an hour, or eight: of the minutes that count nothing is known any more."
+    rule, disk = Rule(name='f', metric='disk_used_percent', full_in_hours=24, over=1200), 'disk_used_percent{host="a"}'
+    for back, ended in (('2026-01-01 00:50', 1), ('2026-01-01 08:00', 0)):
+        engine, filling = RuleEngine([rule]), frame(np.linspace(50, 80, 240), '5s', disk)
+        [going] = engine.update(filling, filling.index[-1]); assert going.ongoing
+        said = engine.update(after := frame([80], name=disk, start=back), after.index[-1])
+        assert [a.ongoing for a in said] == [False] * ended
+
+
+def test_what_was_wrong_days_ago_is_not_wrong_since_then():
+    "A host was taken down while it was busy; when it is back, only what it does now counts."
+    engine, busy = RuleEngine([Rule(name='cpu', metric='cpu_utilization_percent', above=90, clear=85, seconds=30)]), frame([97] * 20)
+    assert len(engine.update(busy, busy.index[-1])) == 1
+    back = frame([87] * 20, start='2026-01-05')
+    assert engine.update(back, back.index[-1]) == []
+    worse = frame([95] * 20, start='2026-01-05 01:00')
+    [a] = engine.update(worse, worse.index[-1]); assert a.start == worse.index[0]
+
+
+@pytest.mark.parametrize('before, after', [(dict(above=40), dict(absent=60)), (dict(above=40), dict(full_in_hours=40)), (dict(absent=60), dict(above=90)), (dict(absent=60, metric='*'), dict(absent=60)),
+                                           (dict(above=40), dict(above=40, labels={'mount': '/'}))])
+def test_a_rule_that_was_changed_begins_anew(before, after):
+    "Its records are kept by name: those of another condition or of other series say nothing to it."
+    rule = lambda how: Rule(**dict(name='mine', metric='cpu_utilization_percent') | how)
+    old, data = RuleEngine([rule(before)]), frame(np.linspace(50, 60, 72))
+    old.update(data, data.index[-1])
+    changed, new, rest = RuleEngine([rule(after)], json.loads(json.dumps(old.state))), RuleEngine([rule(after)]), frame(np.linspace(60, 70, 720), start='2026-01-01 00:06')
+    nothing = data[:0]
+    assert changed.update(nothing, data.index[-1]) == new.update(nothing, data.index[-1]) == []
+    assert [a.origin for a in changed.update(rest, rest.index[-1])] == [a.origin for a in new.update(rest, rest.index[-1])]
+
+
+def test_a_rule_that_looks_back_further_than_before_sees_a_trend_again():
+    rule = lambda over: Rule(name='mine', metric='cpu_utilization_percent', rate_above=1, over=over)
+    old, data = RuleEngine([rule(600)]), frame(np.full(240, 10.))
+    assert old.update(data, data.index[-1]) == []
+    changed, rest = RuleEngine([rule(6000)], old.state), frame(np.linspace(10, 90, 1200), start='2026-01-01 00:20')
+    [a] = changed.update(rest, rest.index[-1]); assert a.kind == 'rate'
+
+
 def test_the_sentence_tells_the_worst_and_what_keeps_it_open():
     "Hysteresis holds a stretch open at 84 %, and neither is 84 % above 90 % nor the worst that was seen."
     rule = Rule(name='r', metric='cpu_utilization_percent', above=90, clear=80)

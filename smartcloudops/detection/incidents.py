@@ -10,7 +10,7 @@ __all__ = ['log', 'incidents', 'MOST', 'WORTH', 'WORTH_OF', 'WANTED', 'KINDS_OF'
            'ingest_alerts']
 
 # %% ../../nbs/detection/03_incidents.ipynb #296e224c
-import hashlib, json, logging
+import hashlib, json, logging, threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -342,8 +342,8 @@ def budget_left(
     now: pd.Timestamp,
     cfg: IncidentSettings,
 ) -> tuple[int, int]:                # for pages of rules, for what was learned
-    "What the fleet's budget of pages still holds, over seven days and over one."
-    query = sa.select(incidents.c.opened).where(incidents.c.counted, incidents.c.opened > to_us(now - pd.Timedelta('7D')))
+    "What the fleet's budget of pages still holds, over seven days and over one; what was opened in a time still to come, as the clock was put back, takes nothing from it."
+    query = sa.select(incidents.c.opened).where(incidents.c.counted, incidents.c.opened > to_us(now - pd.Timedelta('7D')), incidents.c.opened <= to_us(now))
     with engine.connect() as c: times = [row[0] for row in c.execute(query)]
     today = sum(t > to_us(now - pd.Timedelta('1D')) for t in times)
     left = cfg.pages_per_week - len(times)
@@ -353,7 +353,8 @@ def budget_left(
 feedbacks = define_table('feedback',
     sa.Column('id', sa.Integer, primary_key=True), sa.Column('incident', sa.String, nullable=False), sa.Column('at', sa.BigInteger, nullable=False),
     sa.Column('by', sa.String, nullable=False), sa.Column('verdict', sa.String, nullable=False), sa.Column('series', sa.String, nullable=False, index=True),
-    sa.Column('kind', sa.String, nullable=False), sa.Column('low', sa.Float), sa.Column('high', sa.Float), sa.Column('hour', sa.Float))
+    sa.Column('kind', sa.String, nullable=False), sa.Column('low', sa.Float), sa.Column('high', sa.Float), sa.Column('hour', sa.Float),
+    sqlite_autoincrement=True)                             # a word is new when its number is: one that was taken back gives its number to no other
 
 SIZE = ('spike', 'level shift', 'drift', 'unseen range', 'time of day', 'pattern', 'unusual')     # kinds that speak of the size of a value
 
@@ -631,8 +632,9 @@ def _read_alert(alert, n: int, now: pd.Timestamp) -> dict:
 def _alert_time(text, n: int, now: pd.Timestamp) -> pd.Timestamp:
     "An RFC 3339 time; Alertmanager writes year 1 where it has none."
     if not text or str(text).startswith('0001-'): return now
-    try: time = pd.Timestamp(text)
-    except (ValueError, TypeError): raise DataError(f"alerts[{n}].startsAt is no time: {text!r}") from None
+    try: time = pd.Timestamp(text).as_unit('ns')
+    except (ValueError, TypeError): time = pd.NaT
+    if time is pd.NaT: raise DataError(f"alerts[{n}].startsAt is no time: {text!r}")
     return time.tz_localize('UTC') if time.tz is None else time.tz_convert('UTC')
 
 # %% ../../nbs/detection/03_incidents.ipynb #d78623d2
@@ -641,7 +643,7 @@ def _external(alert: dict, now: pd.Timestamp, host: str, episode: int) -> Incide
     labels, notes = alert['labels'], alert['annotations']
     name = str(labels.get('alertname', 'alert'))
     reason = str(notes.get('summary') or notes.get('description') or notes.get('message') or name)
-    metric = ''.join(c if c.isalnum() or c == '_' else '_' for c in f'alert_{name}')
+    metric = ''.join(c if c.isascii() and c.isalnum() else '_' for c in f'alert_{name}')
     anomaly = Anomaly(str(Series(metric, {'host': host} if host else {})), host, alert['starts'], kind='external', reason=reason, origin='external', last=now,
                       severity='page' if labels.get('severity', 'critical') in ('critical', 'page', 'error') else 'warn')
     text = f'{host}: {reason}' if host else reason
@@ -649,6 +651,8 @@ def _external(alert: dict, now: pd.Timestamp, host: str, episode: int) -> Incide
                     (anomaly,), external=True, started=alert['starts'])
 
 # %% ../../nbs/detection/03_incidents.ipynb #e3196601
+_one_by_one = threading.Lock()     # of two messages about one alert at the same time the second has to see what the first made of it
+
 def ingest_alerts(
     engine: sa.Engine,
     payload: Mapping,                  # what Alertmanager's webhook sends
@@ -659,7 +663,7 @@ def ingest_alerts(
     if not isinstance(payload, Mapping) or not isinstance(payload.get('alerts'), list): raise DataError("expected Alertmanager's webhook payload: an object with a list 'alerts'")
     metadata.create_all(engine)
     alerts = [_read_alert(a, n, now) for n, a in enumerate(payload['alerts'])]        # all are checked before one is stored
-    done = [(_ingest(engine, a, now, aliases)) for a in alerts]
+    with _one_by_one: done = [_ingest(engine, a, now, aliases) for a in alerts]
     pick = lambda what: tuple(i for i, how in done if how == what)
     return Changes(pick('opened'), pick('updated'), pick('closed'))
 

@@ -178,7 +178,7 @@ def save_joint(
     np.savez(buffer, facts=json.dumps(facts), grain=model.scaler.grain, centre=model.scaler.centre, spread=model.scaler.spread, **{a: getattr(model, a) for a in ARRAYS})
     stem = _stem(model.host)
     write_atomically(path := folder / f'{stem}.v{model.version:06}.npz', buffer.getvalue())
-    for old in sorted(folder.glob(f'{stem}.v*.npz'))[:-3]: old.unlink(missing_ok=True)
+    for old in sorted(folder.glob(f'{stem}.v{"[0-9]" * 6}.npz'))[:-3]: old.unlink(missing_ok=True)
     return path
 
 # %% ../../nbs/detection/02_joint.ipynb #53f525a0

@@ -169,12 +169,16 @@ def _step(record: dict, at: float) -> float:
     return gap
 
 # %% ../../nbs/detection/00_rules.ipynb #942dfd95
+def _over(record: dict) -> None:
+    "The stretch is over; when and how often the series was heard stays."
+    for key in ('since', 'firing', 'last', 'rows', 'worst'): record.pop(key, None)
+
 def _advance(rule: Rule, record: dict, at: float, value: float, bad: bool) -> str | None:
     "One sample further: 'end' when the stretch ended with it, else None; the record says whether it fires."
     gap, step = _step(record, at), record.get('step', 0.)
     if not bad:
         ended = record.get('firing', False)
-        for key in ('since', 'firing', 'last', 'rows', 'worst'): record.pop(key, None)
+        _over(record)
         return 'end' if ended else None
     hole = gap > max(rule.seconds, 5 * step, 1.)
     if 'since' not in record or (hole and not record.get('firing')): record.update(since=at, rows=0, worst=value)
@@ -191,6 +195,7 @@ def _collect(rule: Rule, record: dict, at: float, value: float) -> None:
     "Put the sample into its bin, forget what is older than the rule looks back."
     width, bins = rule.over / BINS, record.setdefault('bins', [])
     slot = math.floor(at / width)
+    if bins and bins[-1][0] > slot: bins.clear()              # of another width: the rule's `over` was changed
     if bins and bins[-1][0] == slot: bins[-1] = [slot, bins[-1][1] + 1, bins[-1][2] + (value - bins[-1][2]) / (bins[-1][1] + 1)]
     else: bins.append([slot, 1, value])
     while bins[0][0] <= slot - BINS: bins.pop(0)
@@ -323,34 +328,44 @@ def _walk(rule: Rule, record: dict, column: str, times: list[float], values: lis
     ended = []
     for at, value in zip(times, values):
         if not math.isfinite(value) or at <= record.get('at', -math.inf): continue           # a late or repeated sample changes nothing
+        if record.get('firing') and _stale(record, at): _over(record)
+        before = dict(record) if record.get('firing') else record
         if rule.condition in ('above', 'below'): bad = _breach(rule, value, record.get('firing', False))
         else:
             _collect(rule, record, at, value)
             bad = _trend_breach(rule, record, value)
-        before = dict(record) if record.get('firing') else record
         if _advance(rule, record, at, value, bad) == 'end': ended.append(_as_anomaly(rule, column, before, at))
     return ended
 
 # %% ../../nbs/detection/00_rules.ipynb #e1292501
 STALE = 3600.     # seconds after which a stretch without new samples is no longer claimed
 
+def _stale(record: dict, now: float) -> bool:
+    "Whether its series was silent for so long that the stretch is no longer claimed."
+    return now - record['at'] > max(STALE, 5 * record.get('step', 0.))
+
 def _firing(rules: list[Rule], state: dict, now: float) -> list[Anomaly]:
     "Every rule that speaks at this moment."
     found = []
     for rule in rules:
         for key, record in state.get(rule.name, {}).items():
-            if rule.absent is None and record.get('firing') and now - record['at'] <= STALE: found.append(_as_anomaly(rule, key, record))
+            if rule.absent is None and record.get('firing') and not _stale(record, now): found.append(_as_anomaly(rule, key, record))
             if rule.absent is not None and _silence(rule, record, now) is not None: found.append(_silent_anomaly(rule, record['host'], record, now))
     return found
 
 # %% ../../nbs/detection/00_rules.ipynb #515ec83e
+def _fits(rule: Rule, key: str, record: dict) -> bool:
+    "Whether the record was left by this rule, and not by one of the same name with another condition or other series."
+    if rule.absent is not None: return 'late' in record and key == record.get('host' if rule.metric == '*' else 'series') and _matches(rule, Series.parse(record['series']))
+    return 'late' not in record and ('bins' in record) == (rule.condition not in ('above', 'below')) and _matches(rule, Series.parse(key))
+
 class RuleEngine:
     "Judges rules on new rows; `state` is plain JSON and is all that it remembers."
     def __init__(self,
                  rules: list[Rule] | None = None,     # None: the ones that ship
                  state: dict | None = None):          # what an earlier engine left
         self.rules = rules_from_settings() if rules is None else parse_rules(rules)
-        self.state = state if state is not None else {}
+        self.state = {r.name: {key: record for key, record in (state or {}).get(r.name, {}).items() if _fits(r, key, record)} for r in self.rules}
         self._columns: dict[str, list[Rule]] = {}
 
     def update(self,
