@@ -1,5 +1,5 @@
 "What the dashboard says over a data folder, asked through its routes: with a loop, without one, and over folders that are odd."
-import json, re, subprocess, sys, threading, time
+import json, re, shutil, subprocess, sys, threading, time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from smartcloudops.core.state import beat, open_state
 from smartcloudops.dashboard import create_app
 from smartcloudops.dashboard.charts import decimate
 from smartcloudops.monitoring.history import History
+from smartcloudops.remediation.ledger import actions as stored_actions
 from tests.conftest import free_port, soak
 from tests.fleet import build
 
@@ -208,6 +209,18 @@ def test_policies_say_what_they_would_have_done(client):
     assert page.count('the policy was changed since') == 1 and page.count('Not backtested yet') == 2 and 'smartcloudops backtest --policy' in page
     tested = {p['name']: p['backtest'] for p in client.get('/api/v1/policies').get_json()['items']}
     assert tested['worker-memory']['changed'] and not tested['web-cpu-worker']['changed'] and tested['host-silent'] is None and tested['api-latency']['at'].endswith('Z')
+
+
+def test_nothing_is_forgotten_behind_a_thousand_refusals(night, client, tmp_path):
+    folder = Path(shutil.copytree(night, tmp_path/'night'))
+    with open_state(folder/'smartcloudops.db').begin() as c:
+        row = {k: v for k, v in c.execute(stored_actions.select()).mappings().first().items() if k != 'id'}
+        c.execute(stored_actions.insert(), [dict(row, incident='999', policy='another', state='refused', key=f'key {i}', sent=None) for i in range(1000)])
+    later = create_app(folder, configured(folder)).test_client()
+    for path in ('/', '/api/v1/incidents', '/api/v1/incidents/1', '/api/v1/actions?state=awaiting_approval', '/api/v1/policies'):
+        now_, then = client.get(path).get_json(), later.get(path).get_json()
+        now_.pop('loop', None), then.pop('loop', None)
+        assert now_ == then, path
 
 
 def test_the_loop_in_one_line(client):
