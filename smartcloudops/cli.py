@@ -865,6 +865,7 @@ def _loop_line(settings):
     last = last_beat(open_state(settings.state_path, readonly=True), 'loop')
     if last is None: raise OSError('never ran here; start it with: smartcloudops run')
     age = (now() - last.at).total_seconds()
+    if age < -60: raise OSError(f'last tick at {last.at:%Y-%m-%d %H:%M:%S} UTC, which is still to come: the clock was put back, and it has not run since; start it with: smartcloudops run')
     if age > max(60., 3 * last.detail.get('interval', 60.)): raise OSError(f'last tick {format_duration(age)} ago, it does not run; start it with: smartcloudops run')
     return f'last tick {format_duration(age)} ago'
 

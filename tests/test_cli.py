@@ -9,6 +9,8 @@ from click.testing import CliRunner
 
 from smartcloudops import __version__
 from smartcloudops.cli import main
+from smartcloudops.core.runtime import now
+from smartcloudops.core.state import beat, open_state
 
 pytestmark = pytest.mark.phase7
 
@@ -189,6 +191,12 @@ def test_doctor_is_well_on_an_empty_folder(cli):
     done = cli('doctor', '--json')
     assert done.exit_code == 0, done.output
     assert {r['check'] for r in json.loads(done.stdout)} >= {'settings', 'data folder', 'source', 'policies', 'aws'}
+
+
+def test_doctor_believes_no_tick_that_is_still_to_come(cli):
+    beat(open_state('data/smartcloudops.db'), 'loop', {'interval': 5.}, now() + pd.Timedelta('1h'))
+    line = next(r for r in json.loads(cli('doctor', '--json').stdout) if r['check'] == 'loop')
+    assert line['state'] == 'optional' and 'still to come' in line['detail']
 
 
 def test_logs_are_json_when_asked(tmp_path):

@@ -56,7 +56,7 @@ def test_imported_app_without_anything_is_well(tmp_path, monkeypatch):
     vars(dashboard).pop('app', None)
 
 
-@pytest.mark.parametrize('age, interval, status', [(1, 5, 200), (29, 5, 200), (31, 5, 503), (44, 15, 200), (46, 15, 503), (3600, 60, 503)])
+@pytest.mark.parametrize('age, interval, status', [(1, 5, 200), (29, 5, 200), (31, 5, 503), (44, 15, 200), (46, 15, 503), (3600, 60, 503), (-29, 5, 200), (-3600, 60, 503)])
 def test_health_follows_the_heartbeat(tmp_path, age, interval, status):
     beat(open_state(tmp_path/'smartcloudops.db'), 'loop', {'interval': interval}, now() - pd.Timedelta(seconds=age))
     answer = create_app(tmp_path, Settings()).test_client().get('/health')
