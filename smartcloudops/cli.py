@@ -283,8 +283,10 @@ def report(ctx, name, parameters, out, as_json):
 
 # %% ../nbs/cli.ipynb #0a9e2dc1
 def _who() -> str:
+    "Who gives the command; in a container a user often has a number only."
     import getpass
-    return getpass.getuser()
+    try: return getpass.getuser()
+    except (KeyError, OSError): return f'uid {os.getuid()}'
 
 def _state(ctx, readonly: bool = False):
     "(settings, state database) of the data folder."

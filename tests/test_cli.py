@@ -199,6 +199,12 @@ def test_doctor_believes_no_tick_that_is_still_to_come(cli):
     assert line['state'] == 'optional' and 'still to come' in line['detail']
 
 
+def test_a_user_without_a_name_may_decide(cli, monkeypatch):
+    monkeypatch.setattr('getpass.getuser', lambda: {}['uid not found'])
+    done = cli('switch', 'off', '--reason', 'night')
+    assert done.exit_code == 0 and f'by uid {os.getuid()}' in done.output, done.output
+
+
 def test_logs_are_json_when_asked(tmp_path):
     done = subprocess.run([sys.executable, '-m', 'smartcloudops.cli', '--log-format', 'json', '-v', 'run', '--once', '--source', 'synthetic'], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
