@@ -4,6 +4,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
   'syms': { 'smartcloudops.cli': { 'smartcloudops.cli.Front': ('cli.html#front', 'smartcloudops/cli.py'),
                                    'smartcloudops.cli.Front.invoke': ('cli.html#front.invoke', 'smartcloudops/cli.py'),
                                    'smartcloudops.cli.Front.resolve_command': ('cli.html#front.resolve_command', 'smartcloudops/cli.py'),
+                                   'smartcloudops.cli._ago': ('cli.html#_ago', 'smartcloudops/cli.py'),
                                    'smartcloudops.cli._aws_line': ('cli.html#_aws_line', 'smartcloudops/cli.py'),
                                    'smartcloudops.cli._backfill': ('cli.html#_backfill', 'smartcloudops/cli.py'),
                                    'smartcloudops.cli._bar': ('cli.html#_bar', 'smartcloudops/cli.py'),

@@ -690,11 +690,8 @@ def ingest(ctx, since, source, as_json):
 
     Example: smartcloudops ingest --since 14d --source cloudwatch
     """
-    import pandas as pd
     from smartcloudops.ingestion.sources import make_source
-    settings = settings_of(ctx, source=source)
-    try: start = now() - pd.Timedelta(since)
-    except ValueError: raise UsageError(f"--since '{since}' is no length of time; e.g. 14d or 36h") from None
+    settings, start = settings_of(ctx, source=source), _ago(since)
     reader = make_source(settings.source, settings)
     if not hasattr(reader, 'backfill'): raise ConfigError(f"source '{reader.name}' keeps no past that could be read; cloudwatch and prometheus do")
     settings.data_dir.mkdir(parents=True, exist_ok=True)
@@ -702,6 +699,13 @@ def ingest(ctx, since, source, as_json):
     show_table([dict(source=reader.name, since=f'{start:%Y-%m-%d %H:%M}', rows=rows, samples=samples)], as_json)
 
 # %% ../nbs/cli.ipynb #1b2dfee3
+def _ago(since: str):
+    "The time that lies so far back; `UsageError` for what is no length of time, such as a number without a unit."
+    import pandas as pd
+    from smartcloudops.remediation.policy import seconds
+    try: return now() - pd.Timedelta(seconds=seconds(since))
+    except ValueError: raise UsageError(f"--since '{since}' is no length of time; e.g. 14d or 36h") from None
+
 def _backfill(settings: Settings, reader, start) -> tuple[int, int]:
     "Read the past chunk by chunk; what was stored is remembered, so that a second try goes on there."
     from smartcloudops.core.state import from_us, open_state, recall, remember, to_us
@@ -730,11 +734,10 @@ def history_export(ctx, file, since):
 
     Example: smartcloudops history export week.parquet --since 7d
     """
-    import pandas as pd
     from smartcloudops.monitoring.history import History
     from smartcloudops.monitoring.sealing import export_history
-    with History(settings_of(ctx).history_path, readonly=True) as stored:
-        click.echo(f"{file}: {export_history(stored, file, now() - pd.Timedelta(since) if since else None)} samples")
+    settings, start = settings_of(ctx), _ago(since) if since is not None else None
+    with History(settings.history_path, readonly=True) as stored: click.echo(f'{file}: {export_history(stored, file, start)} samples')
 
 # %% ../nbs/cli.ipynb #e630e791
 @history.command('import')

@@ -231,6 +231,16 @@ def test_incidents_over_ssh(cli, tmp_path):
     assert missing.exit_code == 1 and 'there is no incident 99' in missing.output
 
 
+@pytest.mark.parametrize('since', ['7', 'week', '', '-5d', 'nan'])
+@pytest.mark.parametrize('command', [('history', 'export', 'week.csv'), ('ingest', '--source', 'prometheus')], ids=' '.join)
+def test_a_past_of_no_length_is_refused(cli, tmp_path, command, since):
+    cli('run', '--once', '--source', 'synthetic')
+    (tmp_path/'week.csv').write_text('the last good export')
+    wrong = cli(*command, '--since', since)
+    assert wrong.exit_code == 2 and f"--since '{since}' is no length of time" in wrong.output
+    assert (tmp_path/'week.csv').read_text() == 'the last good export'
+
+
 def test_a_path_that_says_no_is_one_line(cli, tmp_path):
     cli('run', '--once', '--source', 'synthetic')
     wrong = cli('history', 'export', '/nonexistent/out.csv')
