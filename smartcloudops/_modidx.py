@@ -24,6 +24,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'smartcloudops.cli._rows': ('cli.html#_rows', 'smartcloudops/cli.py'),
                                    'smartcloudops.cli._source_line': ('cli.html#_source_line', 'smartcloudops/cli.py'),
                                    'smartcloudops.cli._state': ('cli.html#_state', 'smartcloudops/cli.py'),
+                                   'smartcloudops.cli._state_line': ('cli.html#_state_line', 'smartcloudops/cli.py'),
                                    'smartcloudops.cli._summary': ('cli.html#_summary', 'smartcloudops/cli.py'),
                                    'smartcloudops.cli._switch_command': ('cli.html#_switch_command', 'smartcloudops/cli.py'),
                                    'smartcloudops.cli._this_program': ('cli.html#_this_program', 'smartcloudops/cli.py'),

@@ -818,9 +818,9 @@ def _this_program(ctx: click.Context) -> list[str]:
 
 # %% ../nbs/cli.ipynb #2ee9ac02
 def _check(name: str, needed: bool, probe) -> dict:
-    "One line of the doctor: `probe()` returns what is well, or raises with what is not."
+    "One line of the doctor: `probe()` returns what is well, or raises with what is not; whatever it raises, the other lines are told."
     try: return dict(check=name, state='ok', detail=mask_secrets(str(probe())))
-    except (SmartCloudOpsError, OSError) as e: return dict(check=name, state='missing' if needed else 'optional', detail=mask_secrets(str(e)))
+    except Exception as e: return dict(check=name, state='missing' if needed else 'optional', detail=mask_secrets(next(iter(str(e).splitlines()), repr(e))))
 
 # %% ../nbs/cli.ipynb #42d011ce
 def _writable(folder: Path) -> str:
@@ -847,6 +847,7 @@ def _checks(settings: Settings, file: Path | None) -> list[dict]:
         _check('source', True, lambda: _source_line(settings)),
         _check('targets', True, lambda: f"{settings.file('targets_file')}: {len(read_targets(settings.file('targets_file')).targets)} targets"),
         _check('policies', True, policies),
+        _check('state', True, lambda: _state_line(settings)),
         _check('loop', False, lambda: _loop_line(settings)),
         _check('aws', False, _aws_line),
         _check('notifications', False, lambda: _notify_line(settings)),
@@ -865,6 +866,12 @@ def _source_line(settings):
     finally: source.close()
 
 # %% ../nbs/cli.ipynb #8fdddbe1
+def _state_line(settings):
+    from smartcloudops.core.state import last_beat, open_state
+    if not settings.state_path.exists(): return f'{settings.state_path}: made at the first run'
+    last_beat(open_state(settings.state_path, readonly=True), 'loop')
+    return f'{settings.state_path}: can be read'
+
 def _loop_line(settings):
     from smartcloudops.core.state import last_beat, open_state
     last = last_beat(open_state(settings.state_path, readonly=True), 'loop')

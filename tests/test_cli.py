@@ -199,6 +199,17 @@ def test_doctor_believes_no_tick_that_is_still_to_come(cli):
     assert line['state'] == 'optional' and 'still to come' in line['detail']
 
 
+def test_doctor_tells_every_line_whatever_is_broken(cli, tmp_path, monkeypatch):
+    cli('run', '--once', '--source', 'synthetic')
+    file = tmp_path/'data/smartcloudops.db'
+    file.write_bytes(file.read_bytes()[:4096] + b'\xff' * (file.stat().st_size - 4096))
+    monkeypatch.setenv('AWS_PROFILE', 'nobody')
+    done = cli('doctor', '--json')
+    lines = {r['check']: r for r in json.loads(done.stdout)}
+    assert done.exit_code == 1 and lines['state']['state'] == 'missing' and 'malformed' in lines['state']['detail']
+    assert 'nobody' in lines['aws']['detail'] and 'reports' in lines
+
+
 def test_a_user_without_a_name_may_decide(cli, monkeypatch):
     monkeypatch.setattr('getpass.getuser', lambda: {}['uid not found'])
     done = cli('switch', 'off', '--reason', 'night')
