@@ -274,6 +274,15 @@ def test_unreadable_stores_are_said_and_take_nothing_down(tmp_path):
     assert client.get('/health').status_code == 200 and client.get('/ready').status_code == 503 and client.get('/metrics').status_code == 200
 
 
+def test_a_state_that_cannot_be_read_is_no_quiet_night(night, tmp_path):
+    folder = Path(shutil.copytree(night, tmp_path/'night'))
+    for log in folder.glob('smartcloudops.db-*'): log.unlink()
+    (folder/'smartcloudops.db').write_text('a diary, no database')
+    with use_clock(FakeClock(AT)): page = create_app(folder, configured(folder)).test_client().get('/', headers=HTML)
+    assert page.status_code == 200 and 'incidents cannot be read' in page.text
+    assert 'What is abnormal cannot be read' in page.text and 'Nothing is abnormal' not in page.text
+
+
 def test_lists_are_paged_and_errors_have_one_shape(client):
     first = client.get('/api/v1/hosts?limit=50').get_json()
     assert first['total'] == 124 and len(first['items']) == 50

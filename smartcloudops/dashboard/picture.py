@@ -46,6 +46,7 @@ class Picture:
     acts: tuple[Act, ...] = ()        # newest first
     strip: tuple[Item, ...] = ()
     trouble: tuple[str, ...] = ()     # stores that could not be read
+    blind: bool = False               # incidents are among them: that none is open means nothing
     grid: Markup = Markup('')
     fresh: pd.DataFrame | None = None # monitoring's freshness, one row a series
 
@@ -125,7 +126,8 @@ def paint(stores: Stores, key: tuple, loop: bool | None, link, icons: str) -> Pi
     trouble, at = [], now()
     beat = attempt(lambda: heartbeat(stores), None, 'the state', trouble)
     acts = attempt(lambda: actions(stores), [], 'the ledger', trouble)
-    cases = attempt(lambda: _cases(stores, at), [], 'incidents', trouble)
+    cases = attempt(lambda: _cases(stores, at), None, 'incidents', trouble)
+    blind, cases = cases is None, cases or []
     fresh = attempt(lambda: _fresh(stores, at), pd.DataFrame(), 'the history', trouble)
     quiet = attempt(lambda: silenced_hosts(stores, at), set(), 'silences', trouble)
     verifying = {a.target for a in acts if a.state in ('sent', 'verifying')}
@@ -133,10 +135,10 @@ def paint(stores: Stores, key: tuple, loop: bool | None, link, icons: str) -> Pi
     hosts = fleet(fresh, standing, verifying, quiet)
     if beat is not None and beat.detail.get('problem'): trouble.append(f"the last tick: {beat.detail['problem']}")
     reason = health(beat, at, loop)
-    items = attempt(lambda: strip(beat, reason, switch(stores), breakers(stores, acts), sum(a.flying for a in acts), stores.settings.remediation.in_flight, _pages(stores, at)), (), 'the switch', trouble)
+    items = attempt(lambda: strip(beat, reason, switch(stores), breakers(stores, trouble), sum(a.flying for a in acts), stores.settings.remediation.in_flight, _pages(stores, at)), (), 'the switch', trouble)
     closed = sorted((c for i, c in cases if i.state == 'closed'), key=lambda c: c.closed, reverse=True)
     open_ = _with_sparks(stores, most_urgent([c for i, c in cases if i.state == 'open']), at, trouble)
-    return Picture(key, at, beat, reason, tuple(hosts), len(fresh), tuple(open_), tuple(closed), tuple(acts), items, tuple(trouble), grid(hosts, link, icons), fresh)
+    return Picture(key, at, beat, reason, tuple(hosts), len(fresh), tuple(open_), tuple(closed), tuple(acts), items, tuple(trouble), blind, grid(hosts, link, icons), fresh)
 
 # %% ../../nbs/dashboard/09_picture.ipynb #e308d5ea
 def _cases(stores: Stores, at: pd.Timestamp) -> list[tuple]:
