@@ -283,6 +283,16 @@ def test_a_state_that_cannot_be_read_is_no_quiet_night(night, tmp_path):
     assert 'What is abnormal cannot be read' in page.text and 'Nothing is abnormal' not in page.text
 
 
+def test_a_broken_policy_file_hides_neither_switch_nor_breaker(night, tmp_path):
+    folder = Path(shutil.copytree(night, tmp_path/'night'))
+    (folder/'policies.yaml').write_text('policies: [{')
+    with use_clock(FakeClock(AT)):
+        client = create_app(folder, configured(folder)).test_client()
+        page, told = client.get('/', headers=HTML).text, client.get('/metrics').text
+    assert 'the policy file cannot be read' in page and '<dt>switch</dt>' in page and '<dt>breaker</dt>' in page
+    assert 'smartcloudops_switch_on 1.0' in told
+
+
 def test_lists_are_paged_and_errors_have_one_shape(client):
     first = client.get('/api/v1/hosts?limit=50').get_json()
     assert first['total'] == 124 and len(first['items']) == 50

@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from ..core.runtime import RemediationError, SmartCloudOpsError, now
 from ..core.series import describe, format_duration
 from ..core.state import from_us, to_us
-from .stores import Stores
+from .stores import Stores, attempt
 
 # %% ../../nbs/dashboard/10_acts.ipynb #4b209158
 FLYING = {'approved', 'sent', 'unknown', 'verifying'}
@@ -134,11 +134,13 @@ def switch(stores: Stores) -> Switched:
     found = read_switch(reader(engine), switch_path(stores.settings))
     return Switched(found.on, found.why, 'cannot be read' not in found.why)
 
-def breakers(stores: Stores, acts: list[Act]) -> list[str]:
-    "Policies whose breaker is open: as many failures in a row as the policy allows."
+def breakers(stores: Stores,
+             trouble: list[str],      # sentences about what cannot be read, added to
+            ) -> list[str]:
+    "Policies whose breaker is open: as many failures in a row as the policy allows, or the settings where its file cannot be read."
     engine = stores.engine()
     if engine is None: return []
-    limits = {p.name: p.limits.failures for p in policies(stores).policies}
+    limits = attempt(lambda: {p.name: p.limits.failures for p in policies(stores).policies}, {}, 'the policy file', trouble)
     return sorted(name for name, count in reader(engine).book().failures.items() if count >= limits.get(name, stores.settings.remediation.breaker_failures))
 
 # %% ../../nbs/dashboard/10_acts.ipynb #238331ad
