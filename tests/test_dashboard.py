@@ -16,6 +16,7 @@ from smartcloudops.core.settings import Settings
 from smartcloudops.core.state import beat, open_state
 from smartcloudops.dashboard import create_app
 from smartcloudops.dashboard.charts import decimate
+from smartcloudops.dashboard.views import AT_A_TIME
 from smartcloudops.monitoring.history import History
 from smartcloudops.remediation.ledger import actions as stored_actions
 from tests.conftest import free_port, soak
@@ -156,6 +157,13 @@ def test_a_chart_s_page_shows_any_stretch(client):
         live = client.get(path, headers=HTML).text
         assert 'data-hours="6"' in live and 'data-end=' not in live and 'rel="next"' not in live
         for wrong in (dict(start=end.isoformat(), end=start.isoformat()), dict(start='yesterday'), dict(start=(AT + pd.Timedelta('1h')).isoformat())): assert client.get(path, query_string=wrong).status_code == 400, wrong
+
+
+def test_a_month_of_every_series_is_never_in_memory_at_once(client, monkeypatch):
+    asked, read = [], History.read
+    monkeypatch.setattr(History, 'read', lambda self, series=None, **kw: asked.append(list(series)) or read(self, series=series, **kw))
+    page = client.get('/hosts/web-7?all=1&range=30d', headers=HTML).text
+    assert page.count('class="chart"') == 7 and {len(names) for names in asked} <= set(range(1, AT_A_TIME + 1))
 
 
 @given(st.lists(st.one_of(st.floats(-1e6, 1e6), st.just(float('nan'))), min_size=1, max_size=3000), st.integers(2, 200))
