@@ -397,6 +397,13 @@ def test_the_web_process_stays_light():
     assert done.stdout.strip() == '[]'
 
 
+def test_a_report_without_its_notebook_is_not_there(tmp_path):
+    (tmp_path/'reports').mkdir()
+    (tmp_path/'reports/week.html').write_text('<h1>Week</h1>')
+    client = create_app(tmp_path, configured(tmp_path)).test_client()
+    assert client.get('/reports/week.html').status_code == 200 and client.get('/reports/week.ipynb').status_code == 404
+
+
 def test_gunicorn_serves_stops_cleanly_and_dies_with_its_parent(tmp_path):
     import httpx
     port = free_port()
