@@ -283,8 +283,10 @@ def report(ctx, name, parameters, out, as_json):
 
 # %% ../nbs/cli.ipynb #0a9e2dc1
 def _who() -> str:
+    "Who gives the command; in a container a user often has a number only."
     import getpass
-    return getpass.getuser()
+    try: return getpass.getuser()
+    except (KeyError, OSError): return f'uid {os.getuid()}'
 
 def _state(ctx, readonly: bool = False):
     "(settings, state database) of the data folder."
@@ -688,11 +690,8 @@ def ingest(ctx, since, source, as_json):
 
     Example: smartcloudops ingest --since 14d --source cloudwatch
     """
-    import pandas as pd
     from smartcloudops.ingestion.sources import make_source
-    settings = settings_of(ctx, source=source)
-    try: start = now() - pd.Timedelta(since)
-    except ValueError: raise UsageError(f"--since '{since}' is no length of time; e.g. 14d or 36h") from None
+    settings, start = settings_of(ctx, source=source), _ago(since)
     reader = make_source(settings.source, settings)
     if not hasattr(reader, 'backfill'): raise ConfigError(f"source '{reader.name}' keeps no past that could be read; cloudwatch and prometheus do")
     settings.data_dir.mkdir(parents=True, exist_ok=True)
@@ -700,6 +699,13 @@ def ingest(ctx, since, source, as_json):
     show_table([dict(source=reader.name, since=f'{start:%Y-%m-%d %H:%M}', rows=rows, samples=samples)], as_json)
 
 # %% ../nbs/cli.ipynb #1b2dfee3
+def _ago(since: str):
+    "The time that lies so far back; `UsageError` for what is no length of time, such as a number without a unit."
+    import pandas as pd
+    from smartcloudops.remediation.policy import seconds
+    try: return now() - pd.Timedelta(seconds=seconds(since))
+    except ValueError: raise UsageError(f"--since '{since}' is no length of time; e.g. 14d or 36h") from None
+
 def _backfill(settings: Settings, reader, start) -> tuple[int, int]:
     "Read the past chunk by chunk; what was stored is remembered, so that a second try goes on there."
     from smartcloudops.core.state import from_us, open_state, recall, remember, to_us
@@ -728,11 +734,10 @@ def history_export(ctx, file, since):
 
     Example: smartcloudops history export week.parquet --since 7d
     """
-    import pandas as pd
     from smartcloudops.monitoring.history import History
     from smartcloudops.monitoring.sealing import export_history
-    with History(settings_of(ctx).history_path, readonly=True) as stored:
-        click.echo(f"{file}: {export_history(stored, file, now() - pd.Timedelta(since) if since else None)} samples")
+    settings, start = settings_of(ctx), _ago(since) if since is not None else None
+    with History(settings.history_path, readonly=True) as stored: click.echo(f'{file}: {export_history(stored, file, start)} samples')
 
 # %% ../nbs/cli.ipynb #e630e791
 @history.command('import')
@@ -813,9 +818,9 @@ def _this_program(ctx: click.Context) -> list[str]:
 
 # %% ../nbs/cli.ipynb #2ee9ac02
 def _check(name: str, needed: bool, probe) -> dict:
-    "One line of the doctor: `probe()` returns what is well, or raises with what is not."
+    "One line of the doctor: `probe()` returns what is well, or raises with what is not; whatever it raises, the other lines are told."
     try: return dict(check=name, state='ok', detail=mask_secrets(str(probe())))
-    except (SmartCloudOpsError, OSError) as e: return dict(check=name, state='missing' if needed else 'optional', detail=mask_secrets(str(e)))
+    except Exception as e: return dict(check=name, state='missing' if needed else 'optional', detail=mask_secrets(next(iter(str(e).splitlines()), repr(e))))
 
 # %% ../nbs/cli.ipynb #42d011ce
 def _writable(folder: Path) -> str:
@@ -842,6 +847,7 @@ def _checks(settings: Settings, file: Path | None) -> list[dict]:
         _check('source', True, lambda: _source_line(settings)),
         _check('targets', True, lambda: f"{settings.file('targets_file')}: {len(read_targets(settings.file('targets_file')).targets)} targets"),
         _check('policies', True, policies),
+        _check('state', True, lambda: _state_line(settings)),
         _check('loop', False, lambda: _loop_line(settings)),
         _check('aws', False, _aws_line),
         _check('notifications', False, lambda: _notify_line(settings)),
@@ -860,11 +866,18 @@ def _source_line(settings):
     finally: source.close()
 
 # %% ../nbs/cli.ipynb #8fdddbe1
+def _state_line(settings):
+    from smartcloudops.core.state import last_beat, open_state
+    if not settings.state_path.exists(): return f'{settings.state_path}: made at the first run'
+    last_beat(open_state(settings.state_path, readonly=True), 'loop')
+    return f'{settings.state_path}: can be read'
+
 def _loop_line(settings):
     from smartcloudops.core.state import last_beat, open_state
     last = last_beat(open_state(settings.state_path, readonly=True), 'loop')
     if last is None: raise OSError('never ran here; start it with: smartcloudops run')
     age = (now() - last.at).total_seconds()
+    if age < -60: raise OSError(f'last tick at {last.at:%Y-%m-%d %H:%M:%S} UTC, which is still to come: the clock was put back, and it has not run since; start it with: smartcloudops run')
     if age > max(60., 3 * last.detail.get('interval', 60.)): raise OSError(f'last tick {format_duration(age)} ago, it does not run; start it with: smartcloudops run')
     return f'last tick {format_duration(age)} ago'
 

@@ -9,6 +9,8 @@ from click.testing import CliRunner
 
 from smartcloudops import __version__
 from smartcloudops.cli import main
+from smartcloudops.core.runtime import now
+from smartcloudops.core.state import beat, open_state
 
 pytestmark = pytest.mark.phase7
 
@@ -191,6 +193,29 @@ def test_doctor_is_well_on_an_empty_folder(cli):
     assert {r['check'] for r in json.loads(done.stdout)} >= {'settings', 'data folder', 'source', 'policies', 'aws'}
 
 
+def test_doctor_believes_no_tick_that_is_still_to_come(cli):
+    beat(open_state('data/smartcloudops.db'), 'loop', {'interval': 5.}, now() + pd.Timedelta('1h'))
+    line = next(r for r in json.loads(cli('doctor', '--json').stdout) if r['check'] == 'loop')
+    assert line['state'] == 'optional' and 'still to come' in line['detail']
+
+
+def test_doctor_tells_every_line_whatever_is_broken(cli, tmp_path, monkeypatch):
+    cli('run', '--once', '--source', 'synthetic')
+    file = tmp_path/'data/smartcloudops.db'
+    file.write_bytes(file.read_bytes()[:4096] + b'\xff' * (file.stat().st_size - 4096))
+    monkeypatch.setenv('AWS_PROFILE', 'nobody')
+    done = cli('doctor', '--json')
+    lines = {r['check']: r for r in json.loads(done.stdout)}
+    assert done.exit_code == 1 and lines['state']['state'] == 'missing' and 'malformed' in lines['state']['detail']
+    assert 'nobody' in lines['aws']['detail'] and 'reports' in lines
+
+
+def test_a_user_without_a_name_may_decide(cli, monkeypatch):
+    monkeypatch.setattr('getpass.getuser', lambda: {}['uid not found'])
+    done = cli('switch', 'off', '--reason', 'night')
+    assert done.exit_code == 0 and f'by uid {os.getuid()}' in done.output, done.output
+
+
 def test_logs_are_json_when_asked(tmp_path):
     done = subprocess.run([sys.executable, '-m', 'smartcloudops.cli', '--log-format', 'json', '-v', 'run', '--once', '--source', 'synthetic'], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -215,6 +240,16 @@ def test_incidents_over_ssh(cli, tmp_path):
     assert json.loads(cli('incidents', 'show', about_cpu['id'], '--json').stdout)['incident']['host'] == 'web-1'
     missing = cli('incidents', 'show', '99')
     assert missing.exit_code == 1 and 'there is no incident 99' in missing.output
+
+
+@pytest.mark.parametrize('since', ['7', 'week', '', '-5d', 'nan'])
+@pytest.mark.parametrize('command', [('history', 'export', 'week.csv'), ('ingest', '--source', 'prometheus')], ids=' '.join)
+def test_a_past_of_no_length_is_refused(cli, tmp_path, command, since):
+    cli('run', '--once', '--source', 'synthetic')
+    (tmp_path/'week.csv').write_text('the last good export')
+    wrong = cli(*command, '--since', since)
+    assert wrong.exit_code == 2 and f"--since '{since}' is no length of time" in wrong.output
+    assert (tmp_path/'week.csv').read_text() == 'the last good export'
 
 
 def test_a_path_that_says_no_is_one_line(cli, tmp_path):

@@ -1,5 +1,5 @@
 "What the dashboard says over a data folder, asked through its routes: with a loop, without one, and over folders that are odd."
-import json, re, subprocess, sys, threading, time
+import json, re, shutil, subprocess, sys, threading, time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -16,7 +16,9 @@ from smartcloudops.core.settings import Settings
 from smartcloudops.core.state import beat, open_state
 from smartcloudops.dashboard import create_app
 from smartcloudops.dashboard.charts import decimate
+from smartcloudops.dashboard.views import AT_A_TIME
 from smartcloudops.monitoring.history import History
+from smartcloudops.remediation.ledger import actions as stored_actions
 from tests.conftest import free_port, soak
 from tests.fleet import build
 
@@ -55,7 +57,7 @@ def test_imported_app_without_anything_is_well(tmp_path, monkeypatch):
     vars(dashboard).pop('app', None)
 
 
-@pytest.mark.parametrize('age, interval, status', [(1, 5, 200), (29, 5, 200), (31, 5, 503), (44, 15, 200), (46, 15, 503), (3600, 60, 503)])
+@pytest.mark.parametrize('age, interval, status', [(1, 5, 200), (29, 5, 200), (31, 5, 503), (44, 15, 200), (46, 15, 503), (3600, 60, 503), (-29, 5, 200), (-3600, 60, 503)])
 def test_health_follows_the_heartbeat(tmp_path, age, interval, status):
     beat(open_state(tmp_path/'smartcloudops.db'), 'loop', {'interval': interval}, now() - pd.Timedelta(seconds=age))
     answer = create_app(tmp_path, Settings()).test_client().get('/health')
@@ -157,6 +159,13 @@ def test_a_chart_s_page_shows_any_stretch(client):
         for wrong in (dict(start=end.isoformat(), end=start.isoformat()), dict(start='yesterday'), dict(start=(AT + pd.Timedelta('1h')).isoformat())): assert client.get(path, query_string=wrong).status_code == 400, wrong
 
 
+def test_a_month_of_every_series_is_never_in_memory_at_once(client, monkeypatch):
+    asked, read = [], History.read
+    monkeypatch.setattr(History, 'read', lambda self, series=None, **kw: asked.append(list(series)) or read(self, series=series, **kw))
+    page = client.get('/hosts/web-7?all=1&range=30d', headers=HTML).text
+    assert page.count('class="chart"') == 7 and {len(names) for names in asked} <= set(range(1, AT_A_TIME + 1))
+
+
 @given(st.lists(st.one_of(st.floats(-1e6, 1e6), st.just(float('nan'))), min_size=1, max_size=3000), st.integers(2, 200))
 @budget(max_examples=soak(60, 1000), deadline=None)
 def test_decimation_keeps_the_extremes_and_the_ends(values, width):
@@ -229,6 +238,18 @@ def test_policies_say_what_they_would_have_done(client):
     assert tested['worker-memory']['changed'] and not tested['web-cpu-worker']['changed'] and tested['host-silent'] is None and tested['api-latency']['at'].endswith('Z')
 
 
+def test_nothing_is_forgotten_behind_a_thousand_refusals(night, client, tmp_path):
+    folder = Path(shutil.copytree(night, tmp_path/'night'))
+    with open_state(folder/'smartcloudops.db').begin() as c:
+        row = {k: v for k, v in c.execute(stored_actions.select()).mappings().first().items() if k != 'id'}
+        c.execute(stored_actions.insert(), [dict(row, incident='999', policy='another', state='refused', key=f'key {i}', sent=None) for i in range(1000)])
+    later = create_app(folder, configured(folder)).test_client()
+    for path in ('/', '/api/v1/incidents', '/api/v1/incidents/1', '/api/v1/actions?state=awaiting_approval', '/api/v1/policies'):
+        now_, then = client.get(path).get_json(), later.get(path).get_json()
+        now_.pop('loop', None), then.pop('loop', None)
+        assert now_ == then, path
+
+
 def test_the_loop_in_one_line(client):
     page = client.get('/', headers=HTML).text
     line = ' '.join(re.sub(r'<[^>]+>', ' ', page.split('aria-label="Loop health"')[1].split('</section>')[0]).split())
@@ -278,6 +299,25 @@ def test_unreadable_stores_are_said_and_take_nothing_down(tmp_path):
     page = client.get('/', headers=HTML)
     assert page.status_code == 200 and 'the history cannot be read' in page.text
     assert client.get('/health').status_code == 200 and client.get('/ready').status_code == 503 and client.get('/metrics').status_code == 200
+
+
+def test_a_state_that_cannot_be_read_is_no_quiet_night(night, tmp_path):
+    folder = Path(shutil.copytree(night, tmp_path/'night'))
+    for log in folder.glob('smartcloudops.db-*'): log.unlink()
+    (folder/'smartcloudops.db').write_text('a diary, no database')
+    with use_clock(FakeClock(AT)): page = create_app(folder, configured(folder)).test_client().get('/', headers=HTML)
+    assert page.status_code == 200 and 'incidents cannot be read' in page.text
+    assert 'What is abnormal cannot be read' in page.text and 'Nothing is abnormal' not in page.text
+
+
+def test_a_broken_policy_file_hides_neither_switch_nor_breaker(night, tmp_path):
+    folder = Path(shutil.copytree(night, tmp_path/'night'))
+    (folder/'policies.yaml').write_text('policies: [{')
+    with use_clock(FakeClock(AT)):
+        client = create_app(folder, configured(folder)).test_client()
+        page, told = client.get('/', headers=HTML).text, client.get('/metrics').text
+    assert 'the policy file cannot be read' in page and '<dt>switch</dt>' in page and '<dt>breaker</dt>' in page
+    assert 'smartcloudops_switch_on 1.0' in told
 
 
 def test_lists_are_paged_and_errors_have_one_shape(client):
@@ -374,6 +414,13 @@ def test_the_web_process_stays_light():
     code = "import sys; from smartcloudops.dashboard import create_app; c = create_app('nowhere').test_client(); c.get('/'); c.get('/metrics'); print([m for m in ('numba', 'sklearn', 'scipy', 'matplotlib', 'boto3', 'duckdb', 'smartcloudops.detection.stream') if m in sys.modules])"
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == '[]'
+
+
+def test_a_report_without_its_notebook_is_not_there(tmp_path):
+    (tmp_path/'reports').mkdir()
+    (tmp_path/'reports/week.html').write_text('<h1>Week</h1>')
+    client = create_app(tmp_path, configured(tmp_path)).test_client()
+    assert client.get('/reports/week.html').status_code == 200 and client.get('/reports/week.ipynb').status_code == 404
 
 
 def test_gunicorn_serves_stops_cleanly_and_dies_with_its_parent(tmp_path):

@@ -3,11 +3,13 @@ import json, os, re, subprocess, sys
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from smartcloudops.core.runtime import MissingExtraError, UsageError
+from smartcloudops.core.runtime import MissingExtraError, UsageError, now
 from smartcloudops.core.state import beat, last_beat, open_state
+from smartcloudops.monitoring.history import History
 from smartcloudops.reporting import ReportError, list_reports, run_report
 
 pytestmark = pytest.mark.phase7
@@ -103,6 +105,17 @@ def test_each_report_runs_and_its_page_stands_alone(tmp_path, monkeypatch, place
     assert page_is_whole(Path(run.html)) == []
     notebook = nbformat.read(run.notebook, 4)
     assert any('image/png' in o.get('data', {}) for c in notebook.cells if c.cell_type == 'code' for o in c.outputs)
+
+
+@pytest.mark.parametrize('day, says', [('', 'cpu'), ('2026-01-02', 'Nothing was measured on this day.')], ids=['the first day', 'a day without the loop'])
+def test_daily_tells_of_the_first_day_and_of_one_without_samples(tmp_path, monkeypatch, day, says):
+    monkeypatch.chdir(tmp_path)
+    import smartcloudops.detection.incidents, smartcloudops.remediation.ledger      # their tables
+    open_state(tmp_path/'smartcloudops.db')
+    times = pd.date_range(end=now(), periods=30, freq='1s', name='time')
+    with History(tmp_path/'history.db') as history: history.append(pd.DataFrame({'cpu_utilization_percent{host="web-1"}': 30.}, index=times))
+    run = run_report('daily', dict(data_dir=str(tmp_path), day=day), tmp_path/'out')
+    assert run.ok and says in Path(run.html).read_text()
 
 
 def test_an_incident_that_does_not_exist_is_said(tmp_path, place):

@@ -180,7 +180,7 @@ def _alert(name: str, expr: str, wait: str, severity: str, summary: str) -> str:
 # %% ../../nbs/monitoring/05_prometheus_config.ipynb #496e027b
 _LOOP = '  - name: smartcloudops-loop\n    rules:\n' + ''.join(_alert(*a) for a in [
     ('LoopUnreachable', 'up{job="smartcloudops"} == 0', '2m', 'page', 'smartcloudops at {{ $labels.instance }} does not answer'),
-    ('LoopStale', 'time() - smartcloudops_loop_last_tick_timestamp_seconds{job="smartcloudops"} > '
+    ('LoopStale', 'abs(time() - smartcloudops_loop_last_tick_timestamp_seconds{job="smartcloudops"}) > '
      '(120 + 3 * smartcloudops_loop_interval_seconds{job="smartcloudops"} or 180 + 0 * smartcloudops_loop_last_tick_timestamp_seconds{job="smartcloudops"})', '1m', 'page',
      'the loop has not ticked for {{ $value | humanizeDuration }}'),
     ('LoopSlow', 'avg_over_time(smartcloudops_loop_tick_duration_seconds{job="smartcloudops"}[15m]) > smartcloudops_loop_interval_seconds{job="smartcloudops"}', '15m', 'warn',

@@ -157,9 +157,9 @@ def cases(state: str | None = None) -> list[views.Case]:
     here = site()
     engine = here.stores.engine()
     if engine is None: return []
-    own: dict[str, list] = {}
-    for a in here.pictures.current().acts: own.setdefault(a.incident, []).append(a)
-    return [views.case(i, own.get(i.id, [])) for i in list_incidents(engine, state=state or None, limit=1000)]
+    found = list_incidents(engine, state=state or None, limit=1000)
+    own = acts.by_incident(here.stores, [i.id for i in found])
+    return [views.case(i, own.get(i.id, [])) for i in found]
 
 @blueprint.get('/incidents')
 def incidents():

@@ -151,12 +151,13 @@ def story(site,            # the app's Site
          ) -> Story | None:
     "Everything about one incident; None when there is none of that number."
     from smartcloudops.detection.incidents import get_incident
-    engine, picture = site.stores.engine(), site.pictures.current()
+    engine = site.stores.engine()
     incident = get_incident(engine, id) if engine is not None and id.isascii() and id.isdigit() and len(id) < 16 else None
     if incident is None: return None
-    own, trouble = [a for a in picture.acts if a.incident == incident.id], []
+    own, trouble = acts.by_incident(site.stores, incident.id).get(incident.id, []), []
     case = views.case(incident, own)
     act, first = case.action, incident.started or incident.opened
+    past = acts.judged(site.stores, act.policy) if act is not None else []
     start, end = _span(incident, first)
     series = [s for s in case.series if Series.parse(s).metric and not incident.external]
     wanted = list(dict.fromkeys([*series[:4], *(s['series'] for s in incident.suspects if s.get('series'))]))
@@ -165,7 +166,7 @@ def story(site,            # the app's Site
     by_name = {d['series']: d for d in drawn}
     charts = tuple(views.reading(by_name[s], first.timestamp()) for s in series[:4] if s in by_name)
     if charts: case = replace(case, say=views.back_again(case, charts[0]))
-    return Story(incident, case, tuple(own), act, timeline(incident, act), gates(act), charts, suspects(incident, by_name), facts(act, list(picture.acts)), ladder(act, own),
+    return Story(incident, case, tuple(own), act, timeline(incident, act), gates(act), charts, suspects(incident, by_name), facts(act, past), ladder(act, own),
                  before_after(act, [by_name[s] for s in series[:4] if s in by_name]), (start.timestamp(), end.timestamp() if end is not None else None), tuple(trouble))
 
 # %% ../../nbs/dashboard/12_incident.ipynb #f52b2c49

@@ -424,8 +424,8 @@ def report_page(name: str):
     "One report, or its notebook to download."
     known = {r['name'] for r in reports_list()}
     wanted = name.removesuffix('.ipynb') + '.html' if name.endswith('.ipynb') else name
-    if wanted not in known: abort(404, f'There is no report {name[:80]}.')
     path = reports_folder()/name
+    if wanted not in known or not path.is_file(): abort(404, f'There is no report {name[:80]}.')
     if name.endswith('.ipynb'): return send_file(path.absolute(), mimetype='application/x-ipynb+json', as_attachment=True)
     text = re.sub(r'(?is)<script\b.*?</script\s*>|<link\b[^>]*>', '', path.read_text(encoding='utf-8', errors='replace'))
     return Response(text, content_type='text/html; charset=utf-8', headers={'Content-Security-Policy': REPORT_POLICY})

@@ -17,7 +17,7 @@ from markupsafe import Markup
 
 from ..core.runtime import now, patch_to
 from ..core.series import format_duration, format_value
-from .acts import Act, actions, breakers, silenced_hosts, switch
+from .acts import Act, actions, breakers, by_incident, silenced_hosts, switch
 from .stores import Stores, attempt, health, heartbeat, trace
 from .views import WORDS, Case, Host, back_again, case, draw, fleet, grid, most_urgent, reading, seen_behind
 
@@ -46,6 +46,7 @@ class Picture:
     acts: tuple[Act, ...] = ()        # newest first
     strip: tuple[Item, ...] = ()
     trouble: tuple[str, ...] = ()     # stores that could not be read
+    blind: bool = False               # incidents are among them: that none is open means nothing
     grid: Markup = Markup('')
     fresh: pd.DataFrame | None = None # monitoring's freshness, one row a series
 
@@ -127,7 +128,8 @@ def paint(stores: Stores, key: tuple, loop: bool | None, link, icons: str) -> Pi
     trouble, at = [], now()
     beat = attempt(lambda: heartbeat(stores), None, 'the state', trouble)
     acts = attempt(lambda: actions(stores), [], 'the ledger', trouble)
-    cases = attempt(lambda: _cases(stores, acts, at), [], 'incidents', trouble)
+    cases = attempt(lambda: _cases(stores, at), None, 'incidents', trouble)
+    blind, cases = cases is None, cases or []
     fresh = attempt(lambda: _fresh(stores, at), pd.DataFrame(), 'the history', trouble)
     quiet = attempt(lambda: silenced_hosts(stores, at), set(), 'silences', trouble)
     verifying = {a.target for a in acts if a.state in ('sent', 'verifying')}
@@ -136,19 +138,18 @@ def paint(stores: Stores, key: tuple, loop: bool | None, link, icons: str) -> Pi
     here = [h for h in hosts if h.state != 'gone']
     if beat is not None and beat.detail.get('problem'): trouble.append(f"the last tick: {beat.detail['problem']}")
     reason = health(beat, at, loop)
-    items = attempt(lambda: strip(beat, reason, switch(stores), breakers(stores, acts), sum(a.flying for a in acts), stores.settings.remediation.in_flight, _pages(stores, at)), (), 'the switch', trouble)
+    items = attempt(lambda: strip(beat, reason, switch(stores), breakers(stores, trouble), sum(a.flying for a in acts), stores.settings.remediation.in_flight, _pages(stores, at)), (), 'the switch', trouble)
     closed = sorted((c for i, c in cases if i.state == 'closed'), key=lambda c: c.closed, reverse=True)
     open_ = _with_sparks(stores, most_urgent([c for i, c in cases if i.state == 'open']), at, trouble)
-    return Picture(key, at, beat, reason, tuple(hosts), sum(h.series for h in here), tuple(open_), tuple(closed), tuple(acts), items, tuple(trouble), grid(here, link, icons), fresh)
+    return Picture(key, at, beat, reason, tuple(hosts), sum(h.series for h in here), tuple(open_), tuple(closed), tuple(acts), items, tuple(trouble), blind, grid(here, link, icons), fresh)
 
 # %% ../../nbs/dashboard/09_picture.ipynb #e308d5ea
-def _cases(stores: Stores, acts: list[Act], at: pd.Timestamp) -> list[tuple]:
-    from smartcloudops.detection.incidents import list_incidents
+def _cases(stores: Stores, at: pd.Timestamp) -> list[tuple]:
+    from smartcloudops.detection.incidents import list_incidents, open_incidents
     engine = stores.engine()
     if engine is None: return []
-    found = {i.id: i for i in [*list_incidents(engine, state='open', limit=500), *list_incidents(engine, since=at - pd.Timedelta(days=7), limit=200)]}
-    own: dict[str, list[Act]] = {}
-    for a in acts: own.setdefault(a.incident, []).append(a)
+    found = {i.id: i for i in [*open_incidents(engine), *list_incidents(engine, since=at - pd.Timedelta(days=7), limit=200)]}
+    own = by_incident(stores, found)
     return [(i, case(i, own.get(i.id, []))) for i in found.values()]
 
 def _pages(stores: Stores, at: pd.Timestamp) -> tuple[int, int] | None:

@@ -89,7 +89,8 @@ def health(beat: Beat | None,     # the loop's last
     if loop is False: return ''
     if beat is None: return 'the loop has not finished its first tick yet' if loop else ''
     age, limit = (at - beat.at).total_seconds(), beat_limit(beat)
-    if age < limit: return ''
+    if abs(age) < limit: return ''
+    if age < 0: return f'the loop was last heard of at {beat.at:%Y-%m-%d %H:%M:%S} UTC, which is still to come: the clock was put back and nothing was heard since; is it running?'
     return f'the loop was last heard of {age:.0f} s ago (at {beat.at:%Y-%m-%d %H:%M:%S} UTC), more than {limit:.0f} s; is it running?'
 
 # %% ../../nbs/dashboard/08_stores.ipynb #59f72692

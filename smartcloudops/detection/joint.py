@@ -168,6 +168,10 @@ ARRAYS = ('precision', 'usual', 'tail', 'ordinary')
 
 def _stem(host: str) -> str: return quote(host or '-', safe='')
 
+def _files(folder: Path, host: str) -> list[Path]:
+    "A host's models, oldest first; not those of one whose name goes on behind a dot."
+    return sorted(folder.glob(f'{_stem(host)}.v{"[0-9]" * 6}.npz'))
+
 def save_joint(
     model: JointDetector,
     folder: str | Path,
@@ -176,9 +180,8 @@ def save_joint(
     folder, buffer = Path(folder), io.BytesIO()
     facts = dict(host=model.host, version=model.version, fitted=model.fitted.isoformat(), rows=model.rows, every=model.every, names=model.scaler.names)
     np.savez(buffer, facts=json.dumps(facts), grain=model.scaler.grain, centre=model.scaler.centre, spread=model.scaler.spread, **{a: getattr(model, a) for a in ARRAYS})
-    stem = _stem(model.host)
-    write_atomically(path := folder / f'{stem}.v{model.version:06}.npz', buffer.getvalue())
-    for old in sorted(folder.glob(f'{stem}.v{"[0-9]" * 6}.npz'))[:-3]: old.unlink(missing_ok=True)
+    write_atomically(path := folder / f'{_stem(model.host)}.v{model.version:06}.npz', buffer.getvalue())
+    for old in _files(folder, model.host)[:-3]: old.unlink(missing_ok=True)
     return path
 
 # %% ../../nbs/detection/02_joint.ipynb #53f525a0
@@ -222,7 +225,7 @@ class JointModels:
         "Let go of hosts that are gone, and of their files."
         for host in hosts:
             self.models.pop(host, None), self.tried.pop(host, None)
-            for path in self.folder.glob(f'{_stem(host)}.v*.npz'): path.unlink(missing_ok=True)
+            for path in _files(self.folder, host): path.unlink(missing_ok=True)
 
     def fit(self, host: str, frame: pd.DataFrame, now: pd.Timestamp, exclude: Iterable[tuple] = ()) -> JointDetector | None:
         "Fit one host from its history and keep the result; None while there is too little."

@@ -36,7 +36,7 @@ actions = define_table('actions', _id(), *_columns(
     key='str', incident='str', fingerprint='str', episode='int', policy='str', step='int', operation='str', target='str', attempt='int',
     state='str', mode='str', plan='text', plan_hash='str', gates='text', sentence='text', verdict='text',
     made='int', updated='int', expires='int?', sent='int?', judge_from='int?', judge_until='int?', ended='int?', fence='int?', report='text?'),
-    sa.Index('actions_state', 'state'), sa.Index('actions_target', 'target', 'sent'), sa.Index('actions_key', 'key'),
+    sa.Index('actions_state', 'state'), sa.Index('actions_target', 'target', 'sent'), sa.Index('actions_key', 'key'), sa.Index('actions_incident', 'incident'),
     sa.Index('actions_one_send', 'key', unique=True, sqlite_where=sa.text('sent is not null'), postgresql_where=sa.text('sent is not null')))
 approvals = define_table('approvals', _id(), *_columns(action='int', plan_hash='str', who='str', comment='text', at='int', expires='int', used='int?'))
 silences = define_table('silences', _id(), *_columns(host='str', metric='str', starts='int', ends='int', who='str', reason='text', made='int'))
@@ -400,12 +400,12 @@ class _Reading(_Modes):
         if row is None: raise RemediationError(f'there is no action {id}; list them with: smartcloudops actions list')
         return _action(row)
 
-    def actions(self, states: Iterable[str] | None = None, since=None, incident: str | None = None, policy: str | None = None, limit: int | None = None) -> list[Action]:
+    def actions(self, states: Iterable[str] | None = None, since=None, incident: str | Iterable[str] | None = None, policy: str | None = None, limit: int | None = None) -> list[Action]:
         "Actions, newest first."
         query = sa.select(actions).order_by(actions.c.id.desc())
         if states is not None: query = query.where(actions.c.state.in_(list(states)))
         if since is not None: query = query.where(actions.c.updated >= to_us(since))
-        if incident is not None: query = query.where(actions.c.incident == str(incident))
+        if incident is not None: query = query.where(actions.c.incident.in_([incident] if isinstance(incident, str) else list(incident)))
         if policy is not None: query = query.where(actions.c.policy == policy)
         if limit is not None: query = query.limit(limit)
         with self.engine.connect() as c: return [_action(r) for r in c.execute(query)]
