@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from smartcloudops.core.runtime import FakeClock, SystemClock, use_clock
+from smartcloudops.core.runtime import FakeClock, StateError, SystemClock, use_clock
 from smartcloudops.core.state import open_state
 from smartcloudops.remediation.engine import Remediator, judge, switch_path, turn_switch
 from smartcloudops.remediation.ledger import ENDED, Ledger
@@ -267,6 +267,33 @@ def test_a_ledger_that_cannot_be_written_means_no_action(tmp_path, clock, effect
     assert states(r.ledger) == ['approved']
     r.ledger.intend = real
     clock.advance(15); assert [o.state for o in tick(r, clock)] == ['sent', 'verifying'] and len(effects(effect)) == 1
+
+
+def fails_once(real, when=lambda *a: True):
+    "`real`, whose first call of that kind finds the database locked."
+    failed = []
+    def call(*a, **k):
+        if not failed and when(*a): failed.append(1); raise StateError('the ledger cannot be written (database is locked)')
+        return real(*a, **k)
+    return call
+
+
+@pytest.mark.parametrize('late, then', [([], ['sent', 'verifying']), (['web-1'], ['refused'])])
+def test_what_could_not_be_written_down_is_decided_again(tmp_path, clock, effect, monkeypatch, late, then):
+    "The database is locked at the moment of the plan, or of the refusal: the next step makes it anew."
+    r = executor(tmp_path)
+    monkeypatch.setattr(r.ledger, 'record', fails_once(r.ledger.record))
+    assert tick(r, clock, late=late) == []
+    clock.advance(15); assert [o.state for o in tick(r, clock, late=late)] == then
+
+
+def test_an_answer_that_could_not_be_written_down_is_not_forgotten(tmp_path, clock, effect, monkeypatch):
+    "The database is locked when a send has failed: it is told as failed a step later, not as unknown."
+    monkeypatch.setattr(Effect, 'answer', Report(False, 'refused'))
+    r = executor(tmp_path)
+    monkeypatch.setattr(r.ledger, 'change', fails_once(r.ledger.change, lambda id, to, *_: to == 'failed'))
+    assert tick(r, clock) == [] and states(r.ledger) == ['sent']
+    clock.advance(15); assert [o.state for o in tick(r, clock, [])] == ['failed'] and len(effects(effect)) == 1
 
 
 def test_a_broken_policy_file_means_no_action_until_it_is_mended(tmp_path, clock, effect):

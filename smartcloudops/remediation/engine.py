@@ -270,16 +270,16 @@ class _Deciding(_Base):
     def _refused(self, refusal: Refusal, policy: Policy, incident, now) -> list[Outcome]:
         mark = (refusal.fingerprint, refusal.episode, refusal.policy, refusal.target, refusal.step, refusal.gate)
         if refusal.gate in QUIET or mark in self._told: return []
-        self._told.add(mark)
         step = policy.ladder[min(refusal.step, len(policy.ladder) - 1)]
         action = self.ledger.record(refusal, self.make(step, refusal.target).sentence(), policy, at=now)
+        self._told.add(mark)                      # only now: what could not be written is tried again
         return [_outcome(action, gate=refusal.gate)] if action else []
 
     def _planned(self, plan: Plan, state: State, policy: Policy, incident, incidents: list, now) -> list[Outcome]:
         if plan.key in self._told: return []
-        self._told.add(plan.key)
         sentence = self.make(plan.rung, plan.target).sentence()
         action = self.ledger.record(plan, sentence, policy, at=now, report={'peers': untouched_peers(incidents, plan, {p.target for p in state.book.open})})
+        self._told.add(plan.key)
         if action is None: return []
         if plan.mode == 'observe': return [_outcome(action, f'Would propose: {sentence[:1].lower() + sentence[1:]}.')]
         if plan.mode == 'approve': return [self._put_to_a_person(action, now)]
@@ -343,8 +343,8 @@ class _Starting(_Sending):
         out = []
         for id, (thread, result) in list(self._running.items()):
             if thread.is_alive(): continue
-            del self._running[id]
             out += self._sent(id, result[0] if result else Report(None, 'it ended without an answer'))
+            del self._running[id]                 # only now: an answer that could not be written is kept for the next step
         return out
 
     def _sent(self, id: int, report: Report) -> list[Outcome]:
