@@ -492,6 +492,14 @@ def test_a_plan_that_slept_past_its_time_dies_at_the_send(tmp_path, clock, effec
     assert [o.state for o in tick(r, clock)][:1] == ['expired'] and effects(effect) == []
 
 
+def test_a_send_that_slept_during_its_last_look_is_asked_again(tmp_path, clock, effect, monkeypatch):
+    "A host that was suspended between the gates and the intent: after hours, nothing is sent on what was true before."
+    r = executor(tmp_path)
+    monkeypatch.setattr(Effect, 'check', lambda self: (clock.advance(8 * 3600), Report(True, 'nothing to check'))[1])
+    assert tick(r, clock) == [] and effects(effect) == [] and states(r.ledger) == ['approved']
+    assert [o.state for o in tick(r, clock, [])] == ['expired'] and effects(effect) == []
+
+
 def test_invariant_16_the_disk_fills_up_while_the_engine_works(tmp_path, clock, effect):
     "SQLite may not grow any more, at some point of many episodes: whatever was done has its intent on disk, and from then on nothing is done."
     import sqlalchemy as sa

@@ -304,6 +304,7 @@ class _Sending(_Deciding):
         if lowest(decision.mode, action.mode) != action.mode: return self._stop(action, 'approval', f'The mode was lowered to {decision.mode} meanwhile.', now)
         operation = self.make(decision.rung, action.target, operation_context(self.settings, action.key))
         if no := self._last_look(operation, state): return self._stop(action, *no, now)
+        now = max(now, time_now())                # and while it looked: a lease that ran out meanwhile commits nothing
         step, verify = pd.Timedelta(seconds=state.newest[decision.series].interval if decision.series in state.newest else 60), policy.verify
         try: action = self.ledger.intend(action.id, self.lease, now, now + pd.Timedelta(seconds=verify.boot + verify.delay) + step, now + pd.Timedelta(seconds=verify.within))
         except Superseded: return []
