@@ -9,6 +9,7 @@ from smartcloudops.core.runtime import FakeClock, StateError, SystemClock, use_c
 from smartcloudops.core.state import open_state
 from smartcloudops.remediation.engine import Remediator, judge, switch_path, turn_switch
 from smartcloudops.remediation.ledger import ENDED, Ledger
+from smartcloudops.remediation.notify import outcome_message
 from smartcloudops.remediation.operations import Report
 from smartcloudops.remediation.operators import figures, ledger_verify, proposals
 from smartcloudops.remediation.policy import read_policies
@@ -127,6 +128,21 @@ def test_invariant_10_stale_samples_at_the_send(tmp_path, clock, effect):
     tick(r, clock); r.ledger.approve(1, 'oncall')
     clock.advance(15); out = tick(r, clock, late=['web-1'])
     assert effects(effect) == [] and out[0].gate == 'fresh data'
+
+
+@pytest.mark.parametrize('text, first', [(APPROVE, 'awaiting_approval'), (POLICY, 'sent')])
+def test_a_plan_that_was_stopped_at_the_send_is_made_anew_once_its_time_is_over(tmp_path, clock, effect, monkeypatch, text, first):
+    "AWS was busy just when it was to be sent: neither the incident nor the word of a person is lost."
+    r, by_person = executor(tmp_path, text), text == APPROVE
+    if by_person: tick(r, clock); r.ledger.approve(1, 'oncall')
+    with monkeypatch.context() as m:
+        m.setattr(Effect, 'check', lambda self: Report(False, 'AWS is busy'))
+        stopped = [o for o in tick(r, clock) if o.attempt]
+    assert [(o.state, o.gate) for o in stopped] == [('refused', 'check')]
+    assert (outcome_message(stopped[0]) is not None) == by_person                    # who said yes is told that it was not sent
+    seen = []
+    for _ in range(61): clock.advance(15); seen += [o.state for o in tick(r, clock)]
+    assert seen[0] == first and r.ledger.action(2).attempt == 2 and 'refused' not in seen and len(effects(effect)) == (not by_person)
 
 
 def test_invariant_10_a_plan_older_than_its_time_dies(tmp_path, clock, effect):

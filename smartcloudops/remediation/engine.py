@@ -193,13 +193,14 @@ class Outcome:
     gate: str = ''
     mode: str = 'observe'
     runbook: str = ''
+    attempt: int = 0               # 0: refused before there was a plan
 
     def __repr__(self) -> str: return in_a_line(self, f'#{self.action} {self.state}', f'{self.operation} on {self.target} by {self.policy}', f'gate {self.gate}' if self.gate else '', self.sentence)
 
 # %% ../../nbs/remediation/04_engine.ipynb #ddf0b7dc
 def _outcome(action: Action, sentence: str | None = None, gate: str = '') -> Outcome:
     return Outcome(action.id, action.state, sentence or action.verdict or action.sentence, action.policy, action.target, action.incident, action.operation,
-                   gate or action.plan.get('gate', ''), action.mode, action.plan.get('runbook', ''))
+                   gate or action.plan.get('gate', ''), action.mode, action.plan.get('runbook', ''), action.attempt)
 
 QUIET = frozenset({'match', 'dedup', 'incident', 'lease'})                            # refusals that add nothing to what is written already
 PATIENT = frozenset({'blast radius', 'rate', 'cooldown', 'lease', 'clock'})           # an approved plan waits for these until it expires
