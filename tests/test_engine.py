@@ -499,6 +499,17 @@ def test_what_can_be_taken_back_is_when_it_did_not_help(tmp_path, clock, effect,
         assert events[-3:] == ['not_recovered', 'undo intended', event] and calls == [1] and r.ledger.verify().ok
 
 
+def test_invariant_12_switched_off_nothing_is_taken_back_either(tmp_path, clock, effect, monkeypatch):
+    "An undo changes something too; that it was left out stands in the story."
+    monkeypatch.setattr(Effect, 'can_undo', True); monkeypatch.setattr(Effect, 'undo_when_failed', True)
+    monkeypatch.setattr(Effect, 'undo', lambda self: pytest.fail('taken back, though switched off'))
+    r = executor(tmp_path)
+    tick(r, clock); turn_switch(r.ledger, switch_path(r.settings), False, 'oncall', 'hands off')
+    clock.advance(301); assert [o.state for o in tick(r, clock, [])] == ['not_recovered']
+    last = r.ledger.audit('actions:1')[-1]
+    assert last['event'] == 'not undone' and 'hands off' in last['detail']
+
+
 def test_a_plan_that_slept_past_its_time_dies_at_the_send(tmp_path, clock, effect, monkeypatch):
     "The step began in time, then the process slept: the clock at the send counts."
     r = executor(tmp_path, APPROVE)

@@ -218,6 +218,17 @@ def test_group_members_are_not_stopped_and_sizes_stay_within_bounds(aws):
     assert AsgSetDesired({'group': 'none'}, member, context(aws)).check().ok is False
 
 
+def test_a_size_that_somebody_else_has_set_meanwhile_is_left_as_it_is(aws):
+    "The group's own scaling, or a person: taking ours back would end the instances that they added."
+    asg = a_group(aws)
+    asg.update_auto_scaling_group(AutoScalingGroupName='g', MaxSize=9)
+    sent = AsgSetDesired({'group': 'g', 'add': 1}, 'web-1', context(aws)).send()
+    asg.set_desired_capacity(AutoScalingGroupName='g', DesiredCapacity=6)
+    report = AsgSetDesired({'group': 'g'}, 'web-1', context(aws, extra=sent.detail)).undo()
+    assert report == Report(False, 'g is set to 6, wanted 2: left as it is')
+    assert asg.describe_auto_scaling_groups()['AutoScalingGroups'][0]['DesiredCapacity'] == 6
+
+
 def test_unknown_and_foreign_instances(aws):
     assert 'InvalidInstanceID' in Ec2Reboot({}, 'i-0123456789abcdef0', context(aws)).check().text
     assert 'not an EC2 instance id' in Ec2Reboot({}, 'web-1', context(aws)).check().text

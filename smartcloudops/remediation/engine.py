@@ -443,6 +443,7 @@ class _Waiting(_Judging):
     def _undo(self, action: Action, now) -> None:
         operation = self._operation(action)
         if not (operation.can_undo and operation.undo_when_failed): return
+        if not (switch := read_switch(self.ledger, switch_path(self.settings))).on: return self.ledger.note(action.id, 'not undone', {'text': f'Off: {switch.why}.'}, at=now)
         self.ledger.note(action.id, 'undo intended', at=now)
         try: report = operation.undo()
         except Exception as e: report = Report(None, f'the undo broke off ({type(e).__name__})')

@@ -384,8 +384,10 @@ class AsgSetDesired(Ec2):
         return Report(None if wanted is None else now == wanted, f'{self.parameters.group} is set to {now}' + ('' if wanted is None else f', wanted {wanted}'))
 
     def undo(self) -> Report:
-        before = self.context.extra.get('before')
-        return Report(False, 'the size before is not known') if before is None else self._set(before, self.context.extra.get('wanted', -1))
+        before, wanted = self.context.extra.get('before'), self.context.extra.get('wanted')
+        if before is None: return Report(False, 'the size before is not known')
+        found = self.observe()                    # a size that somebody else has set meanwhile is theirs
+        return self._set(before, wanted) if found.ok else Report(False, f'{found.text}: left as it is')
 
 # %% ../../nbs/remediation/03_operations.ipynb #32d07d47
 _BUILT_IN = (Webhook, Command, ServiceRestart, Ec2Reboot, Ec2StopStart, AsgSetDesired)
