@@ -3267,6 +3267,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                                    'smartcloudops/remediation/operations.py'),
                                                       'smartcloudops.remediation.operations.Webhook._headers': ( 'remediation/operations.html#webhook._headers',
                                                                                                                  'smartcloudops/remediation/operations.py'),
+                                                      'smartcloudops.remediation.operations.Webhook._post': ( 'remediation/operations.html#webhook._post',
+                                                                                                              'smartcloudops/remediation/operations.py'),
                                                       'smartcloudops.remediation.operations.Webhook.check': ( 'remediation/operations.html#webhook.check',
                                                                                                               'smartcloudops/remediation/operations.py'),
                                                       'smartcloudops.remediation.operations.Webhook.send': ( 'remediation/operations.html#webhook.send',

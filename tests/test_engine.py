@@ -271,6 +271,18 @@ def test_a_slow_send_does_not_stop_the_loop(tmp_path, clock, effect, monkeypatch
     assert [o.state for o in tick(r, clock)] == ['verifying'] and r.ledger.action(1).judge_from > clock.now()
 
 
+def test_a_send_that_never_ends_does_not_hold_its_place_for_ever(tmp_path, clock, effect, monkeypatch):
+    "One in flight is all there is: after its time it counts as unknown, is judged by samples, and the next one may go."
+    go = threading.Event()
+    monkeypatch.setattr(Effect, 'before', staticmethod(lambda key: go.wait(60)))
+    r = executor(tmp_path); r.settle = .05
+    seen = [o.state for o in tick(r, clock)]
+    for _ in range(30): clock.advance(15); seen += [o.state for o in tick(r, clock, [])]
+    assert seen == ['sent', 'unknown', 'verifying', 'not_recovered'] and 'No answer came in time' in str(r.ledger.audit('actions:1'))
+    go.set(); r.stop()
+    assert states(r.ledger) == ['not_recovered'] and len(effects(effect)) == 1
+
+
 def test_a_ledger_that_cannot_be_written_means_no_action(tmp_path, clock, effect):
     "Invariant 16: disk full at the moment of the intent."
     r = executor(tmp_path)

@@ -371,11 +371,11 @@ class _Recovering(_Starting):
     def _recover(self, now) -> list[Outcome]:
         out = []
         for action in self.ledger.actions(['sent', 'unknown']):
-            if action.id in self._running: continue
             if action.state == 'sent':
+                ours = action.id in self._running
                 patience = self.settings.remediation.lease_seconds + self._timeout(action)
-                if action.fence != self.lease.fence and now < action.sent + pd.Timedelta(seconds=patience): continue
-                action = self.ledger.change(action.id, 'unknown', 'The loop ended before the answer came; it is observed, not sent again.', at=now)
+                if (ours or action.fence != self.lease.fence) and now < action.sent + pd.Timedelta(seconds=patience): continue
+                action = self.ledger.change(action.id, 'unknown', f'{"No answer came in time" if ours else "The loop ended before the answer came"}; it is observed, not sent again.', at=now)
                 out.append(_outcome(action))
             out += self._look(action, now)
         return out
