@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from smartcloudops.core.runtime import FakeClock, StateError, SystemClock, use_clock
+from smartcloudops.core.runtime import FakeClock, SmartCloudOpsError, StateError, SystemClock, use_clock
 from smartcloudops.core.state import open_state
 from smartcloudops.remediation.engine import Remediator, judge, switch_path, turn_switch
 from smartcloudops.remediation.ledger import ENDED, Ledger
@@ -164,6 +164,14 @@ def test_invariant_12_the_loop_never_switches_on_by_itself(tmp_path, clock, effe
     turn_switch(r.ledger, switch_path(r.settings), True, 'x'); turn_switch(r.ledger, switch_path(r.settings), False, 'x')
     for n in range(5): tick(r, clock, [incident(episode=n + 2)]); clock.advance(60)
     assert effects(effect) == [] and switch_path(r.settings).read_text() == 'off\n'
+
+
+def test_switching_off_does_not_need_the_file(tmp_path, clock, effect):
+    "It lies where this person may not write, or the disk is full: the word counts all the same."
+    r = executor(tmp_path)
+    r.settings.remediation.switch_file = tmp_path/'switch'/'below-a-file'
+    assert not turn_switch(r.ledger, switch_path(r.settings), False, 'oncall').on and not r.ledger.switch().on
+    with pytest.raises(SmartCloudOpsError): turn_switch(r.ledger, switch_path(r.settings), True, 'oncall')
 
 
 def test_invariant_9_limits_survive_restart_and_jumps_of_the_clock(tmp_path, clock, effect):

@@ -43,8 +43,10 @@ def read_switch(ledger: Ledger, path: Path) -> Switch:
 
 # %% ../../nbs/remediation/04_engine.ipynb #0c389de2
 def turn_switch(ledger: Ledger, path: Path, on: bool, who: str, reason: str = '') -> Switch:
-    "Switch on or off, in both places; off is written to the file first, on last."
-    if not on: write_atomically(path, 'off\n')
+    "Switch on or off, in both places; off is written to the file first, on last. Off in one of them is off."
+    if not on:
+        try: write_atomically(path, 'off\n')
+        except SmartCloudOpsError as e: log.warning('switched off in the ledger alone: %s', e)
     ledger.turn_switch(on, who, reason)
     if on: write_atomically(path, 'on\n')
     return read_switch(ledger, path)
