@@ -342,6 +342,18 @@ def test_a_broken_policy_file_means_no_action_until_it_is_mended(tmp_path, clock
     assert [o.state for o in tick(r, clock)] == ['sent', 'verifying']
 
 
+def test_trust_is_lost_also_while_the_policy_file_is_being_mended(tmp_path, clock, effect):
+    path = tmp_path/'p.yaml'
+    path.write_text(POLICY)
+    r = Remediator(open_state(tmp_path/'s.db'), settings_in(tmp_path), path)
+    turn_switch(r.ledger, switch_path(r.settings), True, 'x')
+    tick(r, clock)
+    path.write_text('policies: ['); clock.advance(301)
+    assert [o.state for o in tick(r, clock)] == ['not_recovered']
+    path.write_text(POLICY); clock.advance(15); tick(r, clock)
+    assert r.ledger.modes(r.policies.policies) == {'web-cpu': 'approve'}
+
+
 def test_the_policy_and_incident_that_are_refused_stand_there_once(tmp_path, clock):
     r = executor(tmp_path, switch=False)
     for _ in range(5): tick(r, clock); clock.advance(15)

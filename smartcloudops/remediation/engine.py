@@ -223,7 +223,7 @@ class _Base:
         self.me = name or f'{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}'
         self.tags, self.lease, self.policies = Tags(settings), None, policies if isinstance(policies, Policies) else None
         self._path = None if isinstance(policies, Policies) else Path(policies) if policies else settings.file('policy_file')
-        self._stamp, self._trouble, self._told, self._running, self._last = None, '', set(), {}, None
+        self._stamp, self._trouble, self._told, self._running, self._last, self._read = None, '', set(), {}, None, ()
 
     def __repr__(self) -> str: return in_a_line(self, self.me, f'at most {self.settings.remediation.mode}', f'{counted(len(self.policies.policies), "policy", "policies")}' if self.policies else 'no policies read yet', self._trouble)
 
@@ -233,7 +233,9 @@ class _Base:
         try:
             stat = self._path.stat()
             stamp = (stat.st_mtime_ns, stat.st_size)
-            if stamp != self._stamp: self.policies, self._stamp, self._trouble = load_policies(self._path), stamp, ''
+            if stamp != self._stamp:
+                self.policies, self._stamp, self._trouble = load_policies(self._path), stamp, ''
+                self._read = self.policies.policies
         except (PolicyError, OSError) as e:
             if str(e) != self._trouble: log.error('no action is taken until the policy file can be read: %s', e)
             self._trouble, self._stamp, self.policies = str(e), None, Policies()
@@ -438,7 +440,8 @@ class _Judging(_Recovering):
 class _Waiting(_Judging):
     "After a failure, and what waits."
     def _lower(self, action: Action) -> None:
-        policy = next((p for p in self.policies.policies if p.name == action.policy), None)
+        "Trust is lost at once, also while the policy file cannot be read."
+        policy = next((p for p in (*self.policies.policies, *self._read) if p.name == action.policy), None)
         if policy is not None and self.ledger.modes([policy])[policy.name] == 'auto':
             self.ledger.set_mode(policy, 'approve', 'loop', f'action {action.id} is {action.state.replace("_", " ")}')
 
