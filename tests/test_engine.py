@@ -354,6 +354,14 @@ def test_trust_is_lost_also_while_the_policy_file_is_being_mended(tmp_path, cloc
     assert r.ledger.modes(r.policies.policies) == {'web-cpu': 'approve'}
 
 
+@pytest.mark.parametrize('own, fleet, after', [(900, 60, 60), (120, 900, 120)])
+def test_a_plan_lives_no_longer_than_the_policy_and_the_settings_allow(tmp_path, clock, effect, own, fleet, after):
+    r = executor(tmp_path, APPROVE.replace('mode: approve', f'mode: approve\n    limits: {{ttl: {own}}}'), plan_ttl_seconds=fleet)
+    tick(r, clock)
+    clock.advance(after - 1); assert tick(r, clock) == []
+    clock.advance(1); assert tick(r, clock)[0].state == 'expired'
+
+
 def test_the_policy_and_incident_that_are_refused_stand_there_once(tmp_path, clock):
     r = executor(tmp_path, switch=False)
     for _ in range(5): tick(r, clock); clock.advance(15)

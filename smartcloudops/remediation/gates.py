@@ -530,7 +530,7 @@ def _draft(incident, anomaly, state: State, policy: Policy, now: int, step: int,
     key = action_key(incident.fingerprint, incident.episode, policy.name, step, anomaly.host, attempt)
     return made(Plan, key=key, incident=incident.id, fingerprint=incident.fingerprint, episode=incident.episode, policy=policy, step=step, target=anomaly.host, attempt=attempt,
                 mode=effective_mode(state, policy, step), series=anomaly.series, observed=anomaly.observed, lower=anomaly.lower, upper=anomaly.upper,
-                made=now, expires=int(now + policy.limits.ttl * SECOND), verdicts=())
+                made=now, expires=int(now + min(policy.limits.ttl, state.limits.ttl) * SECOND), verdicts=())
 
 def _refuse(incident, policy: Policy, verdict: Verdict, target: str = '', step: int = 0, mode: str = 'observe', verdicts=(), series: str = '') -> Refusal:
     return made(Refusal, gate=verdict.gate, verdict=verdict, policy=policy.name, target=target, step=step, incident=incident.id, fingerprint=incident.fingerprint,
