@@ -7,7 +7,7 @@ from hypothesis import given, settings, strategies as st
 
 from smartcloudops.core.runtime import FakeClock, SmartCloudOpsError, StateError, SystemClock, use_clock
 from smartcloudops.core.state import open_state
-from smartcloudops.remediation.engine import Remediator, judge, switch_path, turn_switch
+from smartcloudops.remediation.engine import Remediator, fleet_of, judge, switch_path, turn_switch
 from smartcloudops.remediation.ledger import ENDED, Ledger
 from smartcloudops.remediation.notify import outcome_message
 from smartcloudops.remediation.operations import Report
@@ -231,6 +231,15 @@ def test_untouched_peers_that_come_back_too_are_said(tmp_path, clock):
     tick(r, clock, ill)
     for _ in range(8): clock.advance(15); tick(r, clock, [], Always(31))
     assert 'it may have recovered anyway' in r.ledger.action(1).verdict
+
+
+def test_hosts_that_were_taken_down_long_ago_are_no_part_of_the_fleet(tmp_path, clock, effect):
+    "A fleet that is replaced every week would be mostly late, and nothing would ever be done."
+    gone = [f'web-{n}' for n in range(10, 30)]
+    table = freshness([*HOSTS, *gone], clock.now(), late=gone)
+    table.loc[table.host.isin(gone), 'age_seconds'] = 3 * 86400.
+    assert sorted(fleet_of(table, [])) == sorted(HOSTS)
+    assert [o.state for o in executor(tmp_path).step(clock.now(), [incident()], table, Always(97))] == ['sent', 'verifying']
 
 
 def test_invariant_17_the_first_failure_stops_the_rest(tmp_path, clock, effect, monkeypatch):

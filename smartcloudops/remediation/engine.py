@@ -61,9 +61,10 @@ def readings(freshness: pd.DataFrame | None,     # of monitoring.latest: series,
 
 # %% ../../nbs/remediation/04_engine.ipynb #b9939516
 def fleet_of(freshness: pd.DataFrame | None, incidents: Iterable) -> dict[str, str]:
-    "Every host that was heard of: late when all its series are, abnormal with an open incident, else ok."
+    "Every host that was heard of within a day: late when all its series are, abnormal with an open incident, else ok."
     if freshness is None or not len(freshness): return {}
-    fleet = {h: 'late' if late else 'ok' for h, late in freshness.groupby('host')['late'].all().items() if h}
+    there = freshness[~freshness['late'] | (freshness['age_seconds'] <= 86400)]         # history still knows hosts that were replaced months ago
+    fleet = {h: 'late' if late else 'ok' for h, late in there.groupby('host')['late'].all().items() if h}
     for incident in incidents:
         if incident.state != 'open' or incident.feedback == 'normal': continue
         for host in (*incident.hosts, incident.host):
