@@ -194,6 +194,20 @@ def test_invariant_9_after_a_jump_ahead_limits_cannot_be_judged(tmp_path, clock,
     assert [o.state for o in tick(r, clock, [incident(episode=2)])] == ['sent', 'verifying']
 
 
+@pytest.mark.parametrize('killed, seen', [(False, ['not_recovered']), (True, ['unknown', 'verifying', 'not_recovered'])])
+def test_a_clock_put_back_leaves_nothing_in_flight_until_the_wrong_time_comes(tmp_path, clock, effect, monkeypatch, killed, seen):
+    "The machine had started a month ahead and sent; then its clock was set right. One in flight is all there is."
+    clock.set(START + pd.Timedelta('30D'))
+    r = executor(tmp_path)
+    if killed: monkeypatch.setattr(r, '_start', lambda *a: [])
+    tick(r, clock); r.stop()
+    clock.set(START)
+    r, found = executor(tmp_path, name='restarted'), []
+    for _ in range(3): found += tick(r, clock, [], Always(31)); clock.advance(15)
+    assert [o.state for o in found] == seen and 'The clock was put back' in found[-1].sentence
+    assert r.ledger.book(clock.now()).open == () and len(effects(effect)) == (not killed) and r.ledger.verify().ok
+
+
 def test_replayed_samples_are_never_acted_on(tmp_path, effect):
     r = executor(tmp_path)
     with use_clock(SystemClock()):

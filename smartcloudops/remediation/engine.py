@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['log', 'QUIET', 'PATIENT', 'switch_path', 'read_switch', 'turn_switch', 'readings', 'fleet_of', 'fleet_limits', 'Tags',
            'opt_in_tag', 'operation_context', 'snapshot', 'band_of', 'judge', 'untouched_peers', 'peers_sentence',
-           'verdict_sentence', 'Outcome', 'Remediator']
+           'verdict_sentence', 'Outcome', 'put_back', 'Remediator']
 
 # %% ../../nbs/remediation/04_engine.ipynb #38ff2ea3
 import logging, os, re, socket, threading, uuid
@@ -371,6 +371,10 @@ def _json(value) -> str:
     return json.dumps(value, default=str)
 
 # %% ../../nbs/remediation/04_engine.ipynb #fbe4a525
+def put_back(action: Action, now: pd.Timestamp) -> bool:
+    "Whether it was sent by a clock that has been put back since: its times would keep its place in flight until they come."
+    return action.sent > now + pd.Timedelta('1h')
+
 class _Recovering(_Starting):
     "What a process that ended has left behind."
     def _recover(self, now) -> list[Outcome]:
@@ -379,7 +383,7 @@ class _Recovering(_Starting):
             if action.state == 'sent':
                 ours = action.id in self._running
                 patience = self.settings.remediation.lease_seconds + self._timeout(action)
-                if (ours or action.fence != self.lease.fence) and now < action.sent + pd.Timedelta(seconds=patience): continue
+                if (ours or action.fence != self.lease.fence) and not put_back(action, now) and now < action.sent + pd.Timedelta(seconds=patience): continue
                 action = self.ledger.change(action.id, 'unknown', f'{"No answer came in time" if ours else "The loop ended before the answer came"}; it is observed, not sent again.', at=now)
                 out.append(_outcome(action))
             out += self._look(action, now)
@@ -407,6 +411,7 @@ class _Judging(_Recovering):
     def _judge(self, history, now) -> list[Outcome]:
         out = []
         for action in self.ledger.actions(['verifying']):
+            if put_back(action, now): out.append(self._lose_sight(action, now)); continue
             plan, verify = action.plan, Verify(**action.plan.get('verify', {}))
             state, run, values = self._verdict(action, plan, verify, history, now)
             if state is None: continue
@@ -416,6 +421,12 @@ class _Judging(_Recovering):
             if state == 'not_recovered': self._lower(action); self._undo(action, now)
             out.append(_outcome(self.ledger.action(action.id)))
         return out
+
+    def _lose_sight(self, action: Action, now) -> Outcome:
+        "Missing samples prove nothing, and none is known to be from after it."
+        action = self.ledger.change(action.id, 'not_recovered', 'The clock was put back after it was sent: no sample is known to be newer than it.', at=now)
+        self._lower(action)
+        return _outcome(action)
 
     def _verdict(self, action: Action, plan: Mapping, verify: Verify, history, now):
         name = str(Series.parse(plan['series']).with_metric(verify.metric)) if verify.metric else plan['series']
