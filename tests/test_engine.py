@@ -346,12 +346,25 @@ def test_what_could_not_be_written_down_is_decided_again(tmp_path, clock, effect
     clock.advance(15); assert [o.state for o in tick(r, clock, late=late)] == then
 
 
+def test_what_was_done_before_the_database_was_locked_is_told(tmp_path, clock, effect, monkeypatch):
+    "The first of two hosts was acted on when the second one's plan could not be written: nothing is sent unseen."
+    two = read_policies(POLICY.replace('mode: auto', 'mode: auto\n    limits: {in_flight: 2, share_of_fleet: 100 %}'))
+    r = executor(tmp_path, in_flight=2); r.policies = two
+    monkeypatch.setattr(r.ledger, 'record', fails_once(r.ledger.record, lambda plan, *_: plan.target == 'web-2'))
+    both = [incident('web-1', id=1), incident('web-2', id=2)]
+    assert [(o.target, o.state) for o in tick(r, clock, both)] == [('web-1', 'sent'), ('web-1', 'verifying')]
+    clock.advance(15); assert [(o.target, o.state) for o in tick(r, clock, both)] == [('web-2', 'sent'), ('web-2', 'verifying')]
+    monkeypatch.setattr(r.ledger, 'change', fails_once(r.ledger.change, lambda id, *_: id == 2))
+    clock.advance(301); seen = [(o.target, o.state) for o in tick(r, clock, [])]
+    clock.advance(15); assert sorted(seen + [(o.target, o.state) for o in tick(r, clock, [])]) == [('web-1', 'not_recovered'), ('web-2', 'not_recovered')]
+
+
 def test_an_answer_that_could_not_be_written_down_is_not_forgotten(tmp_path, clock, effect, monkeypatch):
     "The database is locked when a send has failed: it is told as failed a step later, not as unknown."
     monkeypatch.setattr(Effect, 'answer', Report(False, 'refused'))
     r = executor(tmp_path)
     monkeypatch.setattr(r.ledger, 'change', fails_once(r.ledger.change, lambda id, to, *_: to == 'failed'))
-    assert tick(r, clock) == [] and states(r.ledger) == ['sent']
+    assert [o.state for o in tick(r, clock)] == ['sent'] == states(r.ledger)
     clock.advance(15); assert [o.state for o in tick(r, clock, [])] == ['failed'] and len(effects(effect)) == 1
 
 

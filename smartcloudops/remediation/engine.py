@@ -9,8 +9,9 @@ __all__ = ['log', 'QUIET', 'PATIENT', 'switch_path', 'read_switch', 'turn_switch
 
 # %% ../../nbs/remediation/04_engine.ipynb #38ff2ea3
 import logging, os, re, socket, threading, uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 import numpy as np
 import pandas as pd
@@ -261,17 +262,14 @@ class _Deciding(_Base):
             if found := matching(incident, policy): return policy, list(dict.fromkeys(a.host for a in found))
         return None, []
 
-    def _decide(self, state: State, policies: Policies, incidents: list, now) -> list[Outcome]:
-        out = []
+    def _decide(self, state: State, policies: Policies, incidents: list, now) -> Iterator[Outcome]:
         for incident in incidents:
             policy, hosts = self._policy_for(incident, policies)
             for host in hosts:
-                decision = decide(incident, state, policy, now, host)
-                if isinstance(decision, Refusal): out += self._refused(decision, policy, incident, now); continue
-                made = self._planned(decision, state, policy, incident, incidents, now)
-                out += made
+                decision, made = decide(incident, state, policy, now, host), None
+                if isinstance(decision, Refusal): yield from self._refused(decision, policy, incident, now); continue
+                for made in self._planned(decision, state, policy, incident, incidents, now): yield made
                 if made: state = replace(state, book=self.ledger.book(now, [(i.fingerprint, i.episode) for i in incidents]), switch=read_switch(self.ledger, switch_path(self.settings)))
-        return out
 
     def _refused(self, refusal: Refusal, policy: Policy, incident, now) -> list[Outcome]:
         mark = (refusal.fingerprint, refusal.episode, refusal.policy, refusal.target, refusal.step, refusal.gate)
@@ -281,7 +279,7 @@ class _Deciding(_Base):
         self._told.add(mark)                      # only now: what could not be written is tried again
         return [_outcome(action, gate=refusal.gate)] if action else []
 
-    def _planned(self, plan: Plan, state: State, policy: Policy, incident, incidents: list, now) -> list[Outcome]:
+    def _planned(self, plan: Plan, state: State, policy: Policy, incident, incidents: list, now) -> Iterable[Outcome]:
         if plan.key in self._told: return []
         sentence = self.make(plan.rung, plan.target).sentence()
         action = self.ledger.record(plan, sentence, policy, at=now, report={'peers': untouched_peers(incidents, plan, {p.target for p in state.book.open})})
@@ -301,7 +299,7 @@ class _Deciding(_Base):
 # %% ../../nbs/remediation/04_engine.ipynb #ee36b05f
 class _Sending(_Deciding):
     "From approved to sent."
-    def _send(self, action: Action, incident, policy: Policy, state: State, now) -> list[Outcome]:
+    def _send(self, action: Action, incident, policy: Policy, state: State, now) -> Iterable[Outcome]:
         now = max(now, time_now())                # the process may have slept since the step began
         if now >= action.expires: return [_outcome(self.ledger.change(action.id, 'expired', 'Not sent in time.', at=now))]
         decision = decide(incident, state, policy, now, action.target, retry=action.past())
@@ -315,7 +313,7 @@ class _Sending(_Deciding):
         try: action = self.ledger.intend(action.id, self.lease, now, now + pd.Timedelta(seconds=verify.boot + verify.delay) + step, now + pd.Timedelta(seconds=verify.within))
         except Superseded: return []
         except RemediationError as e: return self._stop(action, 'approval', str(e), now)
-        return [_outcome(action, action.sentence + '.')] + self._start(action, operation)
+        return chain([_outcome(action, action.sentence + '.')], self._start(action, operation))
 
     def _stop(self, action: Action, gate: str, why: str, now) -> list[Outcome]:
         return [_outcome(self.ledger.change(action.id, 'refused', f'{gate}: {why}', at=now, detail={'gate': gate}), gate=gate)]
@@ -334,7 +332,7 @@ class _Sending(_Deciding):
 # %% ../../nbs/remediation/04_engine.ipynb #398cedbb
 class _Starting(_Sending):
     "The send itself, and its answer."
-    def _start(self, action: Action, operation: Operation) -> list[Outcome]:
+    def _start(self, action: Action, operation: Operation) -> Iterator[Outcome]:
         result = []
         def work():
             try: result.append(operation.send())
@@ -343,16 +341,14 @@ class _Starting(_Sending):
         self._running[action.id] = (thread, result)
         thread.start()
         thread.join(self.settle)
-        return self._collect()
+        yield from self._collect()
 
-    def _collect(self) -> list[Outcome]:
+    def _collect(self) -> Iterator[Outcome]:
         "Results of sends that have ended."
-        out = []
         for id, (thread, result) in list(self._running.items()):
             if thread.is_alive(): continue
-            out += self._sent(id, result[0] if result else Report(None, 'it ended without an answer'))
+            yield from self._sent(id, result[0] if result else Report(None, 'it ended without an answer'))
             del self._running[id]                 # only now: an answer that could not be written is kept for the next step
-        return out
 
     def _sent(self, id: int, report: Report) -> list[Outcome]:
         action, now = self.ledger.action(id), time_now()
@@ -377,17 +373,15 @@ def put_back(action: Action, now: pd.Timestamp) -> bool:
 
 class _Recovering(_Starting):
     "What a process that ended has left behind."
-    def _recover(self, now) -> list[Outcome]:
-        out = []
+    def _recover(self, now) -> Iterator[Outcome]:
         for action in self.ledger.actions(['sent', 'unknown']):
             if action.state == 'sent':
                 ours = action.id in self._running
                 patience = self.settings.remediation.lease_seconds + self._timeout(action)
                 if (ours or action.fence != self.lease.fence) and not put_back(action, now) and now < action.sent + pd.Timedelta(seconds=patience): continue
                 action = self.ledger.change(action.id, 'unknown', f'{"No answer came in time" if ours else "The loop ended before the answer came"}; it is observed, not sent again.', at=now)
-                out.append(_outcome(action))
-            out += self._look(action, now)
-        return out
+                yield _outcome(action)
+            yield from self._look(action, now)
 
     def _operation(self, action: Action) -> Operation:
         from smartcloudops.remediation.policy import Step
@@ -408,19 +402,17 @@ class _Recovering(_Starting):
 # %% ../../nbs/remediation/04_engine.ipynb #009774d1
 class _Judging(_Recovering):
     "From verifying to a verdict."
-    def _judge(self, history, now) -> list[Outcome]:
-        out = []
+    def _judge(self, history, now) -> Iterator[Outcome]:
         for action in self.ledger.actions(['verifying']):
-            if put_back(action, now): out.append(self._lose_sight(action, now)); continue
+            if put_back(action, now): yield self._lose_sight(action, now); continue
             plan, verify = action.plan, Verify(**action.plan.get('verify', {}))
             state, run, values = self._verdict(action, plan, verify, history, now)
             if state is None: continue
             after = (now - action.sent).total_seconds()
             text = verdict_sentence(state, values, plan, after) + (peers_sentence(*self._peers_back(action, history, now)) if state == 'recovered' else '')
             action = self.ledger.change(action.id, state, text, at=now, report=_json(action.report | {'after_seconds': after}))
+            yield _outcome(action)
             if state == 'not_recovered': self._lower(action); self._undo(action, now)
-            out.append(_outcome(self.ledger.action(action.id)))
-        return out
 
     def _lose_sight(self, action: Action, now) -> Outcome:
         "Missing samples prove nothing, and none is known to be from after it."
@@ -466,34 +458,29 @@ class _Waiting(_Judging):
         except Exception as e: report = Report(None, f'the undo broke off ({type(e).__name__})')
         self.ledger.note(action.id, 'undone' if report.ok else 'undo failed', {'text': report.text}, at=now)
 
-    def _expire(self, incidents: Mapping, now) -> list[Outcome]:
+    def _expire(self, incidents: Mapping, now) -> Iterator[Outcome]:
         "Plans whose time is over, or whose incident ended."
-        out = []
         for action in self.ledger.actions(WAITING):
             gone = action.incident not in incidents
             if not gone and now < action.expires: continue
             why = f'No answer in {format_duration((now - action.made).total_seconds())}' if action.state == 'awaiting_approval' else 'Not sent in time'
-            try: out.append(_outcome(self.ledger.change(action.id, 'expired', f'{why}; the incident ended by itself.' if gone else why + '.', at=now)))
+            try: yield _outcome(self.ledger.change(action.id, 'expired', f'{why}; the incident ended by itself.' if gone else why + '.', at=now))
             except Superseded: pass
-        return out
 
-    def _resume(self, now) -> list[Outcome]:
+    def _resume(self, now) -> Iterator[Outcome]:
         "Plans that a process wrote down right before it ended: they go on from there."
-        out = []
         for action in self.ledger.actions(['planned']):
-            if action.mode == 'approve': out.append(self._put_to_a_person(action, now))
+            if action.mode == 'approve': yield self._put_to_a_person(action, now)
             else: self._approve_by_policy(action, now)
-        return out
 
-    def _send_approved(self, state: State, policies: Policies, incidents: Mapping, now) -> list[Outcome]:
+    def _send_approved(self, state: State, policies: Policies, incidents: Mapping, now) -> Iterator[Outcome]:
         "What a person approved since the last step."
-        out = []
         for action in reversed(self.ledger.actions(['approved'])):
             incident, policy = incidents.get(action.incident), next((p for p in policies.policies if p.name == action.policy), None)
-            if policy is None: out += self._stop(action, 'approval', f'There is no policy {action.policy} any more.', now); continue
-            out += self._send(action, incident, policy, state, now)
-            if out: state = replace(state, book=self.ledger.book(now, [(i.fingerprint, i.episode) for i in incidents.values()]))
-        return out
+            if policy is None: yield from self._stop(action, 'approval', f'There is no policy {action.policy} any more.', now); continue
+            made = None
+            for made in self._send(action, incident, policy, state, now): yield made
+            if made: state = replace(state, book=self.ledger.book(now, [(i.fingerprint, i.episode) for i in incidents.values()]))
 
 # %% ../../nbs/remediation/04_engine.ipynb #b7e73b1a
 class Remediator(_Waiting):
@@ -534,6 +521,6 @@ class Remediator(_Waiting):
         "End cleanly: wait a little for what is being sent, and give the lease back."
         for thread, _ in list(self._running.values()): thread.join(wait)
         try:
-            self._collect()
+            list(self._collect())
             if self.lease and self.lease.holder == self.me: self.ledger.release_lease(self.lease)
         except SmartCloudOpsError as e: log.warning('the lease runs out by itself: %s', e)
