@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from smartcloudops.core.inventory import own_host
 from smartcloudops.core.runtime import FakeClock, SmartCloudOpsError, StateError, SystemClock, use_clock
 from smartcloudops.core.state import open_state
 from smartcloudops.remediation.engine import Remediator, fleet_of, judge, switch_path, turn_switch
@@ -254,6 +255,18 @@ def test_hosts_that_were_taken_down_long_ago_are_no_part_of_the_fleet(tmp_path, 
     table.loc[table.host.isin(gone), 'age_seconds'] = 3 * 86400.
     assert sorted(fleet_of(table, [])) == sorted(HOSTS)
     assert [o.state for o in executor(tmp_path).step(clock.now(), [incident()], table, Always(97))] == ['sent', 'verifying']
+
+
+@pytest.mark.parametrize('do', ['command, with: {run: [/bin/echo]}', 'ec2_reboot'])
+@pytest.mark.parametrize('known_as', ['alias', 'instance'])
+def test_invariant_18_home_is_home_under_any_name(tmp_path, clock, monkeypatch, do, known_as):
+    "Its series carry the name that [hosts] gives it, or CloudWatch's: the instance id."
+    home = 'i-0123456789abcdef0'
+    r = executor(tmp_path, POLICY.replace('web-1', home).replace('do: test_effect', f'do: {do}', 1))
+    if known_as == 'alias': r.settings.hosts = {own_host(): home}
+    else: monkeypatch.setattr('smartcloudops.remediation.engine.own_instance', lambda: home)
+    out = tick(r, clock, [incident(home, now=clock.now())], hosts=[*HOSTS, home])
+    assert [(o.state, o.gate) for o in out] == [('refused', 'target')] and 'loop' in r.ledger.action(1).verdict
 
 
 def test_invariant_17_the_first_failure_stops_the_rest(tmp_path, clock, effect, monkeypatch):

@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['log', 'QUIET', 'PATIENT', 'switch_path', 'read_switch', 'turn_switch', 'readings', 'fleet_of', 'fleet_limits', 'Tags',
-           'opt_in_tag', 'operation_context', 'snapshot', 'band_of', 'judge', 'untouched_peers', 'peers_sentence',
-           'verdict_sentence', 'Outcome', 'put_back', 'Remediator']
+           'opt_in_tag', 'home', 'own_instance', 'operation_context', 'snapshot', 'band_of', 'judge', 'untouched_peers',
+           'peers_sentence', 'verdict_sentence', 'Outcome', 'put_back', 'Remediator']
 
 # %% ../../nbs/remediation/04_engine.ipynb #38ff2ea3
 import logging, os, re, socket, threading, uuid
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 import numpy as np
@@ -108,9 +109,20 @@ def opt_in_tag(settings) -> tuple[str, str]:
     name, _, value = settings.remediation.opt_in_tag.partition('=')
     return name, value
 
+def home(settings) -> str:
+    "This machine's name as its series carry it: its own, or what `[hosts]` makes of it."
+    return settings.hosts.get(own_host(), own_host())
+
+@lru_cache(maxsize=1)
+def own_instance() -> str:
+    "This machine's EC2 instance id, as its firmware says; '' elsewhere."
+    try: found = Path('/sys/devices/virtual/dmi/id/board_asset_tag').read_text().strip()
+    except (OSError, UnicodeDecodeError): return ''
+    return found if re.fullmatch(r'i-[0-9a-f]{8,17}', found) else ''
+
 def operation_context(settings, key: str = '', extra: dict | None = None) -> Context:
     "What operations may use, from the settings."
-    return Context(own_host(), tuple(settings.remediation.commands), lambda: _aws(settings), key, extra or {})
+    return Context(home(settings), tuple(settings.remediation.commands), lambda: _aws(settings), key, extra or {})
 
 _clients: dict[tuple, object] = {}
 
@@ -132,7 +144,7 @@ def snapshot(ledger: Ledger, settings, policies: Policies, now, incidents: list,
     names = operations()
     return State(book=ledger.book(now, [(i.fingerprint, i.episode) for i in incidents]), switch=read_switch(ledger, switch_path(settings)), lease=lease, me=me,
                  silences=silences, fleet=fleet_of(freshness, incidents), tags={h: tags.of(h, policies) for h in hosts}, newest=readings(freshness),
-                 modes=ledger.modes(policies.policies), mode=settings.remediation.mode, limits=fleet_limits(settings), own_host=own_host(), opt_in=opt_in_tag(settings),
+                 modes=ledger.modes(policies.policies), mode=settings.remediation.mode, limits=fleet_limits(settings), own_host=home(settings), own_instance=own_instance(), opt_in=opt_in_tag(settings),
                  unreadable=bad, host_level=frozenset(n for n, o in names.items() if o.host_level), local=frozenset(n for n, o in names.items() if o.local))
 
 # %% ../../nbs/remediation/04_engine.ipynb #4a60bf1c

@@ -172,6 +172,7 @@ class State:
     mode: str = 'auto'                                               # the most that is allowed here
     limits: Limits = Limits()                                        # of the whole fleet
     own_host: str = ''
+    own_instance: str = ''                                           # its EC2 instance id, where it has one
     opt_in: tuple[str, str] = ('smartcloudops', 'act')
     unreadable: Mapping[str, str] = field(default_factory=dict)      # what → why
     host_level: frozenset = frozenset({'ec2_reboot', 'ec2_stop_start', 'asg_set_desired'})   # never on the own host
@@ -343,7 +344,7 @@ def gate_target(plan: Plan, incident, state: State, now: int) -> Verdict:
     "The host is known, and not our own unless the policy says so for a local operation."
     host, operation = plan.target, plan.rung.do
     if not host or host not in state.fleet: return _no('target', lambda: f"'{host}' is not a host of the fleet.")
-    if host != state.own_host: return _yes('target', lambda: f'{host} is one of {len(state.fleet)} hosts.')
+    if host not in (state.own_host, state.own_instance): return _yes('target', lambda: f'{host} is one of {len(state.fleet)} hosts.')
     if operation in state.host_level: return _no('target', lambda: f'{operation} is never done to {host}, on which the loop itself runs.')
     if operation in state.local and not plan.policy.allow_own_host: return _no('target', lambda: f'The loop runs on {host}; {operation} there needs allow_own_host: true.')
     return _yes('target', lambda: f'{host} is our own host, which the policy allows.')
