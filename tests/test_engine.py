@@ -5,10 +5,12 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from smartcloudops.core.runtime import FakeClock, SystemClock, use_clock
+from smartcloudops.core.inventory import own_host
+from smartcloudops.core.runtime import FakeClock, SmartCloudOpsError, StateError, SystemClock, use_clock
 from smartcloudops.core.state import open_state
-from smartcloudops.remediation.engine import Remediator, judge, switch_path, turn_switch
+from smartcloudops.remediation.engine import Remediator, fleet_of, judge, switch_path, turn_switch
 from smartcloudops.remediation.ledger import ENDED, Ledger
+from smartcloudops.remediation.notify import outcome_message
 from smartcloudops.remediation.operations import Report
 from smartcloudops.remediation.operators import figures, ledger_verify, proposals
 from smartcloudops.remediation.policy import read_policies
@@ -53,6 +55,7 @@ def test_hosts_that_were_switched_off_hold_nothing_up(tmp_path, clock, effect):
         fresh = freshness([*HOSTS, *(f'old-{i}' for i in range(10))], clock.now(), late=[f'old-{i}' for i in range(10)])
         fresh.loc[fresh.host.str.startswith('old'), 'last'] = clock.now() - pd.Timedelta(behind)
         return fresh
+    assert set(fleet_of(table('2D'), [])) == set(HOSTS)
     r = executor(tmp_path)
     assert [(o.state, o.gate) for o in r.step(clock.now(), [incident(now=clock.now())], table('3h'), Always(97))] == [('refused', 'blast radius')]
     clock.advance(60)
@@ -142,6 +145,21 @@ def test_invariant_10_stale_samples_at_the_send(tmp_path, clock, effect):
     assert effects(effect) == [] and out[0].gate == 'fresh data'
 
 
+@pytest.mark.parametrize('text, first', [(APPROVE, 'awaiting_approval'), (POLICY, 'sent')])
+def test_a_plan_that_was_stopped_at_the_send_is_made_anew_once_its_time_is_over(tmp_path, clock, effect, monkeypatch, text, first):
+    "AWS was busy just when it was to be sent: neither the incident nor the word of a person is lost."
+    r, by_person = executor(tmp_path, text), text == APPROVE
+    if by_person: tick(r, clock); r.ledger.approve(1, 'oncall')
+    with monkeypatch.context() as m:
+        m.setattr(Effect, 'check', lambda self: Report(False, 'AWS is busy'))
+        stopped = [o for o in tick(r, clock) if o.attempt]
+    assert [(o.state, o.gate) for o in stopped] == [('refused', 'check')]
+    assert (outcome_message(stopped[0]) is not None) == by_person                    # who said yes is told that it was not sent
+    seen = []
+    for _ in range(61): clock.advance(15); seen += [o.state for o in tick(r, clock)]
+    assert seen[0] == first and r.ledger.action(2).attempt == 2 and 'refused' not in seen and len(effects(effect)) == (not by_person)
+
+
 def test_invariant_10_a_plan_older_than_its_time_dies(tmp_path, clock, effect):
     r = executor(tmp_path, APPROVE)
     tick(r, clock); r.ledger.approve(1, 'oncall'); clock.advance(901)
@@ -163,6 +181,14 @@ def test_invariant_12_the_loop_never_switches_on_by_itself(tmp_path, clock, effe
     assert effects(effect) == [] and switch_path(r.settings).read_text() == 'off\n'
 
 
+def test_switching_off_does_not_need_the_file(tmp_path, clock, effect):
+    "It lies where this person may not write, or the disk is full: the word counts all the same."
+    r = executor(tmp_path)
+    r.settings.remediation.switch_file = tmp_path/'switch'/'below-a-file'
+    assert not turn_switch(r.ledger, switch_path(r.settings), False, 'oncall').on and not r.ledger.switch().on
+    with pytest.raises(SmartCloudOpsError): turn_switch(r.ledger, switch_path(r.settings), True, 'oncall')
+
+
 def test_invariant_9_limits_survive_restart_and_jumps_of_the_clock(tmp_path, clock, effect):
     r = executor(tmp_path, attempts=9)
     for jump in (0, 30, -3600, -7200, 0):
@@ -181,6 +207,20 @@ def test_invariant_9_after_a_jump_ahead_limits_cannot_be_judged(tmp_path, clock,
     assert out[0].gate == 'clock' and effects(effect) == []
     clock.advance(3601)
     assert [o.state for o in tick(r, clock, [incident(episode=2)])] == ['sent', 'verifying']
+
+
+@pytest.mark.parametrize('killed, seen', [(False, ['not_recovered']), (True, ['unknown', 'verifying', 'not_recovered'])])
+def test_a_clock_put_back_leaves_nothing_in_flight_until_the_wrong_time_comes(tmp_path, clock, effect, monkeypatch, killed, seen):
+    "The machine had started a month ahead and sent; then its clock was set right. One in flight is all there is."
+    clock.set(START + pd.Timedelta('30D'))
+    r = executor(tmp_path)
+    if killed: monkeypatch.setattr(r, '_start', lambda *a: [])
+    tick(r, clock); r.stop()
+    clock.set(START)
+    r, found = executor(tmp_path, name='restarted'), []
+    for _ in range(3): found += tick(r, clock, [], Always(31)); clock.advance(15)
+    assert [o.state for o in found] == seen and 'The clock was put back' in found[-1].sentence
+    assert r.ledger.book(clock.now()).open == () and len(effects(effect)) == (not killed) and r.ledger.verify().ok
 
 
 def test_replayed_samples_are_never_acted_on(tmp_path, effect):
@@ -220,6 +260,18 @@ def test_untouched_peers_that_come_back_too_are_said(tmp_path, clock):
     tick(r, clock, ill)
     for _ in range(8): clock.advance(15); tick(r, clock, [], Always(31))
     assert 'it may have recovered anyway' in r.ledger.action(1).verdict
+
+
+@pytest.mark.parametrize('do', ['command, with: {run: [/bin/echo]}', 'ec2_reboot'])
+@pytest.mark.parametrize('known_as', ['alias', 'instance'])
+def test_invariant_18_home_is_home_under_any_name(tmp_path, clock, monkeypatch, do, known_as):
+    "Its series carry the name that [hosts] gives it, or CloudWatch's: the instance id."
+    home = 'i-0123456789abcdef0'
+    r = executor(tmp_path, POLICY.replace('web-1', home).replace('do: test_effect', f'do: {do}', 1))
+    if known_as == 'alias': r.settings.hosts = {own_host(): home}
+    else: monkeypatch.setattr('smartcloudops.remediation.engine.own_instance', lambda: home)
+    out = tick(r, clock, [incident(home, now=clock.now())], hosts=[*HOSTS, home])
+    assert [(o.state, o.gate) for o in out] == [('refused', 'target')] and 'loop' in r.ledger.action(1).verdict
 
 
 def test_invariant_17_the_first_failure_stops_the_rest(tmp_path, clock, effect, monkeypatch):
@@ -268,6 +320,18 @@ def test_a_slow_send_does_not_stop_the_loop(tmp_path, clock, effect, monkeypatch
     assert [o.state for o in tick(r, clock)] == ['verifying'] and r.ledger.action(1).judge_from > clock.now()
 
 
+def test_a_send_that_never_ends_does_not_hold_its_place_for_ever(tmp_path, clock, effect, monkeypatch):
+    "One in flight is all there is: after its time it counts as unknown, is judged by samples, and the next one may go."
+    go = threading.Event()
+    monkeypatch.setattr(Effect, 'before', staticmethod(lambda key: go.wait(60)))
+    r = executor(tmp_path); r.settle = .05
+    seen = [o.state for o in tick(r, clock)]
+    for _ in range(30): clock.advance(15); seen += [o.state for o in tick(r, clock, [])]
+    assert seen == ['sent', 'unknown', 'verifying', 'not_recovered'] and 'No answer came in time' in str(r.ledger.audit('actions:1'))
+    go.set(); r.stop()
+    assert states(r.ledger) == ['not_recovered'] and len(effects(effect)) == 1
+
+
 def test_a_ledger_that_cannot_be_written_means_no_action(tmp_path, clock, effect):
     "Invariant 16: disk full at the moment of the intent."
     r = executor(tmp_path)
@@ -282,6 +346,46 @@ def test_a_ledger_that_cannot_be_written_means_no_action(tmp_path, clock, effect
     clock.advance(15); assert [o.state for o in tick(r, clock)] == ['sent', 'verifying'] and len(effects(effect)) == 1
 
 
+def fails_once(real, when=lambda *a: True):
+    "`real`, whose first call of that kind finds the database locked."
+    failed = []
+    def call(*a, **k):
+        if not failed and when(*a): failed.append(1); raise StateError('the ledger cannot be written (database is locked)')
+        return real(*a, **k)
+    return call
+
+
+@pytest.mark.parametrize('late, then', [([], ['sent', 'verifying']), (['web-1'], ['refused'])])
+def test_what_could_not_be_written_down_is_decided_again(tmp_path, clock, effect, monkeypatch, late, then):
+    "The database is locked at the moment of the plan, or of the refusal: the next step makes it anew."
+    r = executor(tmp_path)
+    monkeypatch.setattr(r.ledger, 'record', fails_once(r.ledger.record))
+    assert tick(r, clock, late=late) == []
+    clock.advance(15); assert [o.state for o in tick(r, clock, late=late)] == then
+
+
+def test_what_was_done_before_the_database_was_locked_is_told(tmp_path, clock, effect, monkeypatch):
+    "The first of two hosts was acted on when the second one's plan could not be written: nothing is sent unseen."
+    two = read_policies(POLICY.replace('mode: auto', 'mode: auto\n    limits: {in_flight: 2, share_of_fleet: 100 %}'))
+    r = executor(tmp_path, in_flight=2); r.policies = two
+    monkeypatch.setattr(r.ledger, 'record', fails_once(r.ledger.record, lambda plan, *_: plan.target == 'web-2'))
+    both = [incident('web-1', id=1), incident('web-2', id=2)]
+    assert [(o.target, o.state) for o in tick(r, clock, both)] == [('web-1', 'sent'), ('web-1', 'verifying')]
+    clock.advance(15); assert [(o.target, o.state) for o in tick(r, clock, both)] == [('web-2', 'sent'), ('web-2', 'verifying')]
+    monkeypatch.setattr(r.ledger, 'change', fails_once(r.ledger.change, lambda id, *_: id == 2))
+    clock.advance(301); seen = [(o.target, o.state) for o in tick(r, clock, [])]
+    clock.advance(15); assert sorted(seen + [(o.target, o.state) for o in tick(r, clock, [])]) == [('web-1', 'not_recovered'), ('web-2', 'not_recovered')]
+
+
+def test_an_answer_that_could_not_be_written_down_is_not_forgotten(tmp_path, clock, effect, monkeypatch):
+    "The database is locked when a send has failed: it is told as failed a step later, not as unknown."
+    monkeypatch.setattr(Effect, 'answer', Report(False, 'refused'))
+    r = executor(tmp_path)
+    monkeypatch.setattr(r.ledger, 'change', fails_once(r.ledger.change, lambda id, to, *_: to == 'failed'))
+    assert [o.state for o in tick(r, clock)] == ['sent'] == states(r.ledger)
+    clock.advance(15); assert [o.state for o in tick(r, clock, [])] == ['failed'] and len(effects(effect)) == 1
+
+
 def test_a_broken_policy_file_means_no_action_until_it_is_mended(tmp_path, clock, effect):
     path = tmp_path/'p.yaml'
     path.write_text('policies: [')
@@ -290,6 +394,26 @@ def test_a_broken_policy_file_means_no_action_until_it_is_mended(tmp_path, clock
     assert tick(r, clock) == []
     path.write_text(POLICY); clock.advance(15)
     assert [o.state for o in tick(r, clock)] == ['sent', 'verifying']
+
+
+def test_trust_is_lost_also_while_the_policy_file_is_being_mended(tmp_path, clock, effect):
+    path = tmp_path/'p.yaml'
+    path.write_text(POLICY)
+    r = Remediator(open_state(tmp_path/'s.db'), settings_in(tmp_path), path)
+    turn_switch(r.ledger, switch_path(r.settings), True, 'x')
+    tick(r, clock)
+    path.write_text('policies: ['); clock.advance(301)
+    assert [o.state for o in tick(r, clock)] == ['not_recovered']
+    path.write_text(POLICY); clock.advance(15); tick(r, clock)
+    assert r.ledger.modes(r.policies.policies) == {'web-cpu': 'approve'}
+
+
+@pytest.mark.parametrize('own, fleet, after', [(900, 60, 60), (120, 900, 120)])
+def test_a_plan_lives_no_longer_than_the_policy_and_the_settings_allow(tmp_path, clock, effect, own, fleet, after):
+    r = executor(tmp_path, APPROVE.replace('mode: approve', f'mode: approve\n    limits: {{ttl: {own}}}'), plan_ttl_seconds=fleet)
+    tick(r, clock)
+    clock.advance(after - 1); assert tick(r, clock) == []
+    clock.advance(1); assert tick(r, clock)[0].state == 'expired'
 
 
 def test_the_policy_and_incident_that_are_refused_stand_there_once(tmp_path, clock):
@@ -469,6 +593,17 @@ def test_what_can_be_taken_back_is_when_it_did_not_help(tmp_path, clock, effect,
         assert events[-3:] == ['not_recovered', 'undo intended', event] and calls == [1] and r.ledger.verify().ok
 
 
+def test_invariant_12_switched_off_nothing_is_taken_back_either(tmp_path, clock, effect, monkeypatch):
+    "An undo changes something too; that it was left out stands in the story."
+    monkeypatch.setattr(Effect, 'can_undo', True); monkeypatch.setattr(Effect, 'undo_when_failed', True)
+    monkeypatch.setattr(Effect, 'undo', lambda self: pytest.fail('taken back, though switched off'))
+    r = executor(tmp_path)
+    tick(r, clock); turn_switch(r.ledger, switch_path(r.settings), False, 'oncall', 'hands off')
+    clock.advance(301); assert [o.state for o in tick(r, clock, [])] == ['not_recovered']
+    last = r.ledger.audit('actions:1')[-1]
+    assert last['event'] == 'not undone' and 'hands off' in last['detail']
+
+
 def test_a_plan_that_slept_past_its_time_dies_at_the_send(tmp_path, clock, effect, monkeypatch):
     "The step began in time, then the process slept: the clock at the send counts."
     r = executor(tmp_path, APPROVE)
@@ -476,6 +611,14 @@ def test_a_plan_that_slept_past_its_time_dies_at_the_send(tmp_path, clock, effec
     real = r._send
     monkeypatch.setattr(r, '_send', lambda *a: (clock.advance(1000), real(*a))[1])
     assert [o.state for o in tick(r, clock)][:1] == ['expired'] and effects(effect) == []
+
+
+def test_a_send_that_slept_during_its_last_look_is_asked_again(tmp_path, clock, effect, monkeypatch):
+    "A host that was suspended between the gates and the intent: after hours, nothing is sent on what was true before."
+    r = executor(tmp_path)
+    monkeypatch.setattr(Effect, 'check', lambda self: (clock.advance(8 * 3600), Report(True, 'nothing to check'))[1])
+    assert tick(r, clock) == [] and effects(effect) == [] and states(r.ledger) == ['approved']
+    assert [o.state for o in tick(r, clock, [])] == ['expired'] and effects(effect) == []
 
 
 def test_invariant_16_the_disk_fills_up_while_the_engine_works(tmp_path, clock, effect):

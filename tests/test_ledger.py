@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from smartcloudops.core.runtime import FakeClock, RemediationError, StateError, use_clock
 from smartcloudops.core.state import open_state, to_us
-from smartcloudops.remediation import log_remediation_to_s3
+from smartcloudops.remediation import ledger as module, log_remediation_to_s3
 from smartcloudops.remediation.gates import SECOND, Plan
 from smartcloudops.remediation.ledger import TRANSITIONS, Ledger, Superseded, approvals, copy_segments, export_lines, verify_lines
 from smartcloudops.remediation.operators import ledger_export, ledger_verify
@@ -94,6 +94,20 @@ def test_a_chain_that_was_cut_and_mended_is_found_by_the_anchor(ledger):
     assert Ledger(ledger.engine, '').verify().ok                   # without the anchor all seems well
     found = ledger.verify()
     assert not found.ok and 'cut off' in found.text
+
+
+@pytest.mark.parametrize('after', ['_said', '_chain', '_compare'])
+def test_what_the_loop_writes_meanwhile_is_no_tampering(ledger, monkeypatch, after):
+    "The loop and the page go on while somebody verifies."
+    lived(ledger)
+    real, loop = getattr(module, after), Ledger(open_state(ledger.anchor.with_name('smartcloudops.db')), ledger.anchor)
+    def meanwhile(*a):
+        found = real(*a)
+        loop.turn_switch(True, 'oncall')
+        return found
+    monkeypatch.setattr(module, after, meanwhile)
+    assert ledger.verify().ok
+    assert len(loop.audit('switches:1')) == 1
 
 
 def test_missing_and_empty_ledgers_verify_and_foreign_or_broken_files_do_not_crash(tmp_path):

@@ -83,16 +83,22 @@ class Receiver(BaseHTTPRequestHandler):
         self.server.got.append((self.path, dict(self.headers), body))
         if self.path == '/drop': self.connection.shutdown(socket.SHUT_RDWR); return
         if self.path == '/slow': time.sleep(2)
+        if self.path.startswith('/endless'): return self.go_on(*{'/endless/drops': (b'.', .2), '/endless/flood': (b'x' * 65_536, 0)}[self.path])
         if self.path == '/elsewhere': self.send_response(307); self.send_header('Location', '/ok')
         else: self.send_response(int(self.path[1:]) if self.path[1:].isdigit() else 200)
         self.send_header('Content-Length', '0'); self.end_headers()
+    def go_on(self, part, pause):
+        self.send_response(200); self.end_headers()
+        try:
+            while True: self.wfile.write(part); time.sleep(pause)
+        except OSError: self.server.given_up.set()
     def log_message(self, *_): pass
 
 
 @pytest.fixture
 def receiver():
     server = ThreadingHTTPServer(('127.0.0.1', 0), Receiver)
-    server.got, server.url = [], f'http://127.0.0.1:{server.server_port}'
+    server.got, server.given_up, server.url = [], threading.Event(), f'http://127.0.0.1:{server.server_port}'
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
     server.shutdown(); server.server_close()
@@ -103,6 +109,12 @@ def test_webhook_is_sent_once_whatever_comes_back(receiver, path, ok):
     report = Webhook({'url': receiver.url + path, 'timeout': 1}, 'web-1', Context(key='k1')).send()
     time.sleep(.05)
     assert report.ok is ok and len(receiver.got) == 1 and receiver.got[0][1]['Idempotency-Key'] == 'k1'
+
+
+@pytest.mark.parametrize('path', ['/endless/drops', '/endless/flood'])
+def test_an_answer_without_an_end_is_neither_awaited_nor_kept(receiver, path):
+    report = Webhook({'url': receiver.url + path, 'timeout': 1}, 'web-1').send()
+    assert report.ok and report.text == 'answered 200' and len(report.detail['output']) <= 2000 and receiver.given_up.wait(10)
 
 
 def test_webhook_signature(receiver, monkeypatch):
@@ -216,6 +228,17 @@ def test_group_members_are_not_stopped_and_sizes_stay_within_bounds(aws):
     again = AsgSetDesired({'group': 'g'}, member, context(aws, extra=report.detail))
     assert again.observe().ok and again.undo().ok and asg.describe_auto_scaling_groups()['AutoScalingGroups'][0]['DesiredCapacity'] == 1
     assert AsgSetDesired({'group': 'none'}, member, context(aws)).check().ok is False
+
+
+def test_a_size_that_somebody_else_has_set_meanwhile_is_left_as_it_is(aws):
+    "The group's own scaling, or a person: taking ours back would end the instances that they added."
+    asg = a_group(aws)
+    asg.update_auto_scaling_group(AutoScalingGroupName='g', MaxSize=9)
+    sent = AsgSetDesired({'group': 'g', 'add': 1}, 'web-1', context(aws)).send()
+    asg.set_desired_capacity(AutoScalingGroupName='g', DesiredCapacity=6)
+    report = AsgSetDesired({'group': 'g'}, 'web-1', context(aws, extra=sent.detail)).undo()
+    assert report == Report(False, 'g is set to 6, wanted 2: left as it is')
+    assert asg.describe_auto_scaling_groups()['AutoScalingGroups'][0]['DesiredCapacity'] == 6
 
 
 def test_unknown_and_foreign_instances(aws):

@@ -4,13 +4,15 @@
 
 # %% auto #0
 __all__ = ['log', 'QUIET', 'PATIENT', 'switch_path', 'read_switch', 'turn_switch', 'readings', 'fleet_of', 'fleet_limits', 'Tags',
-           'opt_in_tag', 'operation_context', 'snapshot', 'band_of', 'judge', 'untouched_peers', 'peers_sentence',
-           'verdict_sentence', 'Outcome', 'Remediator']
+           'opt_in_tag', 'home', 'own_instance', 'operation_context', 'snapshot', 'band_of', 'judge', 'untouched_peers',
+           'peers_sentence', 'verdict_sentence', 'Outcome', 'put_back', 'Remediator']
 
 # %% ../../nbs/remediation/04_engine.ipynb #38ff2ea3
 import logging, os, re, socket, threading, uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 import numpy as np
 import pandas as pd
@@ -44,8 +46,10 @@ def read_switch(ledger: Ledger, path: Path) -> Switch:
 
 # %% ../../nbs/remediation/04_engine.ipynb #0c389de2
 def turn_switch(ledger: Ledger, path: Path, on: bool, who: str, reason: str = '') -> Switch:
-    "Switch on or off, in both places; off is written to the file first, on last."
-    if not on: write_atomically(path, 'off\n')
+    "Switch on or off, in both places; off is written to the file first, on last. Off in one of them is off."
+    if not on:
+        try: write_atomically(path, 'off\n')
+        except SmartCloudOpsError as e: log.warning('switched off in the ledger alone: %s', e)
     ledger.turn_switch(on, who, reason)
     if on: write_atomically(path, 'on\n')
     return read_switch(ledger, path)
@@ -108,9 +112,20 @@ def opt_in_tag(settings) -> tuple[str, str]:
     name, _, value = settings.remediation.opt_in_tag.partition('=')
     return name, value
 
+def home(settings) -> str:
+    "This machine's name as its series carry it: its own, or what `[hosts]` makes of it."
+    return settings.hosts.get(own_host(), own_host())
+
+@lru_cache(maxsize=1)
+def own_instance() -> str:
+    "This machine's EC2 instance id, as its firmware says; '' elsewhere."
+    try: found = Path('/sys/devices/virtual/dmi/id/board_asset_tag').read_text().strip()
+    except (OSError, UnicodeDecodeError): return ''
+    return found if re.fullmatch(r'i-[0-9a-f]{8,17}', found) else ''
+
 def operation_context(settings, key: str = '', extra: dict | None = None) -> Context:
     "What operations may use, from the settings."
-    return Context(own_host(), tuple(settings.remediation.commands), lambda: _aws(settings), key, extra or {})
+    return Context(home(settings), tuple(settings.remediation.commands), lambda: _aws(settings), key, extra or {})
 
 _clients: dict[tuple, object] = {}
 
@@ -132,7 +147,7 @@ def snapshot(ledger: Ledger, settings, policies: Policies, now, incidents: list,
     names = operations()
     return State(book=ledger.book(now, [(i.fingerprint, i.episode) for i in incidents]), switch=read_switch(ledger, switch_path(settings)), lease=lease, me=me,
                  silences=silences, fleet=fleet_of(freshness, incidents), tags={h: tags.of(h, policies) for h in hosts}, newest=readings(freshness),
-                 modes=ledger.modes(policies.policies), mode=settings.remediation.mode, limits=fleet_limits(settings), own_host=own_host(), opt_in=opt_in_tag(settings),
+                 modes=ledger.modes(policies.policies), mode=settings.remediation.mode, limits=fleet_limits(settings), own_host=home(settings), own_instance=own_instance(), opt_in=opt_in_tag(settings),
                  unreadable=bad, host_level=frozenset(n for n, o in names.items() if o.host_level), local=frozenset(n for n, o in names.items() if o.local))
 
 # %% ../../nbs/remediation/04_engine.ipynb #4a60bf1c
@@ -197,13 +212,14 @@ class Outcome:
     gate: str = ''
     mode: str = 'observe'
     runbook: str = ''
+    attempt: int = 0               # 0: refused before there was a plan
 
     def __repr__(self) -> str: return in_a_line(self, f'#{self.action} {self.state}', f'{self.operation} on {self.target} by {self.policy}', f'gate {self.gate}' if self.gate else '', self.sentence)
 
 # %% ../../nbs/remediation/04_engine.ipynb #ddf0b7dc
 def _outcome(action: Action, sentence: str | None = None, gate: str = '') -> Outcome:
     return Outcome(action.id, action.state, sentence or action.verdict or action.sentence, action.policy, action.target, action.incident, action.operation,
-                   gate or action.plan.get('gate', ''), action.mode, action.plan.get('runbook', ''))
+                   gate or action.plan.get('gate', ''), action.mode, action.plan.get('runbook', ''), action.attempt)
 
 QUIET = frozenset({'match', 'dedup', 'incident', 'lease'})                            # refusals that add nothing to what is written already
 PATIENT = frozenset({'blast radius', 'rate', 'cooldown', 'lease', 'clock'})           # an approved plan waits for these until it expires
@@ -224,7 +240,7 @@ class _Base:
         self.me = name or f'{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}'
         self.tags, self.lease, self.policies = Tags(settings), None, policies if isinstance(policies, Policies) else None
         self._path = None if isinstance(policies, Policies) else Path(policies) if policies else settings.file('policy_file')
-        self._stamp, self._trouble, self._told, self._running, self._last = None, '', set(), {}, None
+        self._stamp, self._trouble, self._told, self._running, self._last, self._read = None, '', set(), {}, None, ()
 
     def __repr__(self) -> str: return in_a_line(self, self.me, f'at most {self.settings.remediation.mode}', f'{counted(len(self.policies.policies), "policy", "policies")}' if self.policies else 'no policies read yet', self._trouble)
 
@@ -234,7 +250,9 @@ class _Base:
         try:
             stat = self._path.stat()
             stamp = (stat.st_mtime_ns, stat.st_size)
-            if stamp != self._stamp: self.policies, self._stamp, self._trouble = load_policies(self._path), stamp, ''
+            if stamp != self._stamp:
+                self.policies, self._stamp, self._trouble = load_policies(self._path), stamp, ''
+                self._read = self.policies.policies
         except (PolicyError, OSError) as e:
             if str(e) != self._trouble: log.error('no action is taken until the policy file can be read: %s', e)
             self._trouble, self._stamp, self.policies = str(e), None, Policies()
@@ -259,31 +277,28 @@ class _Deciding(_Base):
             if found := matching(incident, policy): return policy, list(dict.fromkeys(a.host for a in found))
         return None, []
 
-    def _decide(self, state: State, policies: Policies, incidents: list, now) -> list[Outcome]:
-        out = []
+    def _decide(self, state: State, policies: Policies, incidents: list, now) -> Iterator[Outcome]:
         for incident in incidents:
             policy, hosts = self._policy_for(incident, policies)
             for host in hosts:
-                decision = decide(incident, state, policy, now, host)
-                if isinstance(decision, Refusal): out += self._refused(decision, policy, incident, now); continue
-                made = self._planned(decision, state, policy, incident, incidents, now)
-                out += made
+                decision, made = decide(incident, state, policy, now, host), None
+                if isinstance(decision, Refusal): yield from self._refused(decision, policy, incident, now); continue
+                for made in self._planned(decision, state, policy, incident, incidents, now): yield made
                 if made: state = replace(state, book=self.ledger.book(now, [(i.fingerprint, i.episode) for i in incidents]), switch=read_switch(self.ledger, switch_path(self.settings)))
-        return out
 
     def _refused(self, refusal: Refusal, policy: Policy, incident, now) -> list[Outcome]:
         mark = (refusal.fingerprint, refusal.episode, refusal.policy, refusal.target, refusal.step, refusal.gate)
         if refusal.gate in QUIET or mark in self._told: return []
-        self._told.add(mark)
         step = policy.ladder[min(refusal.step, len(policy.ladder) - 1)]
         action = self.ledger.record(refusal, self.make(step, refusal.target).sentence(), policy, at=now)
+        self._told.add(mark)                      # only now: what could not be written is tried again
         return [_outcome(action, gate=refusal.gate)] if action else []
 
-    def _planned(self, plan: Plan, state: State, policy: Policy, incident, incidents: list, now) -> list[Outcome]:
+    def _planned(self, plan: Plan, state: State, policy: Policy, incident, incidents: list, now) -> Iterable[Outcome]:
         if plan.key in self._told: return []
-        self._told.add(plan.key)
         sentence = self.make(plan.rung, plan.target).sentence()
         action = self.ledger.record(plan, sentence, policy, at=now, report={'peers': untouched_peers(incidents, plan, {p.target for p in state.book.open})})
+        self._told.add(plan.key)
         if action is None: return []
         if plan.mode == 'observe': return [_outcome(action, f'Would propose: {sentence[:1].lower() + sentence[1:]}.')]
         if plan.mode == 'approve': return [self._put_to_a_person(action, now)]
@@ -299,7 +314,7 @@ class _Deciding(_Base):
 # %% ../../nbs/remediation/04_engine.ipynb #ee36b05f
 class _Sending(_Deciding):
     "From approved to sent."
-    def _send(self, action: Action, incident, policy: Policy, state: State, now) -> list[Outcome]:
+    def _send(self, action: Action, incident, policy: Policy, state: State, now) -> Iterable[Outcome]:
         now = max(now, time_now())                # the process may have slept since the step began
         if now >= action.expires: return [_outcome(self.ledger.change(action.id, 'expired', 'Not sent in time.', at=now))]
         decision = decide(incident, state, policy, now, action.target, retry=action.past())
@@ -308,11 +323,12 @@ class _Sending(_Deciding):
         if lowest(decision.mode, action.mode) != action.mode: return self._stop(action, 'approval', f'The mode was lowered to {decision.mode} meanwhile.', now)
         operation = self.make(decision.rung, action.target, operation_context(self.settings, action.key))
         if no := self._last_look(operation, state): return self._stop(action, *no, now)
+        now = max(now, time_now())                # and while it looked: a lease that ran out meanwhile commits nothing
         step, verify = pd.Timedelta(seconds=state.newest[decision.series].interval if decision.series in state.newest else 60), policy.verify
         try: action = self.ledger.intend(action.id, self.lease, now, now + pd.Timedelta(seconds=verify.boot + verify.delay) + step, now + pd.Timedelta(seconds=verify.within))
         except Superseded: return []
         except RemediationError as e: return self._stop(action, 'approval', str(e), now)
-        return [_outcome(action, action.sentence + '.')] + self._start(action, operation)
+        return chain([_outcome(action, action.sentence + '.')], self._start(action, operation))
 
     def _stop(self, action: Action, gate: str, why: str, now) -> list[Outcome]:
         return [_outcome(self.ledger.change(action.id, 'refused', f'{gate}: {why}', at=now, detail={'gate': gate}), gate=gate)]
@@ -331,7 +347,7 @@ class _Sending(_Deciding):
 # %% ../../nbs/remediation/04_engine.ipynb #398cedbb
 class _Starting(_Sending):
     "The send itself, and its answer."
-    def _start(self, action: Action, operation: Operation) -> list[Outcome]:
+    def _start(self, action: Action, operation: Operation) -> Iterator[Outcome]:
         result = []
         def work():
             try: result.append(operation.send())
@@ -340,16 +356,14 @@ class _Starting(_Sending):
         self._running[action.id] = (thread, result)
         thread.start()
         thread.join(self.settle)
-        return self._collect()
+        yield from self._collect()
 
-    def _collect(self) -> list[Outcome]:
+    def _collect(self) -> Iterator[Outcome]:
         "Results of sends that have ended."
-        out = []
         for id, (thread, result) in list(self._running.items()):
             if thread.is_alive(): continue
-            del self._running[id]
-            out += self._sent(id, result[0] if result else Report(None, 'it ended without an answer'))
-        return out
+            yield from self._sent(id, result[0] if result else Report(None, 'it ended without an answer'))
+            del self._running[id]                 # only now: an answer that could not be written is kept for the next step
 
     def _sent(self, id: int, report: Report) -> list[Outcome]:
         action, now = self.ledger.action(id), time_now()
@@ -368,19 +382,21 @@ def _json(value) -> str:
     return json.dumps(value, default=str)
 
 # %% ../../nbs/remediation/04_engine.ipynb #fbe4a525
+def put_back(action: Action, now: pd.Timestamp) -> bool:
+    "Whether it was sent by a clock that has been put back since: its times would keep its place in flight until they come."
+    return action.sent > now + pd.Timedelta('1h')
+
 class _Recovering(_Starting):
     "What a process that ended has left behind."
-    def _recover(self, now) -> list[Outcome]:
-        out = []
+    def _recover(self, now) -> Iterator[Outcome]:
         for action in self.ledger.actions(['sent', 'unknown']):
-            if action.id in self._running: continue
             if action.state == 'sent':
+                ours = action.id in self._running
                 patience = self.settings.remediation.lease_seconds + self._timeout(action)
-                if action.fence != self.lease.fence and now < action.sent + pd.Timedelta(seconds=patience): continue
-                action = self.ledger.change(action.id, 'unknown', 'The loop ended before the answer came; it is observed, not sent again.', at=now)
-                out.append(_outcome(action))
-            out += self._look(action, now)
-        return out
+                if (ours or action.fence != self.lease.fence) and not put_back(action, now) and now < action.sent + pd.Timedelta(seconds=patience): continue
+                action = self.ledger.change(action.id, 'unknown', f'{"No answer came in time" if ours else "The loop ended before the answer came"}; it is observed, not sent again.', at=now)
+                yield _outcome(action)
+            yield from self._look(action, now)
 
     def _operation(self, action: Action) -> Operation:
         from smartcloudops.remediation.policy import Step
@@ -401,18 +417,23 @@ class _Recovering(_Starting):
 # %% ../../nbs/remediation/04_engine.ipynb #009774d1
 class _Judging(_Recovering):
     "From verifying to a verdict."
-    def _judge(self, history, now) -> list[Outcome]:
-        out = []
+    def _judge(self, history, now) -> Iterator[Outcome]:
         for action in self.ledger.actions(['verifying']):
+            if put_back(action, now): yield self._lose_sight(action, now); continue
             plan, verify = action.plan, Verify(**action.plan.get('verify', {}))
             state, run, values = self._verdict(action, plan, verify, history, now)
             if state is None: continue
             after = (now - action.sent).total_seconds()
             text = verdict_sentence(state, values, plan, after) + (peers_sentence(*self._peers_back(action, history, now)) if state == 'recovered' else '')
             action = self.ledger.change(action.id, state, text, at=now, report=_json(action.report | {'after_seconds': after}))
+            yield _outcome(action)
             if state == 'not_recovered': self._lower(action); self._undo(action, now)
-            out.append(_outcome(self.ledger.action(action.id)))
-        return out
+
+    def _lose_sight(self, action: Action, now) -> Outcome:
+        "Missing samples prove nothing, and none is known to be from after it."
+        action = self.ledger.change(action.id, 'not_recovered', 'The clock was put back after it was sent: no sample is known to be newer than it.', at=now)
+        self._lower(action)
+        return _outcome(action)
 
     def _verdict(self, action: Action, plan: Mapping, verify: Verify, history, now):
         name = str(Series.parse(plan['series']).with_metric(verify.metric)) if verify.metric else plan['series']
@@ -438,46 +459,43 @@ class _Judging(_Recovering):
 class _Waiting(_Judging):
     "After a failure, and what waits."
     def _lower(self, action: Action) -> None:
-        policy = next((p for p in self.policies.policies if p.name == action.policy), None)
+        "Trust is lost at once, also while the policy file cannot be read."
+        policy = next((p for p in (*self.policies.policies, *self._read) if p.name == action.policy), None)
         if policy is not None and self.ledger.modes([policy])[policy.name] == 'auto':
             self.ledger.set_mode(policy, 'approve', 'loop', f'action {action.id} is {action.state.replace("_", " ")}')
 
     def _undo(self, action: Action, now) -> None:
         operation = self._operation(action)
         if not (operation.can_undo and operation.undo_when_failed): return
+        if not (switch := read_switch(self.ledger, switch_path(self.settings))).on: return self.ledger.note(action.id, 'not undone', {'text': f'Off: {switch.why}.'}, at=now)
         self.ledger.note(action.id, 'undo intended', at=now)
         try: report = operation.undo()
         except Exception as e: report = Report(None, f'the undo broke off ({type(e).__name__})')
         self.ledger.note(action.id, 'undone' if report.ok else 'undo failed', {'text': report.text}, at=now)
 
-    def _expire(self, incidents: Mapping, now) -> list[Outcome]:
+    def _expire(self, incidents: Mapping, now) -> Iterator[Outcome]:
         "Plans whose time is over, or whose incident ended."
-        out = []
         for action in self.ledger.actions(WAITING):
             gone = action.incident not in incidents
             if not gone and now < action.expires: continue
             why = f'No answer in {format_duration((now - action.made).total_seconds())}' if action.state == 'awaiting_approval' else 'Not sent in time'
-            try: out.append(_outcome(self.ledger.change(action.id, 'expired', f'{why}; the incident ended by itself.' if gone else why + '.', at=now)))
+            try: yield _outcome(self.ledger.change(action.id, 'expired', f'{why}; the incident ended by itself.' if gone else why + '.', at=now))
             except Superseded: pass
-        return out
 
-    def _resume(self, now) -> list[Outcome]:
+    def _resume(self, now) -> Iterator[Outcome]:
         "Plans that a process wrote down right before it ended: they go on from there."
-        out = []
         for action in self.ledger.actions(['planned']):
-            if action.mode == 'approve': out.append(self._put_to_a_person(action, now))
+            if action.mode == 'approve': yield self._put_to_a_person(action, now)
             else: self._approve_by_policy(action, now)
-        return out
 
-    def _send_approved(self, state: State, policies: Policies, incidents: Mapping, now) -> list[Outcome]:
+    def _send_approved(self, state: State, policies: Policies, incidents: Mapping, now) -> Iterator[Outcome]:
         "What a person approved since the last step."
-        out = []
         for action in reversed(self.ledger.actions(['approved'])):
             incident, policy = incidents.get(action.incident), next((p for p in policies.policies if p.name == action.policy), None)
-            if policy is None: out += self._stop(action, 'approval', f'There is no policy {action.policy} any more.', now); continue
-            out += self._send(action, incident, policy, state, now)
-            if out: state = replace(state, book=self.ledger.book(now, [(i.fingerprint, i.episode) for i in incidents.values()]))
-        return out
+            if policy is None: yield from self._stop(action, 'approval', f'There is no policy {action.policy} any more.', now); continue
+            made = None
+            for made in self._send(action, incident, policy, state, now): yield made
+            if made: state = replace(state, book=self.ledger.book(now, [(i.fingerprint, i.episode) for i in incidents.values()]))
 
 # %% ../../nbs/remediation/04_engine.ipynb #b7e73b1a
 class Remediator(_Waiting):
@@ -518,6 +536,6 @@ class Remediator(_Waiting):
         "End cleanly: wait a little for what is being sent, and give the lease back."
         for thread, _ in list(self._running.values()): thread.join(wait)
         try:
-            self._collect()
+            list(self._collect())
             if self.lease and self.lease.holder == self.me: self.ledger.release_lease(self.lease)
         except SmartCloudOpsError as e: log.warning('the lease runs out by itself: %s', e)

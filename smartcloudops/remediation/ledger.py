@@ -466,11 +466,17 @@ def _compare(c: sa.Connection, last: dict, count: int) -> Verification | None:
     return None
 
 # %% ../../nbs/remediation/02_ledger.ipynb #9416ff32
-def _anchored(anchor: Path | None, c: sa.Connection, count: int) -> Verification | None:
-    "The chain reaches at least as far as the file outside the database says."
+def _said(anchor: Path | None) -> str | None:
+    "What the file outside the database says; None when there is none, '' when it cannot be read."
     if anchor is None or not anchor.exists(): return None
-    try: seq, hash = anchor.read_text().split()
-    except (OSError, ValueError): return Verification(False, count, f'{anchor} cannot be read, so it is not known how far the chain went', str(anchor))
+    try: return anchor.read_text()
+    except (OSError, ValueError): return ''
+
+def _anchored(anchor: Path | None, said: str | None, c: sa.Connection, count: int) -> Verification | None:
+    "The chain reaches at least as far as the file outside the database said."
+    if said is None: return None
+    try: seq, hash = said.split()
+    except ValueError: return Verification(False, count, f'{anchor} cannot be read, so it is not known how far the chain went', str(anchor))
     found = c.execute(sa.select(audit.c.hash).where(audit.c.seq == int(seq))).scalar() if seq.isdecimal() else None
     if found == hash: return None
     return Verification(False, count, f'{anchor.name} knows {int(seq)} rows, the ledger has {count}: the end was cut off' if found is None else f'row {int(seq)} is not the one that {anchor.name} knows', f'audit {int(seq)}')
@@ -481,14 +487,23 @@ class Ledger(_Reading):
     def __repr__(self) -> str: return in_a_line(self, self.engine.get_execution_options().get('file') or self.engine.url.render_as_string(hide_password=True))
     def _repr_html_(self) -> str: return as_table([dict(id=a.id, made=f'{a.made:%d %b %H:%M}', state=a.state, operation=a.operation, target=a.target, policy=a.policy, verdict=a.verdict or a.sentence) for a in self.actions(limit=20)], f'{self!r}: the newest actions')
 
+    @contextmanager
+    def _one_moment(self):
+        "A connection that reads as of one moment, whatever the loop writes meanwhile."
+        with self.engine.connect() as c:
+            if self.engine.dialect.name == 'sqlite': c.exec_driver_sql('begin')
+            else: c = c.execution_options(isolation_level='REPEATABLE READ')
+            yield c
+
     def verify(self) -> Verification:
         "Check the whole chain and all that it speaks about; never raises for a damaged ledger."
+        said = _said(self.anchor)                     # first: it never runs ahead of the rows
         try:
-            with self.engine.connect() as c:
+            with self._one_moment() as c:
                 count, hash, last, bad = _chain(c.execute(sa.select(audit).order_by(audit.c.seq)))
                 head = c.execute(sa.select(audit_head)).first()
                 if not bad and head and (head.seq, head.hash) != (count, hash): bad = Verification(False, count, f'the head of the chain is row {head.seq}, the last row is {count}: the end was cut off or added to', f'audit {count + 1}')
-                bad = bad or _compare(c, last, count) or _anchored(self.anchor, c, count)
+                bad = bad or _compare(c, last, count) or _anchored(self.anchor, said, c, count)
         except (sa.exc.SQLAlchemyError, sqlite3.Error, ValueError, TypeError, OverflowError) as e: return Verification(False, 0, mask_secrets(f'the database cannot be read: {getattr(e, "orig", None) or e}'), 'database')
         return bad or Verification(True, count, f'{count} rows, unbroken' if count else 'empty: nothing was done yet')
 

@@ -47,7 +47,8 @@ _TOLD = {'awaiting_approval', 'sent', 'recovered', 'not_recovered', 'failed', 'u
 def outcome_message(outcome, link: str = '') -> Message | None:
     "What a step did, where people care: what waits for them, what was sent, and how it ended."
     needed = outcome.gate in ('ladder', 'attempts', 'breaker') and outcome.state == 'refused'
-    if outcome.state not in _TOLD and not needed: return None
+    in_vain = outcome.state == 'refused' and outcome.mode == 'approve' and outcome.attempt      # a person said yes, and it was not sent
+    if outcome.state not in _TOLD and not needed and not in_vain: return None
     lines = [outcome.sentence] + ([f'Runbook: {outcome.runbook}'] if outcome.runbook else []) + ([f'{link.rstrip("/")}/incidents/{outcome.incident}'] if link else [])
     word = 'a person is needed' if needed else outcome.state.replace('_', ' ')
     return Message(f'action {outcome.action} {outcome.state}', f'{outcome.target}: {outcome.operation} {word}', mask_secrets('\n'.join(lines)), needed or outcome.state in ('awaiting_approval', 'escalated', 'failed', 'unknown'))

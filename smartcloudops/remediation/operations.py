@@ -105,11 +105,21 @@ class Webhook(Operation):
 
     def send(self) -> Report:
         body = json.dumps({'target': self.target, 'key': self.context.key, **self.parameters.body}, sort_keys=True).encode()
-        try: answer = httpx.post(self.parameters.url.replace('{target}', self.target), content=body, headers=self._headers(body), timeout=self.parameters.timeout, follow_redirects=False)
+        try: code, text = self._post(body)
         except (httpx.ConnectError, httpx.ConnectTimeout) as e: return Report(False, f'could not connect: {mask_secrets(str(e))}')
         except httpx.HTTPError as e: return Report(None, f'no answer ({type(e).__name__}): it may have arrived')
-        ok = True if answer.is_success else None if answer.status_code >= 500 else False
-        return Report(ok, f'answered {answer.status_code}', {'output': mask_secrets(answer.text[:2000])})
+        return Report(True if 200 <= code < 300 else None if code >= 500 else False, f'answered {code}', {'output': mask_secrets(text)})
+
+    def _post(self, body: bytes) -> tuple[int, str]:
+        "The answer's code and the beginning of its text; an answer without an end is neither awaited nor kept."
+        until, kept = time.monotonic() + self.parameters.timeout, b''
+        with httpx.stream('POST', self.parameters.url.replace('{target}', self.target), content=body, headers=self._headers(body), timeout=self.parameters.timeout, follow_redirects=False) as answer:
+            try:
+                for part in answer.iter_bytes():
+                    kept += part
+                    if len(kept) >= 2000 or time.monotonic() > until: break
+            except httpx.HTTPError: pass          # it broke off after the code, which says enough
+        return answer.status_code, kept[:2000].decode('utf-8', 'replace')
 
     def _headers(self, body: bytes) -> dict[str, str]:
         "Idempotency key, time, and HMAC-SHA256 over time and body where there is a secret."
@@ -384,8 +394,10 @@ class AsgSetDesired(Ec2):
         return Report(None if wanted is None else now == wanted, f'{self.parameters.group} is set to {now}' + ('' if wanted is None else f', wanted {wanted}'))
 
     def undo(self) -> Report:
-        before = self.context.extra.get('before')
-        return Report(False, 'the size before is not known') if before is None else self._set(before, self.context.extra.get('wanted', -1))
+        before, wanted = self.context.extra.get('before'), self.context.extra.get('wanted')
+        if before is None: return Report(False, 'the size before is not known')
+        found = self.observe()                    # a size that somebody else has set meanwhile is theirs
+        return self._set(before, wanted) if found.ok else Report(False, f'{found.text}: left as it is')
 
 # %% ../../nbs/remediation/03_operations.ipynb #32d07d47
 _BUILT_IN = (Webhook, Command, ServiceRestart, Ec2Reboot, Ec2StopStart, AsgSetDesired)
