@@ -1138,6 +1138,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                   'smartcloudops/detection/anomalies.py'),
                                                    'smartcloudops.detection.anomalies.Anomaly.__repr__': ( 'detection/anomalies.html#anomaly.__repr__',
                                                                                                            'smartcloudops/detection/anomalies.py'),
+                                                   'smartcloudops.detection.anomalies._arrays': ( 'detection/anomalies.html#_arrays',
+                                                                                                  'smartcloudops/detection/anomalies.py'),
                                                    'smartcloudops.detection.anomalies._extend': ( 'detection/anomalies.html#_extend',
                                                                                                   'smartcloudops/detection/anomalies.py'),
                                                    'smartcloudops.detection.anomalies._first': ( 'detection/anomalies.html#_first',

@@ -10,6 +10,7 @@ __all__ = ['log', 'MOST_PAST', 'PART', 'MOST_STEPS', 'LEEWAY', 'AHEAD', 'HOLD', 
 import fcntl, json, logging, os, signal, socket, subprocess, sys, threading
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
@@ -292,7 +293,7 @@ def _stretch(self, origin: str, scores, seen: pd.DataFrame, at: pd.Timestamp) ->
 def _judge(self, rows: pd.DataFrame, at: pd.Timestamp, tick: Tick) -> None:
     "Score the rows, group what is abnormal into incidents, decide about them and tell people."
     abnormal = self._abnormal(rows, at)
-    changes = self.tracker.update(at, abnormal, frame=self._recent({a.host for a in abnormal if a.ongoing}), fleet=len(self._hosts()))
+    changes = self.tracker.update(at, abnormal, frame=cache(lambda: self._recent({a.host for a in abnormal if a.ongoing})), fleet=len(self._hosts()))
     self.notifier.told(changes, at)
     self.going = changes.going
     self._learn_normal(changes)
@@ -305,8 +306,10 @@ def _judge(self, rows: pd.DataFrame, at: pd.Timestamp, tick: Tick) -> None:
 @patch_to(Loop)
 def _recent(self, hosts: set[str], hours: float = 1.) -> pd.DataFrame | None:
     "The last hour of the hosts that are abnormal, as detection sees it, for ranking suspects; None when none is."
-    last = self.history.last_time() if hosts else None
-    return None if last is None else per_second(self.history.read(host=sorted(hosts), start=last - pd.Timedelta(hours=hours), end=last))
+    try:
+        last = self.history.last_time() if hosts else None
+        return None if last is None else per_second(self.history.read(host=sorted(hosts), start=last - pd.Timedelta(hours=hours), end=last))
+    except HistoryError as e: log.warning('suspects are not ranked: %s', e)
 
 # %% ../nbs/main.ipynb #f7ea4bc8
 @patch_to(Loop)

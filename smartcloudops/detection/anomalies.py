@@ -9,7 +9,8 @@ __all__ = ['TIMES', 'BEGAN', 'LASTED', 'VOTES', 'RAISED', 'ACCEPT', 'GONE', 'Ano
 
 # %% ../../nbs/detection/00_anomalies.ipynb #8434820b
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -54,7 +55,7 @@ def to_json(anomaly: Anomaly) -> dict:
         "A time as text, what is no number as nothing."
         if isinstance(value, pd.Timestamp): return value.isoformat()
         return None if isinstance(value, float) and not np.isfinite(value) else value
-    return {name: plain(value) for name, value in asdict(anomaly).items()}
+    return {name: plain(getattr(anomaly, name)) for name in Anomaly.__dataclass_fields__}
 
 # %% ../../nbs/detection/00_anomalies.ipynb #b0539cd6
 def put_back(anomaly: Anomaly, now: pd.Timestamp) -> Anomaly:
@@ -146,7 +147,7 @@ def _kinds(scores, row: int, column: int) -> list[str]:
     evidence = getattr(scores, 'evidence', None)
     if evidence is None: return []
     from smartcloudops.detection.stream import KINDS
-    code = int(np.atleast_2d(evidence)[row, column])
+    code = int(evidence[row, column])
     return [KINDS[code]] if 0 < code < len(KINDS) else []
 
 # %% ../../nbs/detection/00_anomalies.ipynb #d36e898d
@@ -165,7 +166,7 @@ def leading_kind(spoke: dict) -> str:                # kind → samples it spoke
 # %% ../../nbs/detection/00_anomalies.ipynb #dd91be5d
 def _first(scores, at: pd.Timestamp, row: int, column: int, name: str) -> Anomaly:
     "A stretch about to begin, with the band that holds at this moment."
-    pick = lambda what: float(np.atleast_2d(getattr(scores, what))[row, column])
+    pick = lambda what: float(getattr(scores, what)[row, column])
     sure = pick('confidence') if getattr(scores, 'confidence', None) is not None else 1.
     return Anomaly(name, Series.parse(name).host or '', at, kind='unusual', rows=0, score=0., confidence=sure,
                    expected=pick('expected'), lower=pick('lower'), upper=pick('upper'))
@@ -173,7 +174,7 @@ def _first(scores, at: pd.Timestamp, row: int, column: int, name: str) -> Anomal
 # %% ../../nbs/detection/00_anomalies.ipynb #cecc976c
 def _extend(before: Anomaly, scores, at: pd.Timestamp, row: int, column: int, value: float, flagged: bool) -> Anomaly:
     "The stretch with one more abnormal sample."
-    pick = lambda what: float(np.atleast_2d(getattr(scores, what))[row, column])
+    pick = lambda what: float(getattr(scores, what)[row, column])
     spoke = _spoken(before.labels.get('spoke', {}), _kinds(scores, row, column))
     labels = {**before.labels, 'calm': 0, 'worst': worst((value, before.labels.get('worst', np.nan)), before.expected),
               'spoke': spoke, 'kinds': list(dict.fromkeys([*before.labels.get('kinds', ()), *spoke]))}
@@ -191,12 +192,15 @@ def _is_out(anomaly: Anomaly, at: pd.Timestamp, value: float, score: float) -> b
     return score >= RAISED or value < anomaly.lower or value > anomaly.upper
 
 # %% ../../nbs/detection/00_anomalies.ipynb #28f95816
-def _stretches(scores, frame: pd.DataFrame, flags: np.ndarray, column: int, current: Anomaly | None, quiet: int) -> tuple[Anomaly | None, list[Anomaly]]:
+def _arrays(scores) -> SimpleNamespace:
+    "The scores as plain arrays [rows, series]: in a storm each is looked up a hundred thousand times."
+    return SimpleNamespace(**{name: np.atleast_2d(np.asarray(found)) for name in ('score', 'expected', 'lower', 'upper', 'anomaly', 'evidence', 'confidence') if (found := getattr(scores, name, None)) is not None})
+
+def _stretches(scores: SimpleNamespace, name: str, times: pd.DatetimeIndex, values: np.ndarray, column: int, current: Anomaly | None, quiet: int) -> tuple[Anomaly | None, list[Anomaly]]:
     "Walk one series' new rows: the stretch still open after them, and those that ended."
-    name, values, ended = frame.columns[column], frame.iloc[:, column].to_numpy(), []
-    score = np.atleast_2d(scores.score)[:, column]
+    score, flags, ended = scores.score[:, column], scores.anomaly[:, column], []
     for row in np.flatnonzero(~np.isnan(values)):
-        at, flagged = frame.index[row], bool(flags[row])
+        at, flagged = times[row], bool(flags[row])
         if flagged or (current is not None and _is_out(current, at, values[row], score[row])):
             current = _extend(current or _first(scores, at, row, column, name), scores, at, row, column, values[row], flagged)
         elif current is not None:
@@ -216,10 +220,11 @@ def from_scores(
 ) -> list[Anomaly]:                      # ongoing ones, and those that ended within these rows
     "Single scored samples as stretches; pure, so `before` is all that is remembered."
     if not len(frame): return [a for a in before if a.ongoing]
-    flags, opened, done = np.atleast_2d(scores.anomaly), {a.series: a for a in before if a.ongoing}, []
+    scores, values, opened, done = _arrays(scores), frame.to_numpy(), {a.series: a for a in before if a.ongoing}, []
     position = {c: j for j, c in enumerate(frame.columns)}
-    for column in sorted({position[s] for s in opened if s in position} | set(np.flatnonzero(flags.any(axis=0)))):
-        current, ended = _stretches(scores, frame, flags[:, column], column, opened.pop(frame.columns[column], None), quiet)
+    for column in sorted({position[s] for s in opened if s in position} | set(np.flatnonzero(scores.anomaly.any(axis=0)))):
+        name = frame.columns[column]
+        current, ended = _stretches(scores, name, frame.index, values[:, column], column, opened.pop(name, None), quiet)
         done += [replace(a, origin=origin) for a in [*ended, current] if a is not None]
     return [replace(a, reason=stream_reason(a, a.end or frame.index[-1])) for a in [*done, *opened.values()]]
 

@@ -11,7 +11,7 @@ __all__ = ['log', 'incidents', 'MOST', 'WORTH', 'WORTH_OF', 'WANTED', 'KINDS_OF'
 
 # %% ../../nbs/detection/03_incidents.ipynb #296e224c
 import hashlib, json, logging, threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import pandas as pd
@@ -448,9 +448,9 @@ def _suspects(anomalies: list[Anomaly], frame: pd.DataFrame | None, graph: Mappi
     return [dict(series=a.series, host=a.host, score=round(min(1., a.score), 4)) for a in order[:5]]
 
 # %% ../../nbs/detection/03_incidents.ipynb #129b195e
-def blamed(incident: Incident, frame: pd.DataFrame | None, graph: Mapping | None) -> Incident:
+def blamed(incident: Incident, frame: pd.DataFrame | Callable | None, graph: Mapping | None) -> Incident:
     "The incident with suspects, their sentence, and the host they point to."
-    found = _suspects(list(incident.anomalies), frame, graph)
+    found = _suspects(list(incident.anomalies), frame() if callable(frame) else frame, graph)
     host = next((s['host'] for s in found if s['host'] in incident.hosts), incident.host) if len(incident.hosts) > 1 else incident.host
     names_of = [s['series'] for s in found]
     others = found[:names_of.index(lead)] if (lead := incident.anomalies[0].series) in names_of else found     # only what ranks before it
@@ -506,7 +506,7 @@ class _Tick:
     cfg: IncidentSettings
     now: pd.Timestamp
     fleet: int | None
-    frame: pd.DataFrame | None
+    frame: pd.DataFrame | Callable | None
     graph: Mapping | None
     real: Mapping[str, list]         # patterns that a human called real
 
@@ -583,7 +583,7 @@ class IncidentTracker:
                now: pd.Timestamp,
                anomalies: Iterable[Anomaly],           # every anomaly of this tick, ongoing or just ended
                freshness: pd.DataFrame | None = None,  # monitoring's facts: how many hosts there are
-               frame: pd.DataFrame | None = None,      # recent history, to rank suspects
+               frame: pd.DataFrame | Callable | None = None,      # recent history, to rank suspects, or what gives it when one is to be ranked
                graph: Mapping | None = None,           # host → hosts it calls
                fleet: int | None = None,               # how many hosts there are, where there is no `freshness` to count them in
               ) -> Changes:
