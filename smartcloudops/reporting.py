@@ -568,8 +568,8 @@ def as_systemd(settings,
     files = {}
     for job in jobs(settings):
         unit = f'smartcloudops-report-{job.report}'
-        line = ' '.join(json.dumps(w) if re.search(r'[^\w/.:=@-]', w) else w for w in _command(settings, job, command)).replace('%', '%%')      # % begins a specifier
-        files[f'{unit}.service'] = (f'[Unit]\nDescription=smartcloudops report {job.report}\n\n[Service]\nType=oneshot\nWorkingDirectory={folder or Path.cwd()}\n'
+        line = ' '.join(json.dumps(w) if re.search(r'[^\w/.:=@-]', w) else w for w in _command(settings, job, command)).replace('%', '%%').replace('$', '$$')      # % begins a specifier, $ a variable
+        files[f'{unit}.service'] = (f'[Unit]\nDescription=smartcloudops report {job.report}\n\n[Service]\nType=oneshot\nWorkingDirectory={str(folder or Path.cwd()).replace("%", "%%")}\n'
                                     f'ExecStart={line}\nTimeoutStartSec={settings.reports.timeout_seconds:g}\nNice=10\n')
         calendar = ''.join(f'OnCalendar={line}\n' for line in on_calendar(job.expression, job.timezone))
         files[f'{unit}.timer'] = f'[Unit]\nDescription=smartcloudops report {job.report}, {job.expression}\n\n[Timer]\n{calendar}Persistent=true\n\n[Install]\nWantedBy=timers.target\n'

@@ -194,14 +194,14 @@ def test_crontab_lines_keep_the_expression():
 
 def test_timers_and_crontab_bring_parameters_and_place_whole(tmp_path):
     "What is quoted here arrives as one word there, and a percent sign stays one."
-    settings = Settings(data_dir=tmp_path/'my data', reports=dict(schedule={'daily': '15 6 * * *'}, parameters={'daily': {'data_dir': 'a folder/100%'}}, out='s3://mornings/team'))
-    service = as_systemd(settings, folder='/tmp')['smartcloudops-report-daily.service']
-    assert 'ExecStart=smartcloudops report daily -p data_dir "a folder/100%%" --out s3://mornings/team\n' in service
+    settings = Settings(data_dir=tmp_path/'my data', reports=dict(schedule={'daily': '15 6 * * *'}, parameters={'daily': {'data_dir': 'a folder/100% $HOME'}}, out='s3://mornings/team'))
+    service = as_systemd(settings, folder='/tmp/50%')['smartcloudops-report-daily.service']
+    assert 'ExecStart=smartcloudops report daily -p data_dir "a folder/100%% $$HOME" --out s3://mornings/team\nTimeout' in service and 'WorkingDirectory=/tmp/50%%\n' in service
     line = as_cron(settings, command='/bin/echo').splitlines()[-1]
     assert '100\\%' in line
     (tmp_path/'my data').mkdir()
     shown = subprocess.run(['sh', '-c', line.split(' ', 5)[5].replace('\\%', '%')], capture_output=True, text=True)
-    assert shown.stdout == 'report daily -p data_dir a folder/100% --out s3://mornings/team\n', shown.stderr
+    assert shown.stdout == 'report daily -p data_dir a folder/100% $HOME --out s3://mornings/team\n', shown.stderr
 
 
 def test_a_failure_reaches_the_people_who_are_named(tmp_path):

@@ -127,7 +127,7 @@ function listen() {
   source.addEventListener('ping', alive);
   source.addEventListener('reset', () => { alive(); window.htmx?.trigger(body, 'change-told'); document.dispatchEvent(new CustomEvent('told', { detail: {} })) });
   source.addEventListener('change', e => { tries = 0; told(JSON.parse(e.data)) });
-  source.addEventListener('trouble', () => alive());
+  source.addEventListener('trouble', e => { alive(); mark('late'); silent('this page cannot read what is stored (' + JSON.parse(e.data).error + ')') });
   source.onerror = () => { if (source.readyState === EventSource.CLOSED) { source.close(); poll() } };      // 503: no room for a stream
 }
 async function poll() {
