@@ -1200,6 +1200,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                           'smartcloudops/detection/evaluate.py'),
                                                   'smartcloudops.detection.evaluate._has_label': ( 'detection/evaluate.html#_has_label',
                                                                                                    'smartcloudops/detection/evaluate.py'),
+                                                  'smartcloudops.detection.evaluate._labels': ( 'detection/evaluate.html#_labels',
+                                                                                                'smartcloudops/detection/evaluate.py'),
                                                   'smartcloudops.detection.evaluate._pick': ( 'detection/evaluate.html#_pick',
                                                                                               'smartcloudops/detection/evaluate.py'),
                                                   'smartcloudops.detection.evaluate._read': ( 'detection/evaluate.html#_read',

@@ -138,6 +138,13 @@ def test_ones_own_folder(tmp_path):
     assert table.recall.iloc[0] == 1 and table.ap.iloc[0] > .6
 
 
+def test_broken_labels_are_named(tmp_path):
+    (tmp_path/'data').mkdir(); (tmp_path/'data/a.csv').write_text('timestamp,value\n2026-01-01 00:00:00,1\n2026-01-01 00:05:00,2\n')
+    for labels in ('{"a.csv": [', '["a.csv"]', '{"a.csv": ["today"]}', '{"a.csv": 7}'):
+        (tmp_path/'labels.json').write_text(labels)
+        with pytest.raises(DataError, match='labels.json'): read_labelled(tmp_path)
+
+
 def test_nab_layout_and_what_is_wrong_with_a_folder(tmp_path):
     with pytest.raises(DataError, match='no folder'): read_labelled(tmp_path/'none')
     with pytest.raises(DataError, match='no labelled CSV'): read_labelled(tmp_path)

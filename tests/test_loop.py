@@ -515,6 +515,16 @@ def test_a_host_that_was_taken_away_is_no_incident(tmp_path, knows, caplog):
     assert sum('the inventory is away' in r.message for r in caplog.records) == (knows == 'no answer')
 
 
+def test_only_its_own_states_are_a_source_s(tmp_path):
+    "Neither those of a source whose name goes on, nor what somebody laid beside them."
+    from smartcloudops.detection import StreamDetector
+    at = pd.Timestamp('2026-01-05', tz='UTC')
+    detector = StreamDetector(); detector.update(at, pd.Series({'load1{host="a"}': 1.}))
+    Learned(tmp_path, 'replay:cpu-2').save(detector, at)
+    (tmp_path/'learned/stream-replay-cpu-backup.npz').write_bytes(b'')
+    assert Learned(tmp_path, 'replay:cpu').files() == [] and Learned(tmp_path, 'replay:cpu').load()[1] is None and len(Learned(tmp_path, 'replay:cpu-2').files()) == 1
+
+
 def test_the_page_is_restarted(tmp_path):
     with Page([sys.executable, '-c', 'import time; time.sleep(60)']) as page:
         first = page.process.pid

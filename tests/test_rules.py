@@ -143,6 +143,11 @@ def test_a_trend_that_is_unknown_after_a_hole_is_said_no_more():
         assert [a.ongoing for a in said] == [False] * ended
 
 
+def test_two_rules_of_one_name_are_refused():
+    rule = dict(name='busy', metric='cpu_utilization_percent', above=80)
+    with pytest.raises(ConfigError, match=r"detection.rules\[2\] \('busy'\): name: detection.rules\[0\] has it already"): parse_rules([rule, rule | dict(name='other'), rule | dict(above=90)])
+
+
 def test_what_was_wrong_days_ago_is_not_wrong_since_then():
     "A host was taken down while it was busy; when it is back, only what it does now counts."
     engine, busy = RuleEngine([Rule(name='cpu', metric='cpu_utilization_percent', above=90, clear=85, seconds=30)]), frame([97] * 20)

@@ -71,14 +71,22 @@ def read_points(path: Path, collection: str, root: Path) -> Labelled:
     return Labelled(collection, str(path.relative_to(root)), times, values, labels, join_points(labels, ignored), ignored, 6)
 
 # %% ../../nbs/detection/05_evaluate.ipynb #882bd272
+def _labels(path: Path, kind: type):
+    "What a JSON file of labels holds; `DataError` when that is none, or of another kind."
+    try: found = json.loads(path.read_text(encoding='utf-8-sig'))
+    except (OSError, ValueError) as e: raise DataError(f'{path}: cannot be read as JSON ({e})') from None
+    if not isinstance(found, kind): raise DataError(f'{path}: expected {"an object: file → list of [begin, end]" if kind is dict else "a list of files"}')
+    return found
+
 def read_nab(root: Path) -> list[Labelled]:
     "NAB's layout: labels.json (file → anomaly windows) beside data/; cloud_subset.json tags the cloud files."
-    windows = json.loads((root/'labels.json').read_text())
-    cloud = set(json.loads((root/'cloud_subset.json').read_text())) if (root/'cloud_subset.json').exists() else set()
+    windows = _labels(root/'labels.json', dict)
+    cloud = set(_labels(root/'cloud_subset.json', list)) if (root/'cloud_subset.json').exists() else set()
     files = []
     for name, spans in sorted(windows.items()):
         times, values, _ = _read(root/'data'/name)
-        rows = [(int(np.searchsorted(times, seconds([a])[0])), int(np.searchsorted(times, seconds([b])[0], 'right')) - 1) for a, b in spans]
+        try: rows = [(int(np.searchsorted(times, seconds([a])[0])), int(np.searchsorted(times, seconds([b])[0], 'right')) - 1) for a, b in spans]
+        except (TypeError, ValueError) as e: raise DataError(f'{root/"labels.json"}: {name}: expected a list of [begin, end] ({e})') from None
         labels = np.zeros(len(times), bool)
         for a, b in rows: labels[a:b + 1] = True
         ignored = int(.15*min(len(times), 5000))

@@ -134,6 +134,8 @@ def parse_rules(
             what = first['msg'].removeprefix('Value error, ')
             if first.get('type') == 'extra_forbidden': what = f'is no setting of a rule; {did_you_mean(field, _rule_fields())}'
             raise ConfigError(f"{where}[{n}] ('{name}'){': ' + field if field else ''}: {what}") from None
+        if (same := next((k for k, r in enumerate(rules[:-1]) if r.name == rules[-1].name), None)) is not None:
+            raise ConfigError(f"{where}[{n}] ('{rules[-1].name}'): name: {where}[{same}] has it already; a second one would never speak")
     return rules
 
 # %% ../../nbs/detection/00_rules.ipynb #97426f7b

@@ -114,7 +114,7 @@ def _client(cfg: PrometheusQuerySettings) -> httpx.Client:
     headers = dict(cfg.headers) | ({'Authorization': f'Bearer {cfg.token.get_secret_value()}'} if cfg.token else {})
     auth = (cfg.username, cfg.password.get_secret_value() if cfg.password else '') if cfg.username and not cfg.token else None
     try:
-        verify = ssl.create_default_context(cafile=cfg.ca_file and str(cfg.ca_file)) if cfg.url.startswith('https') else True
+        verify = ssl.create_default_context(cafile=cfg.ca_file and str(cfg.ca_file)) if cfg.url.startswith('https') or cfg.cert_file else True
         if cfg.cert_file: verify.load_cert_chain(str(cfg.cert_file), cfg.key_file and str(cfg.key_file))
     except (OSError, ssl.SSLError) as e: raise ConfigError(f"prometheus: certificate cannot be used ({e}); check ca_file, cert_file and key_file") from None
     return httpx.Client(base_url=cfg.url.rstrip('/') + '/', headers=headers, auth=auth, verify=verify, timeout=cfg.timeout, follow_redirects=True)
