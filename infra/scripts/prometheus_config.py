@@ -263,7 +263,7 @@ def main(argv=None) -> int:
     "Write or check; 0 well, 1 differing or wrong."
     args = _parser().parse_args(argv)
     try:
-        files = render_all(parse_targets(args.targets.read_text(encoding='utf-8'), str(args.targets)), **{name: getattr(args, name) for name in OPTIONS})
+        files = render_all(parse_targets(args.targets.read_text(encoding='utf-8-sig'), str(args.targets)), **{name: getattr(args, name) for name in OPTIONS})
         if args.check: changed = [print(d, end='') or path for path, text in files.items() if (d := difference(args.out/path, text))]
         else: changed = [print(f'wrote {args.out/path}') for path, text in files.items() if write_file(args.out/path, text)]
     except (OSError, UnicodeDecodeError, TargetsError) as e:
