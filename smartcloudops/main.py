@@ -264,7 +264,7 @@ def _abnormal(self, rows: pd.DataFrame, at: pd.Timestamp) -> list:
 def _expected(self, found: list) -> list:
     "Without hosts that are silent because they were taken away: a source that knows its inventory is asked."
     silent, ask = {a.host for a in found if a.origin == 'absent'}, getattr(self.source, 'left', None)
-    if not silent or ask is None: return found
+    if not silent or ask is None or 'source' in self.problems: return found      # one that does not answer is not asked twice
     try: left, problem = ask(silent), ''
     except SmartCloudOpsError as e: left, problem = set(), str(e)
     self._note('inventory', problem, f'inventory of {self.source.name}')

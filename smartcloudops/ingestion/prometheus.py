@@ -328,7 +328,7 @@ def left(self, hosts: Iterable[str]) -> set[str]:
     "Of these hosts, those that the server scraped within the last day and has as targets no more; `SourceError` when it does not answer."
     at = math.floor((_now().timestamp() - self.cfg.delay)/self.cfg.step)*self.cfg.step
     def having(query: str) -> set[str]:
-        return {canonical_host(r['metric'], self.naming.aliases) for r in query_range(self.client, query, at, at, self.cfg.step, self.cfg.attempts, self.cfg.max_bytes)[0]}
+        return {canonical_host(r['metric'], self.naming.aliases) for r in query_range(self.client, query, at, at, self.cfg.step, 1, self.cfg.max_bytes)[0]}
     targets = having('up')
     gone = set(hosts) & having('last_over_time(up[1d])') - targets
     return gone if gone and 2 * len(targets) > len(having('up offset 1h')) else set()
