@@ -238,6 +238,19 @@ def test_what_goes_on_at_the_same_time_on_one_host_is_one_incident(engine):
     assert len(i.hosts) == 20 and i.title.startswith(f'{i.host}: ')
 
 
+def test_a_host_that_recovered_is_told_anew_while_others_hold_the_incident_open(engine):
+    tracker, all_three = IncidentTracker(engine), ('web-1', 'web-2', 'web-3')
+    tracker.update(after(0), [rule(h) for h in all_three])
+    for s in (60, 700): assert tracker.update(after(s), [rule('web-1')]).opened == ()
+    soon = tracker.update(after(710), [rule('web-1'), rule('web-2', start=600)])                     # within flap_seconds of its end
+    assert soon.opened == () and len(soon.going) == 1
+    late = [rule('web-1'), rule('web-3', 'disk_used_percent', start=7200)]
+    [new] = tracker.update(after(7200), late).opened
+    assert new.hosts == ('web-3',) and new.title.startswith('web-3: disk 97')
+    again = tracker.update(after(7260), late)
+    assert again.opened == again.closed == () and len(again.going) == 2
+
+
 def test_titles_say_kind_spread_and_fleet(engine):
     struck = [learned(f'web-{n}', 'cpu_utilization_percent', observed=97., lower=20., upper=45., expected=30.) for n in range(3)]
     [i] = IncidentTracker(engine).update(after(840), struck, fleet=12).opened

@@ -288,11 +288,15 @@ class _Home:
     def __init__(self, incident: Incident, graph: Mapping | None):
         self.id, self.group = incident.id, _Group(graph, incident.anomalies)
         self.keys, self.hosts = {(a.series, a.origin) for a in incident.anomalies}, set(incident.hosts)
+        busy = {a.host for a in incident.anomalies if a.ongoing}
+        ends = sorted((a.end or a.last or a.start, a.host) for a in incident.anomalies if busy and a.host not in busy)
+        self.over = {host: end for end, host in ends}      # hosts that are well again while others hold it open
 
     def takes(self, anomaly: Anomaly, cfg: IncidentSettings) -> bool:
         "Whether an anomaly is part of it."
         if anomaly.origin == 'external': return False
-        if (anomaly.series, anomaly.origin) in self.keys or anomaly.host in self.hosts: return True
+        anew = anomaly.host in self.over and (anomaly.start - self.over[anomaly.host]).total_seconds() > cfg.flap_seconds
+        if not anew and ((anomaly.series, anomaly.origin) in self.keys or anomaly.host in self.hosts): return True
         if abs((anomaly.start - self.group.latest).total_seconds()) > cfg.together_seconds: return False
         return len(self.hosts) >= cfg.fleet_hosts or self.group.near(anomaly)
 
