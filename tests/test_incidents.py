@@ -251,6 +251,15 @@ def test_a_host_that_recovered_is_told_anew_while_others_hold_the_incident_open(
     assert again.opened == again.closed == () and len(again.going) == 2
 
 
+def test_what_strikes_a_fleet_is_one_incident_whatever_went_on_at_its_hosts_before(engine):
+    hosts = [f'web-{n}' for n in range(6)]
+    before = [learned(h, 'memory_used_percent', start=600 * n, lasts=20_000, confidence=.5) for n, h in enumerate(hosts)]     # minutes apart, not sure enough to open
+    tracker = IncidentTracker(engine)
+    assert tracker.update(after(7000), before).opened == ()
+    [one] = tracker.update(after(7200), before + [rule(h, start=7200) for h in hosts]).opened
+    assert set(one.hosts) == set(hosts)
+
+
 def test_titles_say_kind_spread_and_fleet(engine):
     struck = [learned(f'web-{n}', 'cpu_utilization_percent', observed=97., lower=20., upper=45., expected=30.) for n in range(3)]
     [i] = IncidentTracker(engine).update(after(840), struck, fleet=12).opened

@@ -231,7 +231,7 @@ def _grouped(anomalies: list[Anomaly], cfg: IncidentSettings, graph: Mapping | N
         homes = list(recent) if _is_fleet(recent, a.host, cfg) else [g for g in recent if g.near(a)]
         if a.ongoing and a.host in busy and busy[a.host] not in homes: homes.append(busy[a.host])
         home = _one_group(homes, a, graph)
-        if homes != [home]: past, recent = [g for g in past if g not in homes], [g for g in recent if g not in homes] + [home]
+        if homes != [home] or home not in recent: past, recent = [g for g in past if g not in homes], [g for g in recent if g not in homes] + [home]
         busy |= {b.host: home for g in homes if g is not home for b in g.members if b.ongoing} | ({a.host: home} if a.ongoing else {})
     return [sorted(g.members, key=lambda a: a.start) for g in past + recent]
 
