@@ -345,6 +345,15 @@ def test_old_incidents_go_and_feedback_stays(engine):
     assert later.id > i.id                                                 # the audit still names the old one by its number
 
 
+def test_what_is_told_as_over_is_what_was_told_as_wrong(engine):
+    "The memory that a restart has freed stays odd for hours; what was told, and is over, is the cpu."
+    tracker, tail = IncidentTracker(engine), learned(metric='memory_used_percent', start=10, lasts=290, observed=29., expected=48., lower=47., upper=49.)
+    tracker.update(after(0), [rule()])
+    tracker.update(after(120), [rule(last=after(120)), tail])
+    [closed] = [i for s in (130, 190, 250) for i in tracker.update(after(s), [rule(end=after(130), ongoing=False), tail] if s == 130 else [tail]).closed]
+    assert closed.title.startswith('web-1: cpu 97') and closed.anomalies[0].origin == 'rule:cpu'
+
+
 def test_a_closed_incident_tells_the_worst(engine):
     rules, tracker = RuleEngine(), IncidentTracker(engine)
     for n, v in enumerate([95.] * 10 + [99.] + [92.] * 5 + [10.] * 20):

@@ -245,7 +245,7 @@ def excess(anomaly: Anomaly) -> float:
 
 def _lead(anomalies: Iterable[Anomaly]) -> list[Anomaly]:
     "In order of who leads."
-    return sorted(anomalies, key=lambda a: (not a.ongoing, not _ordered(a), a.severity != 'page', a.start, -a.score, -excess(a), a.series))
+    return sorted(anomalies, key=lambda a: (not _ordered(a), not a.ongoing, a.severity != 'page', a.start, -a.score, -excess(a), a.series))
 
 # %% ../../nbs/detection/03_incidents.ipynb #caf78bbb
 KINDS_OF = {'load1': 'cpu', 'load5': 'cpu', 'load15': 'cpu', 'swap': 'memory', 'http': 'latency', 'pressure': None}
