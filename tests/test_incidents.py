@@ -260,6 +260,17 @@ def test_what_strikes_a_fleet_is_one_incident_whatever_went_on_at_its_hosts_befo
     assert set(one.hosts) == set(hosts)
 
 
+def test_odd_samples_of_a_large_fleet_hold_no_incident_open(engine):
+    "At one of sixty hosts there is always something; what struck them all is over nevertheless."
+    tracker, hosts = IncidentTracker(engine), [f'web-{n}' for n in range(60)]
+    for s in range(0, 601, 60): tracker.update(after(s), [learned(h, lasts=s) for h in hosts])
+    [open] = open_incidents(engine); assert len(open.hosts) == 60
+    odd = lambda n: learned(hosts[n * 7 % 60], 'memory_used_percent', start=620 + 60 * n, lasts=5, rows=2)
+    closed = [i for n in range(5) for s in (10, 40) for i in tracker.update(after(620 + 60 * n + s), [odd(n)]).closed]
+    assert [i.id for i in closed] == [open.id] and closed[0].closed <= after(720)
+    assert 'load' in closed[0].title and len(list_incidents(engine)) == 1
+
+
 def test_titles_say_kind_spread_and_fleet(engine):
     struck = [learned(f'web-{n}', 'cpu_utilization_percent', observed=97., lower=20., upper=45., expected=30.) for n in range(3)]
     [i] = IncidentTracker(engine).update(after(840), struck, fleet=12).opened

@@ -308,10 +308,11 @@ def _merged(known: Iterable[Anomaly], fresh: Iterable[Anomaly]) -> list[Anomaly]
     return _lead([*gone, *current.values()])
 
 # %% ../../nbs/detection/03_incidents.ipynb #1b514d36
-def _holds(incident: Incident) -> bool:
-    "Whether what opened it still goes on."
+def _holds(incident: Incident, cfg: IncidentSettings) -> bool:
+    "Whether what opened it still goes on, or what joined it and is more than an odd sample."
     ordered = [a for a in incident.anomalies if _ordered(a)]
-    return any(map(_out, ordered or incident.anomalies))
+    sure = lambda a: a.start <= incident.opened or (_lives(a) and a.confidence >= cfg.min_confidence)
+    return any(map(_out, ordered)) if ordered else any(_out(a) and sure(a) for a in incident.anomalies)
 
 def _every(anomaly: Anomaly) -> float:
     "Seconds between samples of this series, as far as they can be told."
@@ -519,11 +520,12 @@ def _refresh(tick: _Tick, before: Incident, fresh: list[Anomaly]) -> tuple[Incid
     "An open incident after this tick, stored; and whether there is news about it."
     found = _merged(before.anomalies, fresh)
     after = replace(before, anomalies=tuple(found[:MOST]), hosts=_hosts(found, before.host), updated=tick.now)
-    holds = _holds(after)
+    holds = _holds(after, tick.cfg)
     active = tick.now if holds else min(_active(tick.engine, before.id), tick.now)          # not after now, where the clock was put back
     if not holds and (tick.now - active).total_seconds() >= _quiet_needed(after, tick.cfg): after = replace(after, state='closed', closed=tick.now)
     if len(after.hosts) > len(before.hosts): after = blamed(after, tick.frame, tick.graph)
-    if holds or _holds(before): after = replace(after, title=title(found, tick.now, tick.fleet, after.host))
+    told = found if holds else [a for a in found if _ordered(a) or a.start <= before.opened] or found         # its last title is not about an odd sample that came by
+    if holds or _holds(before, tick.cfg): after = replace(after, title=title(told, tick.now, tick.fleet, after.host))
     if before.severity == 'warn' and severity(found, tick.now, tick.cfg) == 'page' and budget_left(tick.engine, tick.now, tick.cfg)[0] > 0:
         after = replace(after, severity='page')
     _write(tick.engine, after, active, after.severity == 'page')
