@@ -238,6 +238,39 @@ def test_what_goes_on_at_the_same_time_on_one_host_is_one_incident(engine):
     assert len(i.hosts) == 20 and i.title.startswith(f'{i.host}: ')
 
 
+def test_a_host_that_recovered_is_told_anew_while_others_hold_the_incident_open(engine):
+    tracker, all_three = IncidentTracker(engine), ('web-1', 'web-2', 'web-3')
+    tracker.update(after(0), [rule(h) for h in all_three])
+    for s in (60, 700): assert tracker.update(after(s), [rule('web-1')]).opened == ()
+    soon = tracker.update(after(710), [rule('web-1'), rule('web-2', start=600)])                     # within flap_seconds of its end
+    assert soon.opened == () and len(soon.going) == 1
+    late = [rule('web-1'), rule('web-3', 'disk_used_percent', start=7200)]
+    [new] = tracker.update(after(7200), late).opened
+    assert new.hosts == ('web-3',) and new.title.startswith('web-3: disk 97')
+    again = tracker.update(after(7260), late)
+    assert again.opened == again.closed == () and len(again.going) == 2
+
+
+def test_what_strikes_a_fleet_is_one_incident_whatever_went_on_at_its_hosts_before(engine):
+    hosts = [f'web-{n}' for n in range(6)]
+    before = [learned(h, 'memory_used_percent', start=600 * n, lasts=20_000, confidence=.5) for n, h in enumerate(hosts)]     # minutes apart, not sure enough to open
+    tracker = IncidentTracker(engine)
+    assert tracker.update(after(7000), before).opened == ()
+    [one] = tracker.update(after(7200), before + [rule(h, start=7200) for h in hosts]).opened
+    assert set(one.hosts) == set(hosts)
+
+
+def test_odd_samples_of_a_large_fleet_hold_no_incident_open(engine):
+    "At one of sixty hosts there is always something; what struck them all is over nevertheless."
+    tracker, hosts = IncidentTracker(engine), [f'web-{n}' for n in range(60)]
+    for s in range(0, 601, 60): tracker.update(after(s), [learned(h, lasts=s) for h in hosts])
+    [open] = open_incidents(engine); assert len(open.hosts) == 60
+    odd = lambda n: learned(hosts[n * 7 % 60], 'memory_used_percent', start=620 + 60 * n, lasts=5, rows=2)
+    closed = [i for n in range(5) for s in (10, 40) for i in tracker.update(after(620 + 60 * n + s), [odd(n)]).closed]
+    assert [i.id for i in closed] == [open.id] and closed[0].closed <= after(720)
+    assert 'load' in closed[0].title and len(list_incidents(engine)) == 1
+
+
 def test_titles_say_kind_spread_and_fleet(engine):
     struck = [learned(f'web-{n}', 'cpu_utilization_percent', observed=97., lower=20., upper=45., expected=30.) for n in range(3)]
     [i] = IncidentTracker(engine).update(after(840), struck, fleet=12).opened
@@ -321,6 +354,15 @@ def test_old_incidents_go_and_feedback_stays(engine):
     assert list_incidents(engine) == [] and normal_patterns(engine)
     [later] = tracker.update(after(400 * 86400), [rule('web-9', start=400 * 86400)]).opened
     assert later.id > i.id                                                 # the audit still names the old one by its number
+
+
+def test_what_is_told_as_over_is_what_was_told_as_wrong(engine):
+    "The memory that a restart has freed stays odd for hours; what was told, and is over, is the cpu."
+    tracker, tail = IncidentTracker(engine), learned(metric='memory_used_percent', start=10, lasts=290, observed=29., expected=48., lower=47., upper=49.)
+    tracker.update(after(0), [rule()])
+    tracker.update(after(120), [rule(last=after(120)), tail])
+    [closed] = [i for s in (130, 190, 250) for i in tracker.update(after(s), [rule(end=after(130), ongoing=False), tail] if s == 130 else [tail]).closed]
+    assert closed.title.startswith('web-1: cpu 97') and closed.anomalies[0].origin == 'rule:cpu'
 
 
 def test_a_closed_incident_tells_the_worst(engine):

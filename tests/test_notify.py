@@ -96,6 +96,25 @@ def test_silenced_warnings_and_normal_are_not_told(tmp_path):
         assert len(n.told(Changes(opened=(both,)))) == 1                    # only a part of it is silenced
 
 
+def test_what_a_silence_hid_is_told_when_it_ends_and_still_goes_on(tmp_path):
+    n, minutes = notifier(tmp_path), lambda m: START + pd.Timedelta(minutes=m)
+    n.ledger.add_silence('*', '', START, minutes(30), 'oncall', 'upgrade', at=START)
+    short, long = incident(), incident('web-2', id=2)
+    assert n.told(Changes(opened=(short, long), going=(long, short)), minutes(5)) == []
+    n = notifier(tmp_path)                                                                          # a restart forgets nothing
+    assert n.told(Changes(closed=(short,), going=(long,)), minutes(10)) == []
+    assert [m.title for m in n.told(Changes(going=(long,)), minutes(31))] == ['web-2: cpu 97 %, expected 20–45 %']
+    assert n.told(Changes(going=(long,)), minutes(32)) == []
+    assert len(n.told(Changes(closed=(long,)), minutes(40))) == 1
+
+
+def test_nobody_hears_that_something_is_over_of_which_nobody_heard(tmp_path):
+    n = notifier(tmp_path)
+    n.ledger.add_silence('*', '', START, START + pd.Timedelta('30min'), 'oncall', 'upgrade', at=START)
+    assert n.told(Changes(opened=(incident(),), going=(incident(),)), START) == []
+    assert n.told(Changes(closed=(incident(),)), START + pd.Timedelta('31min')) == []               # silence and trouble ended in the same tick
+
+
 def test_actions_are_told_where_people_care_and_only_what_happened(tmp_path):
     n = notifier(tmp_path)
     out = lambda id, state, gate='': Outcome(id, state, 'Restart worker.service on web-1.', 'p', 'web-1', '7', 'service_restart', gate, runbook='https://wiki/x')

@@ -11,6 +11,7 @@ from moto import mock_aws
 from smartcloudops.core.runtime import AwsError, ConfigError, DataError
 from smartcloudops.core.settings import DetectionSettings
 from smartcloudops.detection import detect_anomaly, log_anomaly_to_s3
+from smartcloudops.detection.anomalies import sentence
 from smartcloudops.detection.rules import Rule, RuleEngine, rules_from_settings, parse_rules, trend
 
 pytestmark = pytest.mark.phase3
@@ -177,6 +178,15 @@ def test_a_rule_that_looks_back_further_than_before_sees_a_trend_again():
     assert old.update(data, data.index[-1]) == []
     changed, rest = RuleEngine([rule(6000)], old.state), frame(np.linspace(10, 90, 1200), start='2026-01-01 00:20')
     [a] = changed.update(rest, rest.index[-1]); assert a.kind == 'rate'
+
+
+def test_the_sentence_that_is_sent_says_what_the_rule_saw():
+    "A trend is told as a trend, and neither 84 % nor 180 % is said to lie outside what it lies within, or within what it lies outside."
+    told = lambda rule, data: sentence(run(rule, data)[0], data.index[-1]).replace('\u202f', ' ')
+    cpu = dict(name='r', metric='cpu_utilization_percent')
+    assert told(Rule(full_in_hours=48, over=21600, **cpu), frame(50 + .1 * np.arange(72), '5min')).startswith('web-1: cpu 57 %, full in about 1 d 11 h (')
+    assert told(Rule(above=90, clear=80, **cpu), frame([50, 96, 95, 84], '1min')) == 'web-1: cpu 84 %, was above 90 % and is not clear of it, for 2 min'
+    assert told(Rule(above=150, **cpu), frame([50, 180, 180], '1min')) == 'web-1: cpu 180 %, expected up to 150 %, for 1 min'
 
 
 def test_the_sentence_tells_the_worst_and_what_keeps_it_open():

@@ -82,7 +82,7 @@ def band_text(series: str, lower: float, upper: float) -> str:
     "The expected band, with one unit: `20–45 %`; one-sided where the other side is unknown, and within what the unit allows."
     metric = describe(Series.parse(series).metric)
     if metric.unit not in ('count', 'timestamp') and 'offset' not in metric.name: lower = max(lower, 0.) if lower == lower else lower
-    if metric.unit == 'percent': lower, upper = (min(max(x, 0.), 100.) if x == x else x for x in (lower, upper))
+    if metric.unit == 'percent' and np.isfinite(upper - lower): lower, upper = (min(max(x, 0.), 100.) for x in (lower, upper))      # one side alone is a rule's limit, told as it was written
     if np.isfinite(lower) and np.isfinite(upper): return format_range(lower, upper, metric.unit)
     if np.isfinite(upper): return f'up to {format_value(upper, metric.unit)}'
     return f'at least {format_value(lower, metric.unit)}' if np.isfinite(lower) else ''
@@ -133,11 +133,13 @@ def sentence(
     host: bool = True,       # begin with the host's name
 ) -> str:
     "`host: metric value, expected low–high; level shift 14 min ago` (of a rule: `…, for 14 min`), ready to be sent."
-    band = band_text(anomaly.series, anomaly.lower, anomaly.upper)
+    band, value = band_text(anomaly.series, anomaly.lower, anomaly.upper), telling(anomaly)
+    beyond = value < anomaly.lower or value > anomaly.upper          # not of a trend, nor while a rule waits for its `clear`
     if anomaly.origin in ('absent', 'external') or not np.isfinite(anomaly.observed): text = anomaly.reason
     elif anomaly.origin in ('stream', 'joint'): text = stream_reason(anomaly, now)
+    elif anomaly.reason and not beyond: text = anomaly.reason
     else:
-        text = f'{short_name(Series.parse(anomaly.series))} {value_text(anomaly.series, telling(anomaly))}' + (f', expected {band}' if band else '')
+        text = f'{short_name(Series.parse(anomaly.series))} {value_text(anomaly.series, value)}' + (f', expected {band}' if band else '')
         if lasting(anomaly, now) >= 1: text += f', for {format_duration(lasting(anomaly, now))}'
     return f'{anomaly.host}: {text}' if host else text
 

@@ -231,7 +231,7 @@ def _grouped(anomalies: list[Anomaly], cfg: IncidentSettings, graph: Mapping | N
         homes = list(recent) if _is_fleet(recent, a.host, cfg) else [g for g in recent if g.near(a)]
         if a.ongoing and a.host in busy and busy[a.host] not in homes: homes.append(busy[a.host])
         home = _one_group(homes, a, graph)
-        if homes != [home]: past, recent = [g for g in past if g not in homes], [g for g in recent if g not in homes] + [home]
+        if homes != [home] or home not in recent: past, recent = [g for g in past if g not in homes], [g for g in recent if g not in homes] + [home]
         busy |= {b.host: home for g in homes if g is not home for b in g.members if b.ongoing} | ({a.host: home} if a.ongoing else {})
     return [sorted(g.members, key=lambda a: a.start) for g in past + recent]
 
@@ -245,7 +245,7 @@ def excess(anomaly: Anomaly) -> float:
 
 def _lead(anomalies: Iterable[Anomaly]) -> list[Anomaly]:
     "In order of who leads."
-    return sorted(anomalies, key=lambda a: (not a.ongoing, not _ordered(a), a.severity != 'page', a.start, -a.score, -excess(a), a.series))
+    return sorted(anomalies, key=lambda a: (not _ordered(a), not a.ongoing, a.severity != 'page', a.start, -a.score, -excess(a), a.series))
 
 # %% ../../nbs/detection/03_incidents.ipynb #caf78bbb
 KINDS_OF = {'load1': 'cpu', 'load5': 'cpu', 'load15': 'cpu', 'swap': 'memory', 'http': 'latency', 'pressure': None}
@@ -288,11 +288,15 @@ class _Home:
     def __init__(self, incident: Incident, graph: Mapping | None):
         self.id, self.group = incident.id, _Group(graph, incident.anomalies)
         self.keys, self.hosts = {(a.series, a.origin) for a in incident.anomalies}, set(incident.hosts)
+        busy = {a.host for a in incident.anomalies if a.ongoing}
+        ends = sorted((a.end or a.last or a.start, a.host) for a in incident.anomalies if busy and a.host not in busy)
+        self.over = {host: end for end, host in ends}      # hosts that are well again while others hold it open
 
     def takes(self, anomaly: Anomaly, cfg: IncidentSettings) -> bool:
         "Whether an anomaly is part of it."
         if anomaly.origin == 'external': return False
-        if (anomaly.series, anomaly.origin) in self.keys or anomaly.host in self.hosts: return True
+        anew = anomaly.host in self.over and (anomaly.start - self.over[anomaly.host]).total_seconds() > cfg.flap_seconds
+        if not anew and ((anomaly.series, anomaly.origin) in self.keys or anomaly.host in self.hosts): return True
         if abs((anomaly.start - self.group.latest).total_seconds()) > cfg.together_seconds: return False
         return len(self.hosts) >= cfg.fleet_hosts or self.group.near(anomaly)
 
@@ -304,10 +308,11 @@ def _merged(known: Iterable[Anomaly], fresh: Iterable[Anomaly]) -> list[Anomaly]
     return _lead([*gone, *current.values()])
 
 # %% ../../nbs/detection/03_incidents.ipynb #1b514d36
-def _holds(incident: Incident) -> bool:
-    "Whether what opened it still goes on."
+def _holds(incident: Incident, cfg: IncidentSettings) -> bool:
+    "Whether what opened it still goes on, or what joined it and is more than an odd sample."
     ordered = [a for a in incident.anomalies if _ordered(a)]
-    return any(map(_out, ordered or incident.anomalies))
+    sure = lambda a: a.start <= incident.opened or (_lives(a) and a.confidence >= cfg.min_confidence)
+    return any(map(_out, ordered)) if ordered else any(_out(a) and sure(a) for a in incident.anomalies)
 
 def _every(anomaly: Anomaly) -> float:
     "Seconds between samples of this series, as far as they can be told."
@@ -515,11 +520,12 @@ def _refresh(tick: _Tick, before: Incident, fresh: list[Anomaly]) -> tuple[Incid
     "An open incident after this tick, stored; and whether there is news about it."
     found = _merged(before.anomalies, fresh)
     after = replace(before, anomalies=tuple(found[:MOST]), hosts=_hosts(found, before.host), updated=tick.now)
-    holds = _holds(after)
+    holds = _holds(after, tick.cfg)
     active = tick.now if holds else min(_active(tick.engine, before.id), tick.now)          # not after now, where the clock was put back
     if not holds and (tick.now - active).total_seconds() >= _quiet_needed(after, tick.cfg): after = replace(after, state='closed', closed=tick.now)
     if len(after.hosts) > len(before.hosts): after = blamed(after, tick.frame, tick.graph)
-    if holds or _holds(before): after = replace(after, title=title(found, tick.now, tick.fleet, after.host))
+    told = found if holds else [a for a in found if _ordered(a) or a.start <= before.opened] or found         # its last title is not about an odd sample that came by
+    if holds or _holds(before, tick.cfg): after = replace(after, title=title(told, tick.now, tick.fleet, after.host))
     if before.severity == 'warn' and severity(found, tick.now, tick.cfg) == 'page' and budget_left(tick.engine, tick.now, tick.cfg)[0] > 0:
         after = replace(after, severity='page')
     _write(tick.engine, after, active, after.severity == 'page')

@@ -64,22 +64,37 @@ class _Telling:
     def __repr__(self) -> str: return in_a_line(self, counted(len(self.settings.notify.urls), 'address', 'addresses'), f'{self.sent} sent', f'{self.failed} failed', f'{self.dropped} dropped')
 
     def told(self, changes, now=None) -> list[Message]:
-        "Tell the incidents that an update opened or closed; returns what was told. Never raises."
-        messages = [(i, incident_message(i, what, self.settings.notify.link)) for what in ('opened', 'closed') for i in getattr(changes, what)]
-        return self._tell([m for i, m in messages if not self._hushed(i, now)], now)
+        "Tell the incidents that an update opened or closed, and what a silence hid once that is over; returns what was told. Never raises."
+        hidden = self._hidden()
+        opened = {i.id: i for i in (*(i for i in changes.going if i.id in hidden), *changes.opened)}.values()
+        closed = [i for i in changes.closed if i.id not in hidden]                       # nobody hears that something is over of which nobody heard
+        wanted = [(i, what) for what, those in (('opened', opened), ('closed', closed)) for i in those if i.feedback != 'normal' and i.severity == 'page']
+        silenced = {i.id for i, _ in wanted if self._silenced(i, now)}
+        self._hide(hidden, {i.id for i in opened if i.id in silenced})
+        return self._tell([incident_message(i, what, self.settings.notify.link) for i, what in wanted if i.id not in silenced], now)
 
     def acted(self, outcomes: Iterable, now=None) -> list[Message]:
         "Tell what a step of the remediator did; returns what was told. Never raises."
         return self._tell([m for o in outcomes if (m := outcome_message(o, self.settings.notify.link))], now)
 
-    def _hushed(self, incident, now) -> bool:
-        "Silenced, only worth a warning in the log, or marked as normal by a person."
-        if incident.feedback == 'normal' or incident.severity != 'page': return True
+    def _silenced(self, incident, now) -> bool:
+        "Whether silences cover all of it at this moment."
         try: silences = self.ledger.silences(now)
         except Exception: return False                     # a silence that can't be read does not hide an incident
         at = to_us(now if now is not None else time_now())
         pairs = {(a.host, Series.parse(a.series).metric) for a in incident.anomalies} or {(incident.host, '')}
         return bool(silences) and all(any(s.covers(h, m, at) for s in silences) for h, m in pairs)
+
+    def _hidden(self) -> set[str]:
+        "The open incidents that a silence hid, by number."
+        try: return set(recall(self.engine, 'silenced incidents', []))
+        except Exception: return set()
+
+    def _hide(self, before: set[str], those: set[str]) -> None:
+        "Remember them until their silence or they themselves are over."
+        try:
+            if those != before: remember(self.engine, 'silenced incidents', sorted(those))
+        except Exception as e: log.warning('what a silence hides cannot be remembered, so it is not told when the silence ends: %s', mask_secrets(str(e))[:200])
 
     def _tell(self, messages: list[Message], now) -> list[Message]:
         try: new = self._new(messages, to_us(now if now is not None else time_now()))
