@@ -610,6 +610,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                      'smartcloudops/dashboard/api.py'),
                                              'smartcloudops.dashboard.api.policies': ( 'dashboard/api.html#policies',
                                                                                        'smartcloudops/dashboard/api.py'),
+                                             'smartcloudops.dashboard.api.posted': ( 'dashboard/api.html#posted',
+                                                                                     'smartcloudops/dashboard/api.py'),
                                              'smartcloudops.dashboard.api.reports': ( 'dashboard/api.html#reports',
                                                                                       'smartcloudops/dashboard/api.py'),
                                              'smartcloudops.dashboard.api.routes': ( 'dashboard/api.html#routes',

@@ -256,3 +256,15 @@ def test_a_path_that_says_no_is_one_line(cli, tmp_path):
     cli('run', '--once', '--source', 'synthetic')
     wrong = cli('history', 'export', '/nonexistent/out.csv')
     assert wrong.exit_code == 1 and '/nonexistent/' in wrong.output and 'check the path' in wrong.output and 'Traceback' not in wrong.output
+
+
+@pytest.mark.parametrize('command', [('actions', 'show', 'ID'), ('actions', 'approve', 'ID'), ('silence', 'end', 'ID'), ('incidents', 'show', 'ID'), ('feedback', 'ID', 'normal'), ('actions', 'list', '--limit', 'ID')], ids=' '.join)
+def test_a_number_that_no_database_takes_is_no_traceback(cli, command):
+    wrong = cli(*['9' * 20 if word == 'ID' else word for word in command])
+    assert wrong.exit_code in (1, 2) and '9' * 20 in wrong.output and isinstance(wrong.exception, SystemExit)
+
+
+def test_words_that_are_not_utf8_are_named(cli):
+    wrong = cli('switch', 'off', '--reason', os.fsdecode(b'gr\xf6\xdfe'))
+    assert wrong.exit_code == 1 and 'is not UTF-8' in wrong.output
+    assert cli('switch', 'status').output.startswith('off')

@@ -217,10 +217,19 @@ def test_settings_show_no_secret(night):
 def test_oversized_and_malformed_requests(guarded):
     client, robot = guarded.test_client(), {'Authorization': 'Bearer tok-op'}
     assert client.post('/api/v1/silences', data=b'x' * (2 << 20), headers=robot, content_type='application/json').status_code in (400, 413)
-    for body in (b'{', b'[]', b'"x"', b'null', b'\xff\xfe', b'{"seconds": 1e999, "host": "a"}', b'{"seconds": "1", "host": 5}', b'{"host": ["a"], "seconds": 60}'):
+    for body in (b'{', b'[]', b'"x"', b'null', b'\xff\xfe', b'{"seconds": 1e999, "host": "a"}', b'{"seconds": "1", "host": 5}', b'{"host": ["a"], "seconds": 60}', b'{"host": "web-\\ud800", "seconds": 60}', b'[' * 100000):
         assert 400 <= client.post('/api/v1/silences', data=body, headers=robot, content_type='application/json').status_code < 500, body
     for path in ('/api/v1/points?series=' + 'x' * 9000, '/hosts/' + '%ff%fe', '/?host=' + '%00', '/api/v1/hosts?offset=99999999999999999999', '/incidents/' + '9' * 400, '/api/v1/csv?series=cpu&start=1e99'):
         assert client.get(path, headers={**robot, **HTML}).status_code < 500, path
+    alert = b'{"alerts": [{"status": "firing", "labels": {"alertname": "Full", "host": "web-1"}, "annotations": {"summary": "\\udfff"}, "startsAt": "2026-01-01T00:00:00Z"}]}'
+    assert client.post('/api/v1/alerts', data=alert, headers=robot, content_type='application/json').status_code == 400
+
+
+def test_a_number_that_no_incident_has(guarded):
+    operator = logged_in(guarded, 'mara')
+    for id in ('9' * 20, '٣', '-1', '0'):
+        assert operator.post(f'/incidents/{id}/feedback', data=dict(verdict='normal', csrf_token=csrf(operator, '/'))).status_code == 303
+        assert operator.get(f'/incidents/{id}', headers=HTML).status_code == 404
 
 
 words = st.one_of(st.text(max_size=30), st.sampled_from(['6', '-1', 'web-7', 'normal', 'approve', '../..', '{}', 'cpu_utilization_percent{host="web-7"}', '2026-01-01', 'NaN', '1e308', '\x00']))
