@@ -1,5 +1,5 @@
 "The commands: what they print, their exit codes, and what they say when something is wrong."
-import json, os, re, subprocess, sys
+import json, os, re, sqlite3, subprocess, sys
 from pathlib import Path
 
 import numpy as np
@@ -268,3 +268,12 @@ def test_words_that_are_not_utf8_are_named(cli):
     wrong = cli('switch', 'off', '--reason', os.fsdecode(b'gr\xf6\xdfe'))
     assert wrong.exit_code == 1 and 'is not UTF-8' in wrong.output
     assert cli('switch', 'status').output.startswith('off')
+
+
+def test_a_damaged_ledger_is_not_exported_with_a_traceback(cli, tmp_path):
+    cli('silence', 'add', '--host', 'web-1', '--reason', 'work')
+    file = tmp_path/'data'/'smartcloudops.db'
+    with sqlite3.connect(file) as db: db.execute('pragma wal_checkpoint(truncate)')
+    file.write_bytes(file.read_bytes()[:4096] + b'\xff' * (file.stat().st_size - 4096))
+    wrong = cli('ledger', 'export')
+    assert wrong.exit_code == 1 and 'smartcloudops.db: the ledger cannot be read' in wrong.output and isinstance(wrong.exception, SystemExit)
