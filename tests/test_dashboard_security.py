@@ -1,5 +1,6 @@
 "Who may look, who may act: every route by every role, forged and malformed requests, names full of HTML, paths that climb."
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 import pandas as pd
 import pytest
@@ -123,6 +124,14 @@ def test_brute_force_is_stopped(night):
     other = make(night, tokens={'robot': 'operator:tok-op'}).test_client()
     answers = [other.get('/api/v1/hosts', headers={'Authorization': f'Bearer guess-{n}'}).status_code for n in range(12)]
     assert answers[0] == 401 and answers[-1] == 429
+
+
+def test_brute_force_at_once_is_stopped_as_well(night):
+    app = make(night, users={'mara': f'operator:{HASH}'})
+    def guess(client, token): return client.post('/login', data=dict(name='mara', password='guess', csrf_token=token)).status_code
+    clients = [app.test_client() for _ in range(24)]
+    tokens = [csrf(client) for client in clients]
+    with ThreadPoolExecutor(24) as together: assert sorted(together.map(guess, clients, tokens)) == [401] * 10 + [429] * 14
 
 
 def test_login_leads_only_to_our_own_pages(guarded):
