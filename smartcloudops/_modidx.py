@@ -3248,6 +3248,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                                          'smartcloudops/remediation/operations.py'),
                                                       'smartcloudops.remediation.operations.AsgSetDesired._describe': ( 'remediation/operations.html#asgsetdesired._describe',
                                                                                                                         'smartcloudops/remediation/operations.py'),
+                                                      'smartcloudops.remediation.operations.AsgSetDesired._ours': ( 'remediation/operations.html#asgsetdesired._ours',
+                                                                                                                    'smartcloudops/remediation/operations.py'),
                                                       'smartcloudops.remediation.operations.AsgSetDesired._set': ( 'remediation/operations.html#asgsetdesired._set',
                                                                                                                    'smartcloudops/remediation/operations.py'),
                                                       'smartcloudops.remediation.operations.AsgSetDesired.check': ( 'remediation/operations.html#asgsetdesired.check',

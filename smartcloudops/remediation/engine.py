@@ -125,7 +125,7 @@ def own_instance() -> str:
 
 def operation_context(settings, key: str = '', extra: dict | None = None) -> Context:
     "What operations may use, from the settings."
-    return Context(home(settings), tuple(settings.remediation.commands), lambda: _aws(settings), key, extra or {})
+    return Context(home(settings), tuple(settings.remediation.commands), lambda: _aws(settings), key, extra or {}, own_instance())
 
 _clients: dict[tuple, object] = {}
 
