@@ -1951,6 +1951,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                           'smartcloudops/ingestion/host.py'),
                                               'smartcloudops.ingestion.host._real_disk': ( 'ingestion/host.html#_real_disk',
                                                                                            'smartcloudops/ingestion/host.py'),
+                                              'smartcloudops.ingestion.host._text': ( 'ingestion/host.html#_text',
+                                                                                      'smartcloudops/ingestion/host.py'),
                                               'smartcloudops.ingestion.host._throttled': ( 'ingestion/host.html#_throttled',
                                                                                            'smartcloudops/ingestion/host.py'),
                                               'smartcloudops.ingestion.host._times': ( 'ingestion/host.html#_times',
