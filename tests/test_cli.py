@@ -1,5 +1,5 @@
 "The commands: what they print, their exit codes, and what they say when something is wrong."
-import json, os, re, subprocess, sys
+import json, os, re, sqlite3, subprocess, sys
 from pathlib import Path
 
 import numpy as np
@@ -256,3 +256,24 @@ def test_a_path_that_says_no_is_one_line(cli, tmp_path):
     cli('run', '--once', '--source', 'synthetic')
     wrong = cli('history', 'export', '/nonexistent/out.csv')
     assert wrong.exit_code == 1 and '/nonexistent/' in wrong.output and 'check the path' in wrong.output and 'Traceback' not in wrong.output
+
+
+@pytest.mark.parametrize('command', [('actions', 'show', 'ID'), ('actions', 'approve', 'ID'), ('silence', 'end', 'ID'), ('incidents', 'show', 'ID'), ('feedback', 'ID', 'normal'), ('actions', 'list', '--limit', 'ID')], ids=' '.join)
+def test_a_number_that_no_database_takes_is_no_traceback(cli, command):
+    wrong = cli(*['9' * 20 if word == 'ID' else word for word in command])
+    assert wrong.exit_code in (1, 2) and '9' * 20 in wrong.output and isinstance(wrong.exception, SystemExit)
+
+
+def test_words_that_are_not_utf8_are_named(cli):
+    wrong = cli('switch', 'off', '--reason', os.fsdecode(b'gr\xf6\xdfe'))
+    assert wrong.exit_code == 1 and 'is not UTF-8' in wrong.output
+    assert cli('switch', 'status').output.startswith('off')
+
+
+def test_a_damaged_ledger_is_not_exported_with_a_traceback(cli, tmp_path):
+    cli('silence', 'add', '--host', 'web-1', '--reason', 'work')
+    file = tmp_path/'data'/'smartcloudops.db'
+    with sqlite3.connect(file) as db: db.execute('pragma wal_checkpoint(truncate)')
+    file.write_bytes(file.read_bytes()[:4096] + b'\xff' * (file.stat().st_size - 4096))
+    wrong = cli('ledger', 'export')
+    assert wrong.exit_code == 1 and 'smartcloudops.db: the ledger cannot be read' in wrong.output and isinstance(wrong.exception, SystemExit)

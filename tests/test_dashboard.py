@@ -1,5 +1,5 @@
 "What the dashboard says over a data folder, asked through its routes: with a loop, without one, and over folders that are odd."
-import json, re, shutil, subprocess, sys, threading, time
+import json, re, shutil, socket, subprocess, sys, threading, time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from smartcloudops.core.inventory import own_host
 from smartcloudops.core.runtime import ConfigError, FakeClock, now, use_clock
 from smartcloudops.core.settings import Settings
 from smartcloudops.core.state import beat, open_state
-from smartcloudops.dashboard import create_app
+from smartcloudops.dashboard import create_app, serve_command
 from smartcloudops.dashboard.charts import decimate
 from smartcloudops.dashboard.views import AT_A_TIME
 from smartcloudops.monitoring.history import History
@@ -440,6 +440,25 @@ def test_gunicorn_serves_stops_cleanly_and_dies_with_its_parent(tmp_path):
     assert not _answers(port, 0) or _gone(port, 20)
 
 
+@pytest.mark.parametrize('begun', [b'GET /hea', b'POST /login HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 500\r\n\r\nname='], ids=['head', 'body'])
+def test_clients_that_stop_in_the_middle_keep_nobody_out(tmp_path, begun):
+    "More of them than there are threads, and nobody logged in."
+    port = free_port()
+    beat(open_state(tmp_path/'smartcloudops.db'), 'loop', {'interval': 600}, now())
+    command = serve_command(Settings(dashboard=dict(threads=4, streams=2)), tmp_path, port)
+    command[command.index('--timeout') + 1] = '5'
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    try:
+        assert _answers(port, 20)
+        stopped = [socket.create_connection(('127.0.0.1', port)) for _ in range(6)]
+        for one in stopped: one.sendall(begun)
+        time.sleep(1)
+        assert _answers(port, 30)
+        for one in stopped: one.close()
+    finally:
+        process.terminate(); process.wait()
+
+
 def _answers(port: int, seconds: float) -> bool:
     import httpx
     end = time.monotonic() + seconds
@@ -459,7 +478,7 @@ def _gone(port: int, seconds: float) -> bool:
 
 
 def test_an_unsafe_bind_or_proxy_is_refused():
-    from smartcloudops.dashboard import hash_password, serve_command
+    from smartcloudops.dashboard import hash_password
     with pytest.raises(ConfigError, match='would not ask who they are'): serve_command(Settings(dashboard=dict(host='0.0.0.0')), 'data')
     assert serve_command(Settings(dashboard=dict(host='0.0.0.0', tokens={'p': 'viewer:t'})), 'data')
     with pytest.raises(ConfigError, match='streams'): serve_command(Settings(dashboard=dict(streams=128, threads=128)), 'data')

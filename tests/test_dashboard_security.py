@@ -1,5 +1,6 @@
 "Who may look, who may act: every route by every role, forged and malformed requests, names full of HTML, paths that climb."
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 import pandas as pd
 import pytest
@@ -125,6 +126,14 @@ def test_brute_force_is_stopped(night):
     assert answers[0] == 401 and answers[-1] == 429
 
 
+def test_brute_force_at_once_is_stopped_as_well(night):
+    app = make(night, users={'mara': f'operator:{HASH}'})
+    def guess(client, token): return client.post('/login', data=dict(name='mara', password='guess', csrf_token=token)).status_code
+    clients = [app.test_client() for _ in range(24)]
+    tokens = [csrf(client) for client in clients]
+    with ThreadPoolExecutor(24) as together: assert sorted(together.map(guess, clients, tokens)) == [401] * 10 + [429] * 14
+
+
 def test_login_leads_only_to_our_own_pages(guarded):
     for target, expected in (('/hosts?state=late', '/hosts?state=late'), ('//evil.example.org', '/'), ('https://evil.example.org', '/'), ('/\\evil.example.org', '/'), ('/%0d%0aSet-Cookie:x=1\r\nX: y', '/'), ('javascript:alert(1)', '/')):
         client = guarded.test_client()
@@ -217,10 +226,19 @@ def test_settings_show_no_secret(night):
 def test_oversized_and_malformed_requests(guarded):
     client, robot = guarded.test_client(), {'Authorization': 'Bearer tok-op'}
     assert client.post('/api/v1/silences', data=b'x' * (2 << 20), headers=robot, content_type='application/json').status_code in (400, 413)
-    for body in (b'{', b'[]', b'"x"', b'null', b'\xff\xfe', b'{"seconds": 1e999, "host": "a"}', b'{"seconds": "1", "host": 5}', b'{"host": ["a"], "seconds": 60}'):
+    for body in (b'{', b'[]', b'"x"', b'null', b'\xff\xfe', b'{"seconds": 1e999, "host": "a"}', b'{"seconds": "1", "host": 5}', b'{"host": ["a"], "seconds": 60}', b'{"host": "web-\\ud800", "seconds": 60}', b'[' * 100000):
         assert 400 <= client.post('/api/v1/silences', data=body, headers=robot, content_type='application/json').status_code < 500, body
     for path in ('/api/v1/points?series=' + 'x' * 9000, '/hosts/' + '%ff%fe', '/?host=' + '%00', '/api/v1/hosts?offset=99999999999999999999', '/incidents/' + '9' * 400, '/api/v1/csv?series=cpu&start=1e99'):
         assert client.get(path, headers={**robot, **HTML}).status_code < 500, path
+    alert = b'{"alerts": [{"status": "firing", "labels": {"alertname": "Full", "host": "web-1"}, "annotations": {"summary": "\\udfff"}, "startsAt": "2026-01-01T00:00:00Z"}]}'
+    assert client.post('/api/v1/alerts', data=alert, headers=robot, content_type='application/json').status_code == 400
+
+
+def test_a_number_that_no_incident_has(guarded):
+    operator = logged_in(guarded, 'mara')
+    for id in ('9' * 20, '٣', '-1', '0'):
+        assert operator.post(f'/incidents/{id}/feedback', data=dict(verdict='normal', csrf_token=csrf(operator, '/'))).status_code == 303
+        assert operator.get(f'/incidents/{id}', headers=HTML).status_code == 404
 
 
 words = st.one_of(st.text(max_size=30), st.sampled_from(['6', '-1', 'web-7', 'normal', 'approve', '../..', '{}', 'cpu_utilization_percent{host="web-7"}', '2026-01-01', 'NaN', '1e308', '\x00']))

@@ -386,6 +386,18 @@ def test_an_answer_that_could_not_be_written_down_is_not_forgotten(tmp_path, clo
     clock.advance(15); assert [o.state for o in tick(r, clock, [])] == ['failed'] and len(effects(effect)) == 1
 
 
+@pytest.mark.parametrize('answer', [Report(False, 'refused'), Report(True, 'done')], ids=['failed', 'not recovered'])
+@pytest.mark.parametrize('locked', ['set_mode', 'change'])
+def test_trust_is_lost_also_when_the_database_is_locked_beside_the_verdict(tmp_path, clock, effect, monkeypatch, answer, locked):
+    monkeypatch.setattr(Effect, 'answer', answer)
+    r = executor(tmp_path)
+    monkeypatch.setattr(r.ledger, locked, fails_once(getattr(r.ledger, locked), lambda a, b, *_: locked == 'set_mode' or b in ('failed', 'not_recovered')))
+    tick(r, clock)
+    for _ in range(3): clock.advance(301); tick(r, clock, [])
+    assert states(r.ledger) == [{False: 'failed', True: 'not_recovered'}[answer.ok]] and r.ledger.modes(r.policies.policies) == {'web-cpu': 'approve'}
+    assert len(effects(effect)) == 1
+
+
 def test_a_broken_policy_file_means_no_action_until_it_is_mended(tmp_path, clock, effect):
     path = tmp_path/'p.yaml'
     path.write_text('policies: [')

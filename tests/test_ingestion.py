@@ -13,6 +13,7 @@ from smartcloudops.ingestion import host
 from smartcloudops.ingestion.host import COLLECTORS, HostSource
 from smartcloudops.ingestion.replay import ReplaySource, read_csv
 from smartcloudops.ingestion.sources import FAULTS, Fault, Source, SyntheticSource, value_at, PROFILES
+from smartcloudops.monitoring.history import History
 
 pytestmark = pytest.mark.phase1
 T0 = pd.Timestamp('2026-03-02 09:00:00Z')
@@ -93,6 +94,15 @@ def test_fetch_metrics(tmp_path, monkeypatch):
 
 
 # ---- host
+
+def test_a_name_that_is_not_utf8_keeps_no_sample_back(tmp_path):
+    "A stick's or an interface's: one of them cost every tick all of its samples."
+    odd = lambda: iter([('disk_used_percent', {'mount': os.fsdecode(b'/media/gr\xf6n')}, 97.), ('disk_used_percent', {'mount': '/media/grün'}, 3.)])
+    row = HostSource(host='me', collectors=(odd,)).read(pd.Timestamp('2026-01-01', tz='UTC'))
+    with History(tmp_path/'history.db') as history:
+        history.append(row)
+        assert {Series.parse(s).labels['mount'] for s in history.series() if s.startswith('disk')} == {'/media/gr\\xf6n', '/media/grün'}
+
 
 def test_host_tells_what_psutil_tells():
     row = HostSource(host='me').read(T0).iloc[0]

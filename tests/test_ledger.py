@@ -307,6 +307,8 @@ def test_invariant_16_segments_wait_while_s3_is_down(ledger):
     while copy_segments(ledger, 'b', bucket, most=3): pass
     text = b''.join(bucket.kept[k] for k in sorted(bucket.kept)).decode()
     assert text == export_lines(ledger.audit()) and verify_lines(text).ok
+    ledger.turn_switch(False, 'mara', 'pasted from a mail:\u2028stop it\x85')                        # what other programs take for the end of a line
+    assert verify_lines(export_lines(ledger.audit())).ok
     from smartcloudops.core.state import remember
     remember(ledger.engine, 'ledger copied to b', 0)                                                # the copy's place was forgotten: nothing is overwritten
     before = dict(bucket.kept)

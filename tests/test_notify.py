@@ -86,6 +86,20 @@ def test_a_flood_is_cut_and_the_limit_survives_a_restart(tmp_path, channel):
     assert len(channel.got) == 3
 
 
+def test_what_waits_for_a_person_has_room_in_a_flood_and_is_told_late_rather_than_never(tmp_path, channel):
+    out = lambda id, state: Outcome(id, state, 'Restart it.', 'web', f'web-{id}', '7', 'service_restart')
+    with use_clock(FakeClock(START)) as clock:
+        n = notifier(tmp_path, channel, per_hour=4)
+        n.acted([out(i, 'recovered') for i in range(10)])
+        n.acted([out(20, 'awaiting_approval'), out(21, 'awaiting_approval'), out(22, 'failed')])
+        clock.advance(1800); n.acted([])
+        assert n.flush(20) and [json.loads(g)['title'] for g in channel.got[3:]] == ['web-20: service_restart awaiting approval']
+        clock.advance(1801); n.acted([]); n.acted([])
+        assert n.flush(20) and len(channel.got) == 5
+        late = json.loads(channel.got[4])
+        assert late['title'].startswith('2 urgent messages held back') and late['message'].splitlines() == ['web-21: service_restart awaiting approval', 'web-22: service_restart failed']
+
+
 def test_silenced_warnings_and_normal_are_not_told(tmp_path):
     with use_clock(FakeClock(START)):
         n = notifier(tmp_path)

@@ -241,6 +241,17 @@ def test_a_size_that_somebody_else_has_set_meanwhile_is_left_as_it_is(aws):
     assert asg.describe_auto_scaling_groups()['AutoScalingGroups'][0]['DesiredCapacity'] == 6
 
 
+def test_a_group_that_the_loop_runs_in_does_not_get_smaller(aws):
+    "AWS chooses which instance ends: it might be the loop's own."
+    asg = a_group(aws)
+    sent = AsgSetDesired({'group': 'g', 'add': 1}, 'web-1', context(aws)).send()
+    member = asg.describe_auto_scaling_groups()['AutoScalingGroups'][0]['Instances'][0]['InstanceId']
+    shrink = lambda instance: AsgSetDesired({'group': 'g', 'add': -1}, 'web-1', context(aws, own_instance=instance, extra=sent.detail))
+    for report in (shrink(member).check(), shrink(member).send(), shrink(member).undo()): assert report == Report(False, f'the loop runs on {member} of g, which AWS might end')
+    assert asg.describe_auto_scaling_groups()['AutoScalingGroups'][0]['DesiredCapacity'] == 2
+    assert shrink('i-0123456789abcdef0').check().ok and shrink('').undo().ok and AsgSetDesired({'group': 'g'}, 'web-1', context(aws, own_instance=member)).check().ok
+
+
 def test_unknown_and_foreign_instances(aws):
     assert 'InvalidInstanceID' in Ec2Reboot({}, 'i-0123456789abcdef0', context(aws)).check().text
     assert 'not an EC2 instance id' in Ec2Reboot({}, 'web-1', context(aws)).check().text

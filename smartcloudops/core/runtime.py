@@ -175,7 +175,7 @@ def read_text(path: str | Path,                # the file
     except OSError as e: raise error(f"{path}: cannot be read ({e.strerror or e})") from None
 
 # %% ../../nbs/core/04_runtime.ipynb #d7263d55
-_SECRET = re.compile(r'(?i)((?:pass(?:word|wd)?|secret|token|api[_-]?key|authorization|credential)["\']?\s*[=:]\s*["\']?(?:(?:bearer|basic)\s+)?)([^\s"\',;&]+)')
+_SECRET = re.compile(r'(?i)((?:pass(?:word|wd)?|secret|token|api[_-]?key|authorization|credential)(?:\\*["\'])?\s*[=:]\s*(?:\\*["\'])?(?:(?:bearer|basic)\s+)?)(?![}\]])((?:\\[^\s"\']|[^\s"\',;&\\])+)')      # within JSON too, which stays JSON
 _USERINFO = re.compile(r'(\b[a-z][a-z0-9+.-]*://)([^/\s@]+)@')
 _AWS_KEY = re.compile(r'\b(AKIA|ASIA)[A-Z0-9]{16}\b')
 

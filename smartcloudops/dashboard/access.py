@@ -8,7 +8,7 @@ __all__ = ['ROLES', 'PUBLIC', 'SAFE', 'POLICY', 'REPORT_POLICY', 'HEADERS', 'Per
            'wants_html', 'alerts_allowed', 'safe_next', 'harden', 'secret_key', 'main']
 
 # %% ../../nbs/dashboard/04_access.ipynb #8b7d4a3d
-import hmac, ipaddress, re, secrets
+import hmac, ipaddress, re, secrets, threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -149,6 +149,7 @@ class Failures:
     "Counts wrong passwords and tokens by address, so that nobody can try them all."
     def __init__(self, limit: str = '10 per minute'):
         self.limit, self.window = parse_limit(limit), MovingWindowRateLimiter(MemoryStorage())
+        self.one = threading.Lock()      # one password at a time: each hash takes 32 MB, and many at once would all pass before the first is counted
 
     def check(self, address: str | None) -> None:
         "`Refused` (429) when there were too many."

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['blueprint', 'iso', 'finite', 'listed', 'host_json', 'case_json', 'act_json', 'routes', 'status', 'hosts', 'host',
            'series', 'stretch', 'points', 'asked_series', 'known_series', 'csv', 'csv_lines', 'cases', 'incidents',
-           'incident', 'incident_json', 'anomaly_json', 'actions', 'targets', 'body', 'text', 'changed', 'decide',
-           'feedback', 'silence_json', 'silences', 'add_silence', 'end_silence', 'switch', 'turn_switch', 'policies',
-           'mode', 'breaker', 'reports', 'settings', 'alerts']
+           'incident', 'incident_json', 'anomaly_json', 'actions', 'targets', 'posted', 'body', 'text', 'changed',
+           'decide', 'feedback', 'silence_json', 'silences', 'add_silence', 'end_silence', 'switch', 'turn_switch',
+           'policies', 'mode', 'breaker', 'reports', 'settings', 'alerts']
 
 # %% ../../nbs/dashboard/03_api.ipynb #d1fb8b5b
 import math, re
@@ -198,9 +198,14 @@ def targets():
     return jsonify(site().targets.report())
 
 # %% ../../nbs/dashboard/03_api.ipynb #d102824c
+def posted():
+    "The request's JSON; None when it is none, or holds half a character (a lone surrogate), which can be neither stored nor shown."
+    try: return orjson.loads(request.get_data()) if request.is_json else None
+    except orjson.JSONDecodeError: return None
+
 def body() -> dict:
     "The request's JSON object; `Refused` (400) for anything else."
-    data = request.get_json(silent=True) if request.get_data() else {}
+    data = posted() if request.get_data() else {}
     if not isinstance(data, dict): raise Refused(400, 'the body has to be a JSON object')
     return data
 
@@ -306,7 +311,7 @@ def settings():
 def alerts():
     "Alertmanager's webhook."
     from smartcloudops.detection.incidents import ingest_alerts
-    here, payload = site(), request.get_json(silent=True)
-    try: told = ingest_alerts(here.stores.engine(create=True), payload, now(), here.settings.hosts)
+    here = site()
+    try: told = ingest_alerts(here.stores.engine(create=True), posted(), now(), here.settings.hosts)
     except DataError as e: raise Refused(400, str(e)) from None
     return changed(dict(opened=[i.id for i in told.opened], updated=[i.id for i in told.updated], closed=[i.id for i in told.closed]))

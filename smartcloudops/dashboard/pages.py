@@ -438,11 +438,12 @@ def login():
     wrong = ''
     if request.method == 'POST':
         failures = current_app.extensions['failures']
-        failures.check(request.remote_addr)
         name, password = request.form.get('name', '')[:200], request.form.get('password', '')[:1000]
-        found = here.access.login(name, password) or here.access.bearer(password)
+        with failures.one:
+            failures.check(request.remote_addr)
+            found = here.access.login(name, password) or here.access.bearer(password)
+            if not found: failures.count(request.remote_addr)
         if found: return _welcome(found)
-        failures.count(request.remote_addr)
         wrong = 'Name and password do not belong together.'
     return render_template('login.html', page_name='login', wrong=wrong, next=request.values.get('next', '')), 401 if wrong else 200
 

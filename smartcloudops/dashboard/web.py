@@ -238,7 +238,7 @@ def serve_command(settings: Settings,              # [dashboard] says where to l
     if cfg.streams >= cfg.threads: raise ConfigError(f'dashboard.streams ({cfg.streams}) has to be below dashboard.threads ({cfg.threads}), or open pages could keep everybody out')
     address = f'[{host}]' if ':' in host else host
     factory = f'smartcloudops.dashboard.web:served({str(Path(data_dir).absolute())!r}, {os.getpid()})'
-    return [sys.executable, '-m', 'gunicorn', '--bind', f'{address}:{port or cfg.port}', '--worker-class', 'gthread', '--workers', '1', '--threads', str(cfg.threads),
+    return [sys.executable, '-m', 'gunicorn', '--bind', f'{address}:{port or cfg.port}', '--worker-class', 'smartcloudops.dashboard.worker.Worker', '--workers', '1', '--threads', str(cfg.threads),
             '--graceful-timeout', '5', '--timeout', '60', '--keep-alive', '5', '--log-level', 'warning', *_no_control_socket(), factory]
 
 def _no_control_socket() -> list[str]:

@@ -10,7 +10,7 @@ __all__ = ['log', 'incidents', 'MOST', 'WORTH', 'WORTH_OF', 'WANTED', 'KINDS_OF'
            'ingest_alerts']
 
 # %% ../../nbs/detection/03_incidents.ipynb #296e224c
-import hashlib, json, logging, threading
+import hashlib, json, logging, re, threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -127,7 +127,7 @@ def get_incident(
     id: str | int,
 ) -> Incident | None:
     "One incident by its number; None when there is none."
-    if not str(id).isdecimal(): return None
+    if not re.fullmatch('[0-9]{1,15}', str(id)): return None
     with engine.connect() as c: row = c.execute(sa.select(incidents).where(incidents.c.id == int(id))).first()
     return _from_row(row) if row else None
 

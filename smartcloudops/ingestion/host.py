@@ -253,5 +253,9 @@ class HostSource:
 
     def _series(self, metric: str, labels: dict) -> str:
         key = metric, *labels.items()
-        if key not in self._names: self._names[key] = str(Series(metric, dict(labels, host=self.host)))
+        if key not in self._names: self._names[key] = str(Series(metric, {**{k: _text(v) for k, v in labels.items()}, 'host': self.host}))
         return self._names[key]
+
+def _text(name: str) -> str:
+    "A name of the kernel's as text; bytes that are no UTF-8, as on an old stick, are spelled out: nothing else could store them."
+    return os.fsencode(name).decode('utf-8', 'backslashreplace')

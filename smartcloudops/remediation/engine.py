@@ -125,7 +125,7 @@ def own_instance() -> str:
 
 def operation_context(settings, key: str = '', extra: dict | None = None) -> Context:
     "What operations may use, from the settings."
-    return Context(home(settings), tuple(settings.remediation.commands), lambda: _aws(settings), key, extra or {})
+    return Context(home(settings), tuple(settings.remediation.commands), lambda: _aws(settings), key, extra or {}, own_instance())
 
 _clients: dict[tuple, object] = {}
 
@@ -372,9 +372,8 @@ class _Starting(_Sending):
         late = max(pd.Timedelta(0), now - action.sent)           # a send that took its time moves the window in which it is judged
         shift = dict(judge_from=to_us(action.judge_from + late), judge_until=to_us(action.judge_until + late)) if state == 'verifying' else {}
         kept = action.report | {'text': report.text, **report.detail}
-        action = self.ledger.change(id, state, report.text[:1].upper() + report.text[1:] + '.', at=now, report=_json(kept), **shift)
-        if state == 'failed': self._lower(action)
-        return [_outcome(action)]
+        if state == 'failed': self._lower(action, state)
+        return [_outcome(self.ledger.change(id, state, report.text[:1].upper() + report.text[1:] + '.', at=now, report=_json(kept), **shift))]
 
 # %% ../../nbs/remediation/04_engine.ipynb #fdaf13b1
 def _json(value) -> str:
@@ -425,15 +424,15 @@ class _Judging(_Recovering):
             if state is None: continue
             after = (now - action.sent).total_seconds()
             text = verdict_sentence(state, values, plan, after) + (peers_sentence(*self._peers_back(action, history, now)) if state == 'recovered' else '')
+            if state == 'not_recovered': self._lower(action, state)
             action = self.ledger.change(action.id, state, text, at=now, report=_json(action.report | {'after_seconds': after}))
             yield _outcome(action)
-            if state == 'not_recovered': self._lower(action); self._undo(action, now)
+            if state == 'not_recovered': self._undo(action, now)
 
     def _lose_sight(self, action: Action, now) -> Outcome:
         "Missing samples prove nothing, and none is known to be from after it."
-        action = self.ledger.change(action.id, 'not_recovered', 'The clock was put back after it was sent: no sample is known to be newer than it.', at=now)
-        self._lower(action)
-        return _outcome(action)
+        self._lower(action, 'not_recovered')
+        return _outcome(self.ledger.change(action.id, 'not_recovered', 'The clock was put back after it was sent: no sample is known to be newer than it.', at=now))
 
     def _verdict(self, action: Action, plan: Mapping, verify: Verify, history, now):
         name = str(Series.parse(plan['series']).with_metric(verify.metric)) if verify.metric else plan['series']
@@ -458,11 +457,11 @@ class _Judging(_Recovering):
 # %% ../../nbs/remediation/04_engine.ipynb #38f22616
 class _Waiting(_Judging):
     "After a failure, and what waits."
-    def _lower(self, action: Action) -> None:
-        "Trust is lost at once, also while the policy file cannot be read."
+    def _lower(self, action: Action, state: str) -> None:
+        "Trust is lost at once, also while the policy file cannot be read, and before the verdict is written: it is given once only."
         policy = next((p for p in (*self.policies.policies, *self._read) if p.name == action.policy), None)
         if policy is not None and self.ledger.modes([policy])[policy.name] == 'auto':
-            self.ledger.set_mode(policy, 'approve', 'loop', f'action {action.id} is {action.state.replace("_", " ")}')
+            self.ledger.set_mode(policy, 'approve', 'loop', f'action {action.id} is {state.replace("_", " ")}')
 
     def _undo(self, action: Action, now) -> None:
         operation = self._operation(action)

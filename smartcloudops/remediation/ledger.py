@@ -515,7 +515,7 @@ def export_lines(entries: Iterable[dict]) -> str:
 def verify_lines(text: str) -> Verification:
     "Check an exported chain, offline, from its first line."
     previous, count = GENESIS, 0
-    for n, line in enumerate(text.splitlines(), 1):
+    for n, line in enumerate(text.removesuffix('\n').split('\n') if text else (), 1):      # a reason may hold what splitlines takes for an end
         try: entry = json.loads(line)
         except json.JSONDecodeError: return Verification(False, count, f'line {n} is not JSON', f'line {n}')
         if entry.get('seq') != count + 1 or entry.get('previous') != previous or chain_hash(entry) != entry.get('hash'): return Verification(False, count, f'line {n} does not fit the one before', f'line {n}')

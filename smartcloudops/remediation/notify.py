@@ -60,6 +60,7 @@ class _Telling:
         self.engine, self.settings, self.ledger = engine, settings, Ledger(engine)
         self._queue, self._thread = queue.Queue(1000), None
         self.sent = self.dropped = self.failed = 0
+        self._held = []                                     # titles of urgent ones beyond the hour's limit
 
     def __repr__(self) -> str: return in_a_line(self, counted(len(self.settings.notify.urls), 'address', 'addresses'), f'{self.sent} sent', f'{self.failed} failed', f'{self.dropped} dropped')
 
@@ -102,11 +103,25 @@ class _Telling:
             log.warning('what was told before cannot be read, so it is told again: %s', mask_secrets(str(e))[:200])
             new = messages
         for m in new: log.log(logging.WARNING if m.urgent else logging.INFO, '%s%s', m.title, f' ({m.body.splitlines()[0]})' if m.body else '')
-        if new and self.settings.notify.urls: self._enqueue(new)
+        if (new or self._held) and self.settings.notify.urls: self._enqueue(new)
         return new
 
+# %% ../../nbs/remediation/06_notify.ipynb #9ad41f70
+class _Limiting(_Telling):
+    "What an hour has room for."
+    def _most(self, message: Message) -> int:
+        "How many an hour: a quarter is kept for what is urgent."
+        most = self.settings.notify.per_hour
+        return most if message.urgent else most - most // 4
+
+    def _late(self, told: int) -> list[Message]:
+        "What was urgent and beyond the limit, as one message, once there is room again."
+        if not self._held or told >= self.settings.notify.per_hour: return []
+        titles, self._held = self._held, []
+        return [Message('', f'{counted(len(titles), "urgent message")} held back, more than {self.settings.notify.per_hour} an hour', '\n'.join(titles[-20:]), True)]
+
 # %% ../../nbs/remediation/06_notify.ipynb #07d3cfc6
-class _Remembering(_Telling):
+class _Remembering(_Limiting):
     "What was told before, and how much in this hour."
     def _new(self, messages: list[Message], at: int) -> list[Message]:
         "Those that were not told yet."
@@ -120,8 +135,12 @@ class _Remembering(_Telling):
         at = to_us(time_now())
         try: times = [t for t in recall(self.engine, 'notified at', []) if at - 3600 * SECOND < t <= at]
         except Exception: times = []
+        if not (messages := [*self._late(len(times)), *messages]): return
         for m in messages:
-            if len(times) >= self.settings.notify.per_hour or self._queue.full(): self.dropped += 1; continue
+            if len(times) >= self._most(m) or self._queue.full():
+                self.dropped += 1
+                self._held += [m.title] * m.urgent
+                continue
             times.append(at); self._queue.put_nowait(m)
         try: remember(self.engine, 'notified at', times)
         except Exception as e: log.warning('the hourly limit of notifications is kept in memory only: %s', e)

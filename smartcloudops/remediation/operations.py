@@ -41,6 +41,7 @@ class Context:
     clients: Callable | None = None      # gives the AwsClients to use, when first needed
     key: str = ''                        # the idempotency key of this action
     extra: dict = field(default_factory=dict)    # what an earlier report's detail said
+    own_instance: str = ''               # the EC2 instance id of own_host, where it has one
 
     def __repr__(self) -> str: return in_a_line(self, self.own_host, f'{counted(len(self.commands), "command")} allowed', 'AWS' if self.clients else '', self.key[:12])
 
@@ -376,7 +377,13 @@ class AsgSetDesired(Ec2):
         except Exception as e: return explain_aws(e, 'autoscaling:DescribeAutoScalingGroups')._replace(ok=False)
         before, wanted = group['DesiredCapacity'], group['DesiredCapacity'] + self.parameters.add
         ok = group['MinSize'] <= wanted <= group['MaxSize'] and wanted != before
+        if wanted < before and (no := self._ours(group)): return no
         return Report(ok, f"{self.parameters.group}: {before} now, would be {wanted}, within {group['MinSize']}–{group['MaxSize']}" + ('' if ok else ' it is not'), {'before': before, 'wanted': wanted})
+
+    def _ours(self, group: dict) -> Report | None:
+        "Why it may not get smaller: AWS chooses which instance ends, and the loop runs on one of them."
+        if self.context.own_instance not in {i['InstanceId'] for i in group['Instances']}: return None
+        return Report(False, f'the loop runs on {self.context.own_instance} of {self.parameters.group}, which AWS might end')
 
     def send(self) -> Report:
         found = self.check()
@@ -397,7 +404,8 @@ class AsgSetDesired(Ec2):
         before, wanted = self.context.extra.get('before'), self.context.extra.get('wanted')
         if before is None: return Report(False, 'the size before is not known')
         found = self.observe()                    # a size that somebody else has set meanwhile is theirs
-        return self._set(before, wanted) if found.ok else Report(False, f'{found.text}: left as it is')
+        if not found.ok: return Report(False, f'{found.text}: left as it is')
+        return before < wanted and self._ours(self._describe()) or self._set(before, wanted)
 
 # %% ../../nbs/remediation/03_operations.ipynb #32d07d47
 _BUILT_IN = (Webhook, Command, ServiceRestart, Ec2Reboot, Ec2StopStart, AsgSetDesired)

@@ -160,9 +160,10 @@ def _reading(engine: sa.Engine, anchor: Path | None = None) -> Ledger:
     return ledger
 
 def ledger_export(where: str | Path) -> str:
-    "The audit as JSON lines, which `verify_lines` can check anywhere."
+    "The audit as JSON lines, which `verify_lines` can check anywhere; `StateError` when the database is damaged."
     path, _ = ledger_file(where)
-    return export_lines(_reading(open_state(path, readonly=True)).audit()) if path.exists() else ''
+    try: return export_lines(_reading(open_state(path, readonly=True)).audit()) if path.exists() else ''
+    except (sa.exc.SQLAlchemyError, ValueError) as e: raise StateError(f'{path}: the ledger cannot be read ({getattr(e, "orig", None) or e}); see what is left of it with: smartcloudops ledger verify') from e
 
 # %% ../../nbs/remediation/08_operators.ipynb #6c3ec393
 def figures(engine: sa.Engine, since=None) -> pd.DataFrame:    # one row a policy and step
