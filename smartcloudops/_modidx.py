@@ -394,6 +394,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                           'smartcloudops.core.state.define_table': ( 'core/state.html#define_table',
                                                                                      'smartcloudops/core/state.py'),
                                           'smartcloudops.core.state.from_us': ('core/state.html#from_us', 'smartcloudops/core/state.py'),
+                                          'smartcloudops.core.state.identity': ('core/state.html#identity', 'smartcloudops/core/state.py'),
                                           'smartcloudops.core.state.last_beat': ( 'core/state.html#last_beat',
                                                                                   'smartcloudops/core/state.py'),
                                           'smartcloudops.core.state.open_state': ( 'core/state.html#open_state',
