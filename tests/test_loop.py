@@ -376,6 +376,19 @@ def test_a_history_that_was_moved_away_leaves_what_was_learned(tmp_path):
         again.close()
 
 
+@pytest.mark.parametrize('replaced', [False, True], ids=['moved', 'replaced'])
+def test_a_loop_whose_folder_was_taken_away_ends(program, tmp_path, replaced):
+    "It went on in files that nobody would find again, called itself well, and heard no silence and no denial any more."
+    child, data = program('--no-dashboard', '--interval', '.5'), tmp_path/'data'
+    wait_for(lambda: list(data.glob('learned/*.npz')))
+    data.rename(tmp_path/'elsewhere')
+    if replaced:
+        data.mkdir()
+        open_state(data/'smartcloudops.db').dispose()
+    assert child.wait(30) == 1
+    assert 'smartcloudops.db: was moved, removed or replaced' in (tmp_path/'log').read_text()
+
+
 def test_a_whole_month_replayed_opens_and_closes_in_its_own_time(tmp_path):
     times = pd.date_range('2026-03-01', periods=2000, freq='5min', tz='UTC')
     rng = np.random.default_rng(0)
