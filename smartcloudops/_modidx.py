@@ -2232,6 +2232,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'smartcloudops.main.Loop._may_forget': ('main.html#loop._may_forget', 'smartcloudops/main.py'),
                                     'smartcloudops.main.Loop._mind_clock': ('main.html#loop._mind_clock', 'smartcloudops/main.py'),
                                     'smartcloudops.main.Loop._mind_folder': ('main.html#loop._mind_folder', 'smartcloudops/main.py'),
+                                    'smartcloudops.main.Loop._mind_live': ('main.html#loop._mind_live', 'smartcloudops/main.py'),
                                     'smartcloudops.main.Loop._models': ('main.html#loop._models', 'smartcloudops/main.py'),
                                     'smartcloudops.main.Loop._note': ('main.html#loop._note', 'smartcloudops/main.py'),
                                     'smartcloudops.main.Loop._open_detectors': ('main.html#loop._open_detectors', 'smartcloudops/main.py'),

@@ -21,7 +21,7 @@ from .core.frames import Rates, empty_frame, per_second, rate_name
 from .core.runtime import ConfigError, HistoryError, SmartCloudOpsError, StateError, clock, counted, in_a_line, now, patch_to
 from .core.series import Series
 from .core.settings import Settings, load_settings
-from .core.state import beat, identity, open_state, recall, remember, to_us
+from .core.state import beat, identity, last_beat, open_state, recall, remember, to_us
 
 log = logging.getLogger('smartcloudops.main')
 
@@ -116,6 +116,7 @@ class Loop:
         self.took, self._paid = dict(bounds=list(TOOK), within=[0] * len(TOOK), count=0, sum=0.), 0.
         self._open_stores()
         self._open_phases()
+        self._mind_live()
         self._open_detectors()
         self._catch_up()
 
@@ -139,6 +140,15 @@ def _open_phases(self):
     from smartcloudops.remediation.notify import Notifier
     self.rates, self.tracker = Rates(), IncidentTracker(self.engine, self.settings)
     self.remediator, self.notifier = Remediator(self.engine, self.settings), Notifier(self.engine, self.settings)
+
+@patch_to(Loop)
+def _mind_live(self):
+    "`ConfigError` for a replay where something goes on live: judged by the replay's time, incidents would close and actions count as failed."
+    from smartcloudops.detection.incidents import open_incidents
+    before = last_beat(self.engine, 'loop')
+    if self.live or before is None or not before.detail.get('live', True): return
+    if open_incidents(self.engine) or self.remediator.ledger.actions(['sent', 'unknown', 'verifying']):
+        raise ConfigError(f'{self.settings.data_dir}: incidents or actions of source {before.detail["source"]} are open here, and a replay would end them; choose another --data-dir')
 
 # %% ../nbs/main.ipynb #3a694f5e
 @patch_to(Loop)
