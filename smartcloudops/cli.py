@@ -130,6 +130,7 @@ def _once(settings: Settings, as_json: bool) -> None:
 def _summary(tick, loop) -> dict:
     "What one tick saw, as plain values."
     notes = [*getattr(loop.source, 'notes', []), *([tick.problem] if tick.problem else [])]
+    if tick.rewritten and not loop.live: notes.append(f'{tick.rewritten} rows are not newer than what was judged before: stored, not judged; to judge them, choose another --data-dir')
     would = [str(getattr(o, 'sentence', o)) for o in tick.outcomes]
     return dict(source=loop.source.name, rows=tick.rows, samples=tick.samples, series=len(loop.history.series()),
                 notes=notes, anomalies=[a.reason for a in tick.anomalies],

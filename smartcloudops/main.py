@@ -18,10 +18,10 @@ import pandas as pd
 
 from . import __version__
 from .core.frames import Rates, empty_frame, per_second, rate_name
-from .core.runtime import ConfigError, HistoryError, SmartCloudOpsError, clock, counted, in_a_line, now, patch_to
+from .core.runtime import ConfigError, HistoryError, SmartCloudOpsError, StateError, clock, counted, in_a_line, now, patch_to
 from .core.series import Series
 from .core.settings import Settings, load_settings
-from .core.state import beat, open_state, recall, remember, to_us
+from .core.state import beat, identity, last_beat, open_state, recall, remember, to_us
 
 log = logging.getLogger('smartcloudops.main')
 
@@ -116,6 +116,7 @@ class Loop:
         self.took, self._paid = dict(bounds=list(TOOK), within=[0] * len(TOOK), count=0, sum=0.), 0.
         self._open_stores()
         self._open_phases()
+        self._mind_live()
         self._open_detectors()
         self._catch_up()
 
@@ -128,6 +129,7 @@ def _open_stores(self):
     import smartcloudops.detection.incidents, smartcloudops.remediation.ledger     # their tables, before the state is made
     self.settings.data_dir.mkdir(parents=True, exist_ok=True)
     self.engine = open_state(self.settings.state_path)
+    self._state = identity(self.settings.state_path)
     self.history = History(self.settings.history_path, settings=self.settings.history)
 
 # %% ../nbs/main.ipynb #23c441f3
@@ -138,6 +140,15 @@ def _open_phases(self):
     from smartcloudops.remediation.notify import Notifier
     self.rates, self.tracker = Rates(), IncidentTracker(self.engine, self.settings)
     self.remediator, self.notifier = Remediator(self.engine, self.settings), Notifier(self.engine, self.settings)
+
+@patch_to(Loop)
+def _mind_live(self):
+    "`ConfigError` for a replay where something goes on live: judged by the replay's time, incidents would close and actions count as failed."
+    from smartcloudops.detection.incidents import open_incidents
+    before = last_beat(self.engine, 'loop')
+    if self.live or before is None or not before.detail.get('live', True): return
+    if open_incidents(self.engine) or self.remediator.ledger.actions(['sent', 'unknown', 'verifying']):
+        raise ConfigError(f'{self.settings.data_dir}: incidents or actions of source {before.detail["source"]} are open here, and a replay would end them; choose another --data-dir')
 
 # %% ../nbs/main.ipynb #3a694f5e
 @patch_to(Loop)
@@ -538,10 +549,17 @@ def _end(self) -> None:
 
 # %% ../nbs/main.ipynb #d2aa1b7b
 @patch_to(Loop)
+def _mind_folder(self) -> None:
+    "`StateError` when the folder was taken away: what people say is written where this loop does not look, and a second one could start there."
+    path = self.settings.state_path
+    if identity(path) != self._state: raise StateError(f'{path}: was moved, removed or replaced while the loop was running; start it again: smartcloudops run')
+
+@patch_to(Loop)
 def run(self, stop: threading.Event | None = None, ticks: int | None = None) -> int:
-    "Tick until `stop` is set (or `ticks` times); how often it ticked. Errors of a tick are logged, the loop lives on."
+    "Tick until `stop` is set (or `ticks` times); how often it ticked. Errors of a tick are logged, the loop lives on; only without its state database it ends."
     stop, count, due = stop or threading.Event(), 0, clock().monotonic()
     while not stop.is_set() and (ticks is None or count < ticks) and not getattr(self.source, 'done', False):
+        self._mind_folder()
         self._guarded_tick()
         count += 1
         due += self.interval

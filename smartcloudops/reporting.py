@@ -357,12 +357,12 @@ class _Lock:
     "The file lock that a running report holds."
     def __init__(self, data_dir: Path): self.path = Path(data_dir)/'reports.lock'
 
-    def take(self):
-        "The open file that holds the lock; None when another process has it."
+    def take(self, wait: bool = False):
+        "The open file that holds the lock; None when another process has it and we do not wait for that."
         import fcntl
         self.path.parent.mkdir(parents=True, exist_ok=True)
         file = self.path.open('a')
-        try: fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try: fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except OSError:
             file.close()
             return None
@@ -394,13 +394,14 @@ class _Child:
         except Exception: os.killpg(self.process.pid, signal.SIGKILL)
 
 def _run_task(text: str) -> int:
-    "What the child does: hold the lock, run the report, write down how it ended."
+    "What the child does: hold the lock, when another schedule's report has ended, run its own, write down how it ended."
     from smartcloudops.core.settings import load_settings
     from smartcloudops.core.state import open_state
     task, settings = json.loads(text), load_settings()
     os.nice(10)
-    held, engine = _Lock(settings.data_dir).take(), open_state(settings.state_path)
-    if held is None: return 3
+    held, engine = _Lock(settings.data_dir).take(wait=True), open_state(settings.state_path)
+    with engine.connect() as c: mine = c.execute(sa.select(runs.c.state).where(runs.c.id == task['row'])).scalar()
+    if mine != 'running': return 3          # given up as lost meanwhile
     due = pd.Timestamp(task['due'])
     try: run, state = run_report(task['report'], task['parameters'], task['out'], stem=f"{task['report']}-{due:%Y%m%d-%H%M}", timeout=task['timeout']), 'done'
     except ReportError as e: run, state = e.run, 'failed'

@@ -106,6 +106,14 @@ def test_replay_runs_through_the_whole_loop(cli, tmp_path):
     assert summary['rows'] == 400 and any('cpu' in title for title in summary['opened'])
 
 
+def test_a_replay_of_what_is_older_says_that_it_was_not_judged(cli, tmp_path):
+    "A second file, of January after one of February, was quiet whatever stood in it."
+    for month in ('02', '01'): (tmp_path/f'{month}.csv').write_text('timestamp,value\n' + ''.join(f'2026-{month}-01T00:{m:02}:00Z,95\n' for m in range(20)))
+    first, second = (json.loads(cli('run', '--once', '--source', f'replay:{month}.csv', '--json').stdout) for month in ('02', '01'))
+    assert first['rows'] == 20 and not first['notes']
+    assert second['rows'] == 0 and second['samples'] == 20 and second['notes'] == ['20 rows are not newer than what was judged before: stored, not judged; to judge them, choose another --data-dir']
+
+
 def test_one_row_out_for_each_row_in_whatever_the_order(cli, tmp_path):
     write_plain(tmp_path/'x.csv')
     lines = (tmp_path/'x.csv').read_text().splitlines()

@@ -460,3 +460,15 @@ def test_one_sample_of_cloudwatch_is_not_late_before_the_second_can_be_there(tmp
         assert freshness(h, T0 + pd.Timedelta('21min')).late.all()
         h.append(frame(3, NAMES[2:3], every='15s', start=T0 + pd.Timedelta('20min'), missing=0), arrived=T0 + pd.Timedelta('21min'))
         assert freshness(h, T0 + pd.Timedelta('21min')).interval_seconds.tolist() == [300, 300, 15]       # what is usual elsewhere says nothing of it
+
+
+@pytest.mark.parametrize('readonly', [False, True], ids=['writer', 'reader'])
+def test_a_history_that_was_moved_away_while_it_is_open_is_begun_anew(tmp_path, readonly):
+    "As the error of a damaged one says to do; the old file was written to on, and its log was deleted by whoever opened the new one."
+    with History(tmp_path/'history.db') as mine, History(tmp_path/'history.db', readonly=readonly) as other:
+        mine.append(frame(3))
+        assert len(other.read()) == 3
+        (tmp_path/'history.db').rename(tmp_path/'damaged.db')
+        mine.append(frame(2, start=T0 + pd.Timedelta('1D')))
+        assert len(other.read()) == len(mine.read()) == 2
+    with History(tmp_path/'history.db', readonly=True) as later: assert len(later.read()) == 2

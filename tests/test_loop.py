@@ -376,6 +376,46 @@ def test_a_history_that_was_moved_away_leaves_what_was_learned(tmp_path):
         again.close()
 
 
+def test_a_replay_ends_nothing_that_goes_on_live(tmp_path):
+    "By its own time an open incident was over, months before it began; people were told so, and then paged again."
+    frame = pd.DataFrame({'cpu_utilization_percent{host="web-1"}': [97.]}, index=pd.DatetimeIndex(['2026-03-02T12:00Z'], name='time').as_unit('us'))
+    path = tmp_path/'january.csv'
+    path.write_text('timestamp,value\n2026-01-01T00:00:00Z,1\n2026-01-01T00:05:00Z,1\n')
+    replay = lambda: Loop(settings(tmp_path, source=f'replay:{path}'))
+    class Source:
+        name, interval = 'host', 60.
+        def read(self, now): return frame.set_axis(pd.DatetimeIndex([now], name='time').as_unit('us'))
+        def close(self): pass
+    with use_clock(FakeClock('2026-03-02T12:00:00Z')) as time:
+        loop = Loop(settings(tmp_path), Source())
+        for _ in range(5): loop.tick(); time.advance(60)
+        assert len(loop.going) == 1
+        loop.close()
+        with pytest.raises(ConfigError, match='incidents or actions of source host are open here'): replay()
+        frame[:] = 20.
+        loop = Loop(settings(tmp_path), Source())
+        for _ in range(5): loop.tick(); time.advance(60)
+        assert not loop.going
+        loop.close()
+        for _ in range(2):                      # now nothing goes on, and a replay may follow another
+            loop = replay()
+            loop.tick()
+            loop.close()
+
+
+@pytest.mark.parametrize('replaced', [False, True], ids=['moved', 'replaced'])
+def test_a_loop_whose_folder_was_taken_away_ends(program, tmp_path, replaced):
+    "It went on in files that nobody would find again, called itself well, and heard no silence and no denial any more."
+    child, data = program('--no-dashboard', '--interval', '.5'), tmp_path/'data'
+    wait_for(lambda: list(data.glob('learned/*.npz')))
+    data.rename(tmp_path/'elsewhere')
+    if replaced:
+        data.mkdir()
+        open_state(data/'smartcloudops.db').dispose()
+    assert child.wait(30) == 1
+    assert 'smartcloudops.db: was moved, removed or replaced' in (tmp_path/'log').read_text()
+
+
 def test_a_whole_month_replayed_opens_and_closes_in_its_own_time(tmp_path):
     times = pd.date_range('2026-03-01', periods=2000, freq='5min', tz='UTC')
     rng = np.random.default_rng(0)

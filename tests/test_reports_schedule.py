@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings as hypothesis_settings, strategies as st
 
 from smartcloudops.core.runtime import ConfigError, FakeClock, use_clock
-from smartcloudops.core.settings import Settings
+from smartcloudops.core.settings import Settings, load_settings
 from smartcloudops.core.state import open_state
 from smartcloudops.reporting import Schedule, as_cron, as_systemd, jobs, last_due, list_runs, next_due, on_calendar
 from tests.conftest import soak
@@ -163,6 +163,22 @@ def test_the_child_process_runs_the_report_and_writes_down_how_it_ended(tmp_path
     assert table.state.iloc[-1] == 'done' and len(list((tmp_path/'reports').glob('policy_backtest-*.html'))) == 1
     assert json.loads(table.detail.iloc[-1])['html'].endswith('.html')
     schedule.close()
+
+
+def test_reports_of_two_schedules_wait_for_each_other(tmp_path, monkeypatch):
+    "The loop's and `smartcloudops schedule`'s, due in the same minute: the second failed at once and was not tried again."
+    (tmp_path/'c.toml').write_text(f'data_dir = "{tmp_path/"data"}"\nreports_dir = "{tmp_path/"reports"}"\n[reports.schedule]\npolicy_backtest = "* * * * *"\n')
+    settings = load_settings(tmp_path/'c.toml')
+    schedule = Schedule(settings, open_state(settings.state_path), config=tmp_path/'c.toml')
+    schedule.tick(pd.Timestamp('2026-03-09T12:00:30Z'))
+    with schedule.lock.take():
+        monkeypatch.setattr(schedule.lock, 'free', lambda: True)             # the other has not come to the lock yet when ours is begun
+        at = pd.Timestamp('2026-03-09T12:01:10Z')
+        assert schedule.tick(at)
+        with pytest.raises(subprocess.TimeoutExpired): schedule.running[0].process.wait(6)
+    assert schedule.running[0].process.wait(120) == 0
+    schedule.tick(at)
+    assert list_runs(schedule.engine).state.tolist() == ['done']
 
 
 def test_alone_it_stops_when_told(tmp_path):

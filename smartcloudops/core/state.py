@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['metadata', 'APPLICATION_ID', 'heartbeats', 'remembered', 'to_us', 'from_us', 'define_table', 'open_state',
-           'create_tables', 'owner', 'sqlite_uri', 'Beat', 'beat', 'last_beat', 'remember', 'recall']
+           'create_tables', 'owner', 'identity', 'sqlite_uri', 'Beat', 'beat', 'last_beat', 'remember', 'recall']
 
 # %% ../../nbs/core/05_state.ipynb #ae66be28
 import json, os, sqlite3
@@ -69,6 +69,12 @@ def owner(db: sqlite3.Connection) -> int | None:
     "The application id of an open SQLite file (0: it has none), None of an empty one."
     id = db.execute('pragma application_id').fetchone()[0]
     return id or (0 if db.execute('select count(*) from sqlite_master').fetchone()[0] else None)
+
+def identity(path: Path) -> tuple | None:
+    "What tells a file from another that takes its name; None when there is none."
+    try: found = path.stat()
+    except OSError: return None
+    return found.st_dev, found.st_ino
 
 def sqlite_uri(path: Path, readonly: bool) -> str:
     "The address by which SQLite opens a file; a copy in a folder without write permission has no log beside it and never changes, which SQLite wants to be told."

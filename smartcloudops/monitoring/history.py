@@ -17,7 +17,7 @@ from ..core.frames import validate
 from ..core.runtime import DataError, HistoryError, as_table, now, patch_to
 from ..core.series import Series
 from ..core.settings import HistorySettings
-from ..core.state import from_us, owner, sqlite_uri, to_us
+from ..core.state import from_us, identity, owner, sqlite_uri, to_us
 from .packed import AT_ONCE, MARK, SAMPLE, SCORE, all_shards, pack_table, per_row, put, records, records_at, remove, shards_of, table_of, unpacked
 
 def read_sealed(*which) -> list:
@@ -169,7 +169,7 @@ class History:
                 ):
         self.path, self.readonly, self.settings = Path(path), readonly, settings or HistorySettings()
         self.folder = self.path.parent/'history'
-        self._lock, self._db, self._version, self._names = threading.RLock(), None, None, {}       # _version: as of which change _names and _facts are
+        self._lock, self._db, self._file, self._version, self._names = threading.RLock(), None, None, None, {}       # _file: which one is open; _version: as of which change _names and _facts are
         with explained(self.path): self._connection()
 
     def close(self) -> None:
@@ -186,8 +186,9 @@ class History:
 # %% ../../nbs/monitoring/00_history.ipynb #2b6bedbf
 @patch_to(History)
 def _connection(self) -> sqlite3.Connection | None:
-    "The open connection; None for a reader while there is no file."
-    if self._db is None: self._db = connect(self.path, self.readonly)
+    "The open connection; None for a reader while there is no file. A file that was moved away is let go of."
+    if self._db is not None and not self._db.in_transaction and identity(self.path) != self._file: self.close()
+    if self._db is None: self._db, self._file = connect(self.path, self.readonly), identity(self.path)
     return self._db
 
 # %% ../../nbs/monitoring/00_history.ipynb #36d02124
