@@ -342,11 +342,12 @@ def _from_file(path: Path, settings) -> tuple[pd.DataFrame, list[Incident]]:
 # %% ../../nbs/remediation/05_backtest.ipynb #49166bd7
 def read_labels(path: str | Path, incidents: Iterable[Incident]) -> dict[str, str]:
     "Which incidents overlap a labelled stretch ('real'), and which do not ('normal')."
-    try: table = pd.read_csv(path)
+    from smartcloudops.ingestion.replay import read_header, read_times
+    try: table = pd.read_csv(path, sep=read_header(Path(path))[1], dtype=str)
     except (OSError, ValueError) as e: raise DataError(f'{path}: the labels cannot be read ({e})') from None
     if not {'start', 'end'} <= set(table): raise DataError(f"{path}: expected columns start,end and perhaps host, found {', '.join(table)}")
-    start, end = pd.to_datetime(table.start, utc=True), pd.to_datetime(table.end, utc=True)
-    host = table.host.astype(str) if 'host' in table else pd.Series('', index=table.index)
+    start, end = read_times(table.start, path)[0], read_times(table.end, path)[0]
+    host = table.host.fillna('').astype(str) if 'host' in table else pd.Series('', index=table.index)      # none named: of any host
     real = lambda i: ((start <= (i.closed or i.updated)) & (end >= (i.started or i.opened)) & ((host == '') | host.isin(i.hosts))).any()
     return {i.id: 'real' if real(i) else 'normal' for i in incidents}
 
