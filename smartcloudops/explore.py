@@ -320,7 +320,7 @@ def _row(incident) -> dict:
 def incidents(where: str | Path | Settings | None = None,    # a data folder, smartcloudops.db or Settings; None: the settings' own
               state: str | None = None,                      # 'open' or 'closed'; None: both
               since=None,                                    # UTC
-              limit: int = 100,
+              limit: int | None = 100,                       # the newest; None: all
              ) -> Incidents:
     "The incidents on record; `StateError` when there is no database yet."
     from smartcloudops.core.state import open_state
