@@ -1741,6 +1741,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'smartcloudops.explore._axes': ('explore.html#_axes', 'smartcloudops/explore.py'),
                                        'smartcloudops.explore._band': ('explore.html#_band', 'smartcloudops/explore.py'),
                                        'smartcloudops.explore._breaks': ('explore.html#_breaks', 'smartcloudops/explore.py'),
+                                       'smartcloudops.explore._brief': ('explore.html#_brief', 'smartcloudops/explore.py'),
                                        'smartcloudops.explore._broken': ('explore.html#_broken', 'smartcloudops/explore.py'),
                                        'smartcloudops.explore._dress': ('explore.html#_dress', 'smartcloudops/explore.py'),
                                        'smartcloudops.explore._errors': ('explore.html#_errors', 'smartcloudops/explore.py'),
