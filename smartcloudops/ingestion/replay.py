@@ -47,7 +47,8 @@ def layout_of(columns: list[str],    # a table's header
     return Layout('value' if values == (low.get('value'),) else 'wide', time, values)
 
 # %% ../../nbs/ingestion/04_replay.ipynb #212e6032
-_ZONE = r'(?:Z|z|UTC|:\d\d[.\d]*[+-]\d\d(?::?\d\d)?)$'
+_ZONE = r'(?:Z|z|UTC|(?::\d\d|T\d{4}|T\d{6})[.\d]*\s?[+-]\d\d(?::?\d\d)?)$'
+_COMPACT = r'^(?:19|20)\d{10}(?:\d\d)?$'      # 20260131120000 is a date; as a count it would be the year 2612
 
 def parse_times(text: pa.Array | pa.ChunkedArray,     # strings
                 where: str = 'times',                 # for errors
@@ -56,6 +57,7 @@ def parse_times(text: pa.Array | pa.ChunkedArray,     # strings
     zoned = pc.match_substring_regex(text, _ZONE)
     count = pc.sum(zoned).as_py() or 0
     if 0 < count < len(text): raise DataError(_half_zoned(text, zoned, where))
+    if not count and pc.all(pc.match_substring_regex(text, _COMPACT)).as_py(): text = pc.replace_substring_regex(pc.utf8_rpad(text, 14, '0'), r'^(\d{8})', r'\1T')
     if not count and pc.all(pc.match_substring_regex(text, r'^\s*\d{9,19}(\.\d+)?\s*$')).as_py(): return _epoch(text), []
     notes = [] if count else ['times without a time zone were read as UTC']
     zones = pc.unique(pc.struct_field(pc.extract_regex(text, r'(?P<zone>[Zz]|UTC|[+-][\d:]+)$'), 'zone')) if count else []
