@@ -2697,6 +2697,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                     'smartcloudops/remediation/backtest.py'),
                                                     'smartcloudops.remediation.backtest._Seeing.newest': ( 'remediation/backtest.html#_seeing.newest',
                                                                                                            'smartcloudops/remediation/backtest.py'),
+                                                    'smartcloudops.remediation.backtest._Seeing.reading': ( 'remediation/backtest.html#_seeing.reading',
+                                                                                                            'smartcloudops/remediation/backtest.py'),
                                                     'smartcloudops.remediation.backtest._Seeing.state': ( 'remediation/backtest.html#_seeing.state',
                                                                                                           'smartcloudops/remediation/backtest.py'),
                                                     'smartcloudops.remediation.backtest._Walk': ( 'remediation/backtest.html#_walk',
