@@ -252,7 +252,7 @@ def _strip(ax, times, level: np.ndarray, anomaly: np.ndarray, breaks) -> None:
 def _dress(ax, series: Series, values: pd.Series) -> None:
     "Name, unit and limits of a panel; percent that comes near 100 is drawn in full."
     unit = describe(series.metric).unit
-    ax.set_title(short_name(series) + (f'   {series.host}' if series.host else ''), loc='left', fontsize=9, color=INK)
+    ax.set_title(_brief(short_name(series) + (f'   {series.host}' if series.host else ''), 110), loc='left', fontsize=9, color=INK, parse_math=False)
     ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: _tick(v, unit, ax)))
     ax.yaxis.set_major_locator(MaxNLocator(4))
     low, high = values.min(), values.max()
@@ -261,6 +261,10 @@ def _dress(ax, series: Series, values: pd.Series) -> None:
     ax.grid(axis='y', color=GRID); ax.set_axisbelow(True)
     ax.tick_params(labelsize=8, colors=INK, length=0)
     ax.spines[['top', 'right', 'left']].set_visible(False); ax.spines['bottom'].set_color(GRID)
+
+def _brief(text: str, most: int) -> str:
+    "A title that fits: one that is wider than the figure would leave no room for the panels."
+    return text if len(text) <= most else f'{text[:most // 2]}…{text[1 - most // 2:]}'
 
 def _tick(value: float, unit: str, ax) -> str:
     "A tick's text; with as many digits as it takes to tell it from the next one."
@@ -278,7 +282,7 @@ def _limits(ax, low: float, high: float) -> tuple[float, float]:
 # %% ../nbs/explore.ipynb #e23883e3
 def _finish(figure: Figure, axes: list[tuple], frame: pd.DataFrame, title: str) -> None:
     "One title, one legend, one time axis."
-    figure.suptitle(title, x=.01, ha='left', fontsize=11, fontweight='bold', color='#1b1a18')
+    figure.suptitle(_brief(title, 85), parse_math=False, x=.01, ha='left', fontsize=11, fontweight='bold', color='#1b1a18')
     found = {label: handle for ax, _ in axes for handle, label in zip(*ax.get_legend_handles_labels())}
     figure.legend(found.values(), found, loc='outside lower left', ncols=4, frameon=False, fontsize=8, labelcolor=INK)
     last = axes[-1][1] or axes[-1][0]
@@ -320,7 +324,7 @@ def _row(incident) -> dict:
 def incidents(where: str | Path | Settings | None = None,    # a data folder, smartcloudops.db or Settings; None: the settings' own
               state: str | None = None,                      # 'open' or 'closed'; None: both
               since=None,                                    # UTC
-              limit: int = 100,
+              limit: int | None = 100,                       # the newest; None: all
              ) -> Incidents:
     "The incidents on record; `StateError` when there is no database yet."
     from smartcloudops.core.state import open_state

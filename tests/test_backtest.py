@@ -8,7 +8,7 @@ from hypothesis import given, settings, strategies as st
 
 from smartcloudops.core.runtime import DataError, FakeClock, use_clock
 from smartcloudops.core.settings import Settings
-from smartcloudops.remediation.backtest import backtest, join, run_backtest, stretches, threshold_anomalies
+from smartcloudops.remediation.backtest import backtest, incidents_in, join, read_labels, run_backtest, stretches, threshold_anomalies
 from smartcloudops.remediation.policy import read_policies
 from tests.conftest import soak
 from tests.remediation_fleet import POLICY, START, Effect, anomaly, cpu, executor, freshness, incident
@@ -41,6 +41,33 @@ def test_false_actions_and_labels():
     found = [past_incident('web-1', 0, 3, 1), past_incident('web-2', 300, 3, 2, feedback='normal'), past_incident('web-3', 600, 3, 3, feedback='real')]
     result = backtest(read_policies(WATCH), found, fleet(), Settings(), labels={'1': 'normal', '3': 'real'})
     assert result.plain()['real_covered'] == 1 and result.summary()['false actions'][0] == 1 and 'incident' in set(result.rows.gate)
+
+
+@pytest.mark.parametrize('text', ['start,end,host\n{a},{b},\n', 'start;end;host\n{a};{b};web-1\n', 'start,end\n{a:.0f},{b:.0f}\n'])
+def test_labels_in_epochs_with_semicolons_or_of_any_host(tmp_path, text):
+    found = [past_incident('web-1', 10, 3, 1), past_incident('web-1', 300, 3, 2)]
+    spell = pd.Timestamp.timestamp if '.0f' in text else pd.Timestamp.isoformat
+    (tmp_path/'labels.csv').write_text(text.format(a=spell(START), b=spell(START + pd.Timedelta('1h'))))
+    assert read_labels(tmp_path/'labels.csv', found) == {'1': 'real', '2': 'normal'}
+    (tmp_path/'labels.csv').write_text('start,end\n')
+    assert set(read_labels(tmp_path/'labels.csv', found).values()) == {'normal'}
+    (tmp_path/'labels.csv').write_text('start,end\nsoon,later\n')
+    with pytest.raises(DataError, match="labels.csv: column 'start'"): read_labels(tmp_path/'labels.csv', found)
+
+
+def test_hosts_that_report_at_different_seconds_are_judged_like_others():
+    "Rows of a frame belong to any of them: an hour of 99 % is one incident of an hour, and a gap of a month prolongs nothing."
+    host = pd.Series(30., pd.date_range(START, periods=24 * 60, freq='1min'))
+    host.iloc[600:660] = 99.
+    host.iloc[-30:] = 99.
+    later = pd.Series(30., pd.date_range(START + pd.Timedelta('30D'), periods=60, freq='1min'))
+    series = {cpu(f'web-{n}'): pd.concat([host, later]).shift(freq=f'{7 * n}s') for n in range(8)}
+    frame = pd.DataFrame(series)
+    found = incidents_in(frame, Settings())
+    assert {h: sum(i.host == h for i in found) for h in ('web-0', 'web-7')} == {'web-0': 2, 'web-7': 2} and len(found) == 16
+    assert all(i.closed - i.opened < pd.Timedelta('90min') for i in found)
+    rows = backtest(read_policies(WATCH), [past_incident('web-3', 600, 3, 1)], frame, Settings()).rows
+    assert rows[['target', 'did']].values.tolist() == [['web-3', 'acted']]
 
 
 def test_nothing_to_do():

@@ -138,6 +138,21 @@ def test_ones_own_folder(tmp_path):
     assert table.recall.iloc[0] == 1 and table.ap.iloc[0] > .6
 
 
+@pytest.mark.parametrize('times,separator', [('s', ','), ('ms', ';'), ('text', ';')])
+def test_times_and_separators_are_read_as_elsewhere(tmp_path, times, separator):
+    at = pd.date_range('2026', periods=100, freq='h')
+    table = pd.DataFrame({'timestamp': at if times == 'text' else at.as_unit(times).asi8, 'value': 1.5, 'label': (np.arange(100) == 50).astype(int)})
+    table.to_csv(tmp_path/'a.csv', index=False, sep=separator)
+    file, = read_labelled(tmp_path)
+    assert file.times[0] == at[0].timestamp() and np.all(np.diff(file.times) == 3600) and file.labels.sum() == 1 and np.all(file.values == 1.5)
+
+
+@pytest.mark.parametrize('row,said', [('2026-01-01,1,yes', "'yes' in column 'label'"), ('2026-01-01,"1,5",0', "'1,5' in column 'value'"), (',1,0', "column 'timestamp'")])
+def test_what_cannot_be_counted_is_named(tmp_path, row, said):
+    (tmp_path/'a.csv').write_text(f'timestamp,value,label\n2025-12-31,1,0\n{row}\n')
+    with pytest.raises(DataError, match=said): read_labelled(tmp_path)
+
+
 def test_broken_labels_are_named(tmp_path):
     (tmp_path/'data').mkdir(); (tmp_path/'data/a.csv').write_text('timestamp,value\n2026-01-01 00:00:00,1\n2026-01-01 00:05:00,2\n')
     for labels in ('{"a.csv": [', '["a.csv"]', '{"a.csv": ["today"]}', '{"a.csv": 7}'):

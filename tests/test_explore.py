@@ -86,6 +86,13 @@ def test_one_sample_and_constant_and_infinite_band_can_be_drawn(frame, tmp_path)
     explore.plot(flat, scores_for(flat), path=tmp_path/'flat.png')
 
 
+@pytest.mark.parametrize('name', ['ip-10-0-0-1.' * 25, '/var/lib/kubelet/pods/' + 'f' * 120, '$\\\\frac{$', 'c$ and d$'])
+def test_no_name_spoils_the_picture(frame, name):
+    figure = explore.plot(frame.iloc[:, :1].set_axis([f'disk_used_percent{{host="{name}",path="{name}"}}'], axis=1))
+    assert figure._repr_png_().startswith(b'\x89PNG')
+    assert figure.axes[0].get_position().width > .8 and not figure.axes[0]._left_title.get_parse_math()
+
+
 def test_history_file_folder_and_source_load_alike(frame, tmp_path):
     from smartcloudops.monitoring.history import History
     frame.to_parquet(tmp_path/'a.parquet')

@@ -1,10 +1,11 @@
 "Reports: each is executed, leaves a notebook, a page and results; a failing check is exit 1; the page asks nobody for anything."
-import json, os, re, subprocess, sys
+import json, logging, os, re, shutil, subprocess, sys
 from pathlib import Path
 
 import nbformat
 import pandas as pd
 import pytest
+import sqlalchemy as sa
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from smartcloudops.core.runtime import MissingExtraError, UsageError, now
@@ -116,6 +117,50 @@ def test_daily_tells_of_the_first_day_and_of_one_without_samples(tmp_path, monke
     with History(tmp_path/'history.db') as history: history.append(pd.DataFrame({'cpu_utilization_percent{host="web-1"}': 30.}, index=times))
     run = run_report('daily', dict(data_dir=str(tmp_path), day=day), tmp_path/'out')
     assert run.ok and says in Path(run.html).read_text()
+
+
+@pytest.fixture
+def storm(tmp_path, place):
+    "The same folder after a day with 150 incidents, the last of a host that was never measured."
+    from smartcloudops.detection.incidents import incidents
+    shutil.copytree(place, tmp_path/'data')
+    engine = open_state(tmp_path/'data'/'smartcloudops.db')
+    with engine.begin() as c:
+        row, day = dict(c.execute(sa.select(incidents).limit(1)).mappings().one()), 86400 * 10**6
+        several = [row | dict(id=100 + k, episode=100 + k, fingerprint=f'storm {k}', opened=row['opened'] + day, closed=row['closed'] + day) for k in range(150)]
+        several[-1] |= dict(host='db-9', hosts='["db-9"]', anomalies='[]')
+        c.execute(incidents.insert(), several)
+    return tmp_path/'data'
+
+
+def test_what_came_after_hides_nothing_of_an_earlier_day(tmp_path, storm):
+    told = {day: run_report('daily', dict(data_dir=str(storm), day=day), tmp_path/'out').result['incidents'] for day in ('2026-01-05', '2026-01-06')}
+    assert 1 <= told['2026-01-05'] < 10 and told['2026-01-06'] >= 150
+
+
+def test_daily_never_holds_two_weeks_of_a_whole_fleet(tmp_path, monkeypatch):
+    import smartcloudops.detection.incidents, smartcloudops.remediation.ledger      # their tables
+    from smartcloudops import explore
+    open_state(tmp_path/'smartcloudops.db')
+    names = [f'{metric}{{host="web-{n}"}}' for n in range(45) for metric in ('memory_used_percent', 'load1')]
+    with History(tmp_path/'history.db') as history: history.append(pd.DataFrame(50., index=pd.date_range('2026-01-05', periods=96, freq='15min', tz='UTC', name='time'), columns=names))
+    load, held = explore.load_history, []
+    def counting(*args, **asked):
+        frame = load(*args, **asked)
+        if asked['end'] - asked['start'] > pd.Timedelta('1D'): held.append(frame.shape[1])
+        return frame
+    monkeypatch.setattr(explore, 'load_history', counting)
+    monkeypatch.setattr(pd, 'set_option', lambda *_: None)               # what a kernel of its own may set
+    monkeypatch.setattr(logging.Logger, 'setLevel', lambda *_: None)
+    found = dict(data_dir=str(tmp_path), day='2026-01-05')
+    for cell in nbformat.read({r.name: r for r in list_reports()}['daily'].path, 4).cells:
+        if cell.cell_type == 'code' and 'parameters' not in cell.metadata.get('tags', []): exec(cell.source, found)
+    assert max(held) <= 20 and sum(held) == 45 == len(found['coming'])
+
+
+def test_an_incident_of_a_host_without_samples_is_told(tmp_path, storm):
+    run = run_report('incident', dict(data_dir=str(storm), incident='249'), tmp_path/'out')
+    assert run.ok and 'No samples of db-9' in Path(run.html).read_text()
 
 
 def test_an_incident_that_does_not_exist_is_said(tmp_path, place):

@@ -8,13 +8,14 @@ __all__ = ['NAMES', 'PROFILES', 'Labelled', 'join_points', 'read_points', 'read_
            'evaluate', 'evaluate_dir']
 
 # %% ../../nbs/detection/05_evaluate.ipynb #7c317d0e
-import json, time as _time
+import json, re, time as _time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np, pandas as pd
 
+from ..core.frames import from_epoch
 from ..core.runtime import DataError, counted, in_a_line
 from .stream import StreamDetector, seconds
 
@@ -45,13 +46,29 @@ def _pick(frame: pd.DataFrame, what: str, path) -> pd.Series:
 
 def _read(path: Path) -> tuple[np.ndarray, np.ndarray, pd.DataFrame]:
     "Times, values and the whole table, sorted, last of repeated times kept."
-    try: frame = pd.read_csv(path)
+    try: frame = pd.read_csv(path, sep=max(',;\t', key=_header(path).count), na_values=['-'])
     except Exception as e: raise DataError(f'{path} is no CSV that can be read: {e}') from None
-    try: at = pd.to_datetime(_pick(frame, 'time', path), utc=True)
+    frame = frame.assign(**{'_at': _times(_pick(frame, 'time', path), path)}).sort_values('_at', kind='stable').drop_duplicates('_at', keep='last')
+    return seconds(frame['_at']), _numbers(frame, 'value', path), frame
+
+def _times(column: pd.Series, path) -> pd.DatetimeIndex:
+    "A column as UTC times: ISO 8601, or numbers since 1970."
+    since_1970 = pd.api.types.is_numeric_dtype(column) and column.min() > 1e8       # 20260131 is a date
+    try: at = from_epoch(column.to_numpy(float)) if since_1970 else pd.DatetimeIndex(pd.to_datetime(column.astype(str), utc=True))
     except ValueError as e: raise DataError(f'{path}: a time cannot be read: {e}') from None
-    frame = frame.assign(**{'_at': at}).sort_values('_at', kind='stable').drop_duplicates('_at', keep='last')
-    values = pd.to_numeric(_pick(frame, 'value', path), errors='coerce').to_numpy('f8')
-    return seconds(frame['_at']), values, frame
+    if at.hasnans: raise DataError(f"{path}: column '{column.name}' has a row without a time")
+    return at
+
+def _header(path: Path) -> str:
+    with open(path, encoding='utf-8-sig', errors='replace') as file: return file.readline()
+
+def _numbers(frame: pd.DataFrame, what: str, path) -> np.ndarray:
+    "A column as numbers, NaN where it is empty; `DataError` naming the first word that is none."
+    column = _pick(frame, what, path)
+    numbers = pd.to_numeric(column, errors='coerce')
+    words = column[numbers.isna() & column.notna()]
+    if len(words): raise DataError(f"{path}: '{words.iloc[0]}' in column '{column.name}' is no number; {'write 1 for anomalous, 0 for normal' if what == 'label' else 'write it with a point, as in 1.5'}")
+    return numbers.to_numpy('f8')
 
 # %% ../../nbs/detection/05_evaluate.ipynb #2aa951c8
 def join_points(labels: np.ndarray, ignored: int) -> list[tuple[int, int]]:
@@ -66,7 +83,7 @@ def join_points(labels: np.ndarray, ignored: int) -> list[tuple[int, int]]:
 def read_points(path: Path, collection: str, root: Path) -> Labelled:
     "A CSV with a label on each row."
     times, values, frame = _read(path)
-    labels = pd.to_numeric(_pick(frame, 'label', path), errors='coerce').to_numpy('f8') > 0
+    labels = _numbers(frame, 'label', path) > 0
     ignored = int(.1*len(labels))
     return Labelled(collection, str(path.relative_to(root)), times, values, labels, join_points(labels, ignored), ignored, 6)
 
@@ -95,8 +112,7 @@ def read_nab(root: Path) -> list[Labelled]:
 
 # %% ../../nbs/detection/05_evaluate.ipynb #387ad049
 def _has_label(path: Path) -> bool:
-    with open(path, encoding='utf-8', errors='replace') as file: head = file.readline()
-    return bool({c.strip().strip('"').lower() for c in head.split(',')} & set(NAMES['label']))
+    return bool({c.strip().strip('"').lower() for c in re.split('[,;\t]', _header(path))} & set(NAMES['label']))
 
 def read_labelled(folder: str | Path    # searched with its subfolders
                  ) -> list[Labelled]:   # DataError when nothing labelled is found

@@ -39,11 +39,11 @@ def stretches(flags: np.ndarray,      # [T] bool: abnormal here
     return list(zip(at[np.r_[0, breaks + 1]], at[np.r_[breaks, len(at) - 1]]))
 
 # %% ../../nbs/remediation/05_backtest.ipynb #450f65db
-def _anomaly(frame: pd.DataFrame, j: int, run: tuple[int, int], score: float, band: tuple, kind: str, origin: str) -> Anomaly:
-    name, (a, b) = frame.columns[j], run
-    values = frame.iloc[a:b + 1, j].dropna()
-    end = frame.index[b + 1] if b + 1 < len(frame) else frame.index[b]
-    return Anomaly(name, Series.parse(name).host, frame.index[a], end, score, float(values.iloc[-1]) if len(values) else np.nan, band[0], band[1], band[2], kind, '', origin, False)
+def _anomaly(values: pd.Series, run: tuple[int, int], score: float, band: tuple, kind: str, origin: str) -> Anomaly:
+    "A run of one series' samples; it ends with the next one, or soon after where that came much later."
+    (a, b), times = run, values.index
+    end = min(times[b + 1], times[b] + 3 * pd.Timedelta(np.median(np.diff(times)))) if b + 1 < len(times) else times[b]
+    return Anomaly(values.name, Series.parse(values.name).host, times[a], end, score, float(values.iloc[b]), band[0], band[1], band[2], kind, '', origin, False)
 
 # %% ../../nbs/remediation/05_backtest.ipynb #510dd1ea
 def learned_anomalies(frame: pd.DataFrame, sustain: float) -> list[Anomaly]:
@@ -53,9 +53,12 @@ def learned_anomalies(frame: pd.DataFrame, sustain: float) -> list[Anomaly]:
     score, expected, lower, upper = (np.asarray(getattr(scores, k), float) for k in ('score', 'expected', 'lower', 'upper'))
     flags = np.asarray(scores.anomaly, bool)
     for j in np.flatnonzero(flags.any(axis=0)):
-        for a, b in stretches(flags[:, j]):
-            if (frame.index[b] - frame.index[a]).total_seconds() >= sustain:
-                out.append(_anomaly(frame, j, (a, b), float(np.nanmax(score[a:b + 1, j])), (expected[a, j], lower[a, j], upper[a, j]), 'unusual', 'stream'))
+        heard = np.flatnonzero(frame.iloc[:, j].notna())        # other series may have samples at other times
+        values = frame.iloc[heard, j]
+        for a, b in stretches(flags[heard, j]):
+            if (values.index[b] - values.index[a]).total_seconds() >= sustain:
+                first = heard[a]
+                out.append(_anomaly(values, (a, b), float(np.nanmax(score[heard[a:b + 1], j])), (expected[first, j], lower[first, j], upper[first, j]), 'unusual', 'stream'))
     return out
 
 # %% ../../nbs/remediation/05_backtest.ipynb #c1f94340
@@ -65,8 +68,9 @@ def threshold_anomalies(frame: pd.DataFrame, thresholds: Mapping[str, float], la
     for j, name in enumerate(frame.columns):
         limit = thresholds.get(Series.parse(name).metric)
         if limit is None: continue
-        for run in stretches(frame.iloc[:, j].to_numpy() > limit):
-            if (frame.index[run[1]] - frame.index[run[0]]).total_seconds() >= lasting: out.append(_anomaly(frame, j, run, 1., (np.nan, np.nan, limit), 'threshold', 'rule:threshold'))
+        values = frame.iloc[:, j].dropna()
+        for run in stretches(values.to_numpy() > limit):
+            if (values.index[run[1]] - values.index[run[0]]).total_seconds() >= lasting: out.append(_anomaly(values, run, 1., (np.nan, np.nan, limit), 'threshold', 'rule:threshold'))
     return out
 
 # %% ../../nbs/remediation/05_backtest.ipynb #74990d73
@@ -144,7 +148,7 @@ class _Walk:
         self.fleet, self.ill, tag = {h: 'ok' for h in sorted(hosts) if h}, Counter(), opt_in_tag(settings)
         self.base = State(switch=Switch(True, 'assumed'), me='backtest', lease=Lease('backtest', 1, 2**62), silences=silences, fleet=self.fleet, tags={h: {tag[0]: tag[1]} for h in self.fleet},
                           limits=fleet_limits(settings), opt_in=tag)
-        self.columns = {}                                                              # host → its series and their columns
+        self.columns, self.heard = {}, {}                                              # host → its series and their columns
         for j, name in enumerate(frame.columns if frame is not None else ()): self.columns.setdefault(Series.parse(name).host, []).append((name, j))
         self.times, self.values = (frame.index.as_unit('us').asi8, frame.to_numpy()) if frame is not None else (None, None)
 
@@ -174,10 +178,17 @@ class _Seeing(_Walk):
     def newest(self, incident: Incident, at: int) -> dict[str, Reading]:
         "The samples that were known then; without a frame, the incident's own values count as fresh."
         if self.frame is None: return {a.series: Reading(at, a.observed, 60.) for a in incident.anomalies}
-        row = int(np.searchsorted(self.times, at, 'right')) - 1
-        if row < 0: return {}
-        step = (self.times[row] - self.times[row - 1]) / SECOND if row > 0 else 60.
-        return {s: Reading(int(self.times[row]), float(self.values[row, j]), step) for h in incident.hosts for s, j in self.columns.get(h, ())}
+        found = {s: self.reading(j, at) for h in incident.hosts for s, j in self.columns.get(h, ())}
+        return {s: r for s, r in found.items() if r is not None}
+
+    def reading(self, j: int, at: int) -> Reading | None:
+        "The newest sample of one column at that time; rows in between belong to others."
+        if j not in self.heard:
+            rows = np.flatnonzero(np.isfinite(self.values[:, j]))
+            self.heard[j] = self.times[rows], self.values[rows, j]
+        times, values = self.heard[j]
+        row = int(np.searchsorted(times, at, 'right')) - 1
+        return Reading(int(times[row]), float(values[row]), (times[row] - times[row - 1]) / SECOND if row > 0 else 60.) if row >= 0 else None
 
 # %% ../../nbs/remediation/05_backtest.ipynb #895f3886
 class _Events(_Seeing):
@@ -342,11 +353,12 @@ def _from_file(path: Path, settings) -> tuple[pd.DataFrame, list[Incident]]:
 # %% ../../nbs/remediation/05_backtest.ipynb #49166bd7
 def read_labels(path: str | Path, incidents: Iterable[Incident]) -> dict[str, str]:
     "Which incidents overlap a labelled stretch ('real'), and which do not ('normal')."
-    try: table = pd.read_csv(path)
+    from smartcloudops.ingestion.replay import read_header, read_times
+    try: table = pd.read_csv(path, sep=read_header(Path(path))[1], dtype=str)
     except (OSError, ValueError) as e: raise DataError(f'{path}: the labels cannot be read ({e})') from None
     if not {'start', 'end'} <= set(table): raise DataError(f"{path}: expected columns start,end and perhaps host, found {', '.join(table)}")
-    start, end = pd.to_datetime(table.start, utc=True), pd.to_datetime(table.end, utc=True)
-    host = table.host.astype(str) if 'host' in table else pd.Series('', index=table.index)
+    start, end = read_times(table.start, path)[0], read_times(table.end, path)[0]
+    host = table.host.fillna('').astype(str) if 'host' in table else pd.Series('', index=table.index)      # none named: of any host
     real = lambda i: ((start <= (i.closed or i.updated)) & (end >= (i.started or i.opened)) & ((host == '') | host.isin(i.hosts))).any()
     return {i.id: 'real' if real(i) else 'normal' for i in incidents}
 
