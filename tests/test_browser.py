@@ -63,7 +63,7 @@ def violations(page) -> list[str]:
 def test_every_page_is_accessible_and_quiet(browser, night, look):
     options = dict(light={}, dark=dict(color_scheme='dark'), phone=dict(viewport=dict(width=360, height=780)))[look]
     with Watched(browser, **options) as w:
-        for path in PAGES if look == 'light' else PAGES[::soak(3, 1)]:
+        for path in PAGES if look == 'light' else PAGES[::soak(4, 1)]:
             page = w.open(night + path)
             assert violations(page) == [], path
             assert page.evaluate('document.documentElement.scrollWidth <= innerWidth + 1'), f'{path} is wider than the screen'

@@ -481,7 +481,7 @@ def test_invariants_3_4_5_killed_at_any_line(tmp_path, monkeypatch):
     assert total > 200 and len(effects(Effect.path)) == 1
     seen = set()
     chosen = random.Random(4)
-    points = sorted(chosen.sample(range(1, total + 1), soak(14, min(400, total))))
+    points = sorted(chosen.sample(range(1, total + 1), soak(10, min(400, total))))
     for line in points:
         folder = tmp_path/f'line-{line}'
         folder.mkdir(); monkeypatch.setattr(Effect, 'path', folder/'effects')

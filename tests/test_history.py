@@ -192,7 +192,7 @@ for n in range(first, 10**9):
 
 def test_kill_9_while_appending_loses_nothing_acknowledged(tmp_path):
     path, first, rng = tmp_path/'history.db', 0, np.random.default_rng(1)
-    for _ in range(soak(4, 50)):
+    for _ in range(soak(3, 50)):
         child = subprocess.Popen([sys.executable, '-c', WRITER, str(path), str(first)], stdout=subprocess.PIPE, text=True)
         acknowledged = int(child.stdout.readline())
         reader = History(path, readonly=True)
@@ -223,7 +223,7 @@ def test_readers_in_other_processes_see_whole_rows_only(tmp_path):
 
 def test_readers_follow_a_writer_that_comes_and_goes(tmp_path):
     "Several readers in this process keep their locks: a writer that ends does not take the log from under them."
-    path, whole = tmp_path/'history.db', frame(6, missing=0)
+    path, whole = tmp_path/'history.db', frame(4, missing=0)
     code = f"import sys, pandas as pd; from smartcloudops.monitoring.history import History\nwith History({str(path)!r}) as h: h.append(pd.read_pickle(sys.stdin.buffer))"
     write = lambda rows: subprocess.run([sys.executable, '-c', code], input=pickle.dumps(rows), check=True)
     write(whole.iloc[:1])

@@ -338,7 +338,7 @@ for n in range(first, 10**9):                            # a row a minute, a bat
 
 def test_kill_9_during_append_seal_merge_and_retention(tmp_path):
     path, first, rng = tmp_path/'history.db', 0, np.random.default_rng(2)
-    for turn in range(soak(4, 50)):
+    for turn in range(soak(3, 50)):
         child = subprocess.Popen([sys.executable, '-c', MOVER, str(path), str(first)], stdout=subprocess.PIPE, text=True)
         acknowledged = int(child.stdout.readline())
         time.sleep(rng.uniform(.05, .9))
