@@ -13,7 +13,7 @@ __all__ = ['json_option', 'NUMBER', 'actions_approve', 'actions_deny', 'actions_
            'history_import', 'history_compact', 'targets_discover', 'schedule', 'doctor']
 
 # %% ../nbs/cli.ipynb #873a1658
-import json, os, sys
+import json, math, os, sys
 from pathlib import Path
 
 import click
@@ -74,7 +74,7 @@ def settings_of(ctx: click.Context,     # the command's context
 # %% ../nbs/cli.ipynb #7daee769
 def show_table(rows: list[dict], as_json: bool, empty: str = 'none') -> None:
     "Print rows for people, or as JSON for programs."
-    if as_json: return click.echo(json.dumps(rows, indent=2, default=str, ensure_ascii=False))
+    if as_json: return click.echo(json.dumps([{k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()} for row in rows], indent=2, default=str, ensure_ascii=False))
     if not rows: return click.echo(empty)
     plain = lambda v: '' if v is None else f'{v:.4g}' if isinstance(v, float) else str(v)
     cells = [list(rows[0])] + [[plain(v) for v in row.values()] for row in rows]

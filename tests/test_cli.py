@@ -285,3 +285,16 @@ def test_a_damaged_ledger_is_not_exported_with_a_traceback(cli, tmp_path):
     file.write_bytes(file.read_bytes()[:4096] + b'\xff' * (file.stat().st_size - 4096))
     wrong = cli('ledger', 'export')
     assert wrong.exit_code == 1 and 'smartcloudops.db: the ledger cannot be read' in wrong.output and isinstance(wrong.exception, SystemExit)
+
+
+def test_json_is_json_also_where_there_is_no_number(tmp_path):
+    "A file without NAB's windows, beside one that has them, has no NAB score: null, which every reader of JSON takes."
+    values = 30 + np.random.default_rng(0).normal(0, 2, 600); values[500:512] = 95
+    frame = pd.DataFrame(dict(timestamp=pd.date_range('2026-01-01', periods=600, freq='5min'), value=values))
+    (tmp_path/'nab/data').mkdir(parents=True); (tmp_path/'mine').mkdir()
+    frame.to_csv(tmp_path/'nab/data/b.csv', index=False)
+    (tmp_path/'nab/labels.json').write_text('{"b.csv": [["2026-01-02 17:00:00", "2026-01-02 20:00:00"]]}')
+    frame.assign(label=((np.arange(600) >= 500) & (np.arange(600) < 512)).astype(int)).to_csv(tmp_path/'mine/a.csv', index=False)
+    told = CliRunner().invoke(main, ['evaluate', str(tmp_path), '--json'])
+    def refuse(word): raise AssertionError(word)
+    assert told.exit_code == 0 and None in [row.get('nab_standard') for row in json.loads(told.stdout, parse_constant=refuse)]
