@@ -484,11 +484,12 @@ def save(self) -> None:
     "Keep what was learned and judged; let the history drop what is too old; copy the audit where a bucket is set."
     from smartcloudops.detection.anomalies import to_json
     from smartcloudops.detection.incidents import retain_incidents
-    if self.live and self.watermark is not None and self._may_forget(): self._forget(self.watermark - FORGET)
+    may_forget = self._may_forget()
+    if self.live and self.watermark is not None and may_forget: self._forget(self.watermark - FORGET)
     self.learned.save(self.detector, self.watermark)
     stretches = {origin: [to_json(a) for a in found if a.ongoing] for origin, found in self.stretches.items()}
     remember(self.engine, f'judged:{self.source.name}', dict(rules=self.rules.state, stretches=stretches))
-    if self._may_forget():
+    if may_forget:
         if self.live or self.watermark is not None: self.history.retain(now() if self.live else self.watermark)
         retain_incidents(self.engine, now(), self.settings.incidents.keep_days)
     if self.settings.aws.bucket: self._copy_audit()

@@ -297,7 +297,7 @@ def actions_page():
     "Everything that was done, would have been done, or was refused."
     from smartcloudops.dashboard.api import act_json
     picture, state = site().pictures.current(), request.args.get('state', '')
-    groups = {'open': {'awaiting_approval', 'planned', 'approved', 'sent', 'verifying', 'unknown'}}
+    groups = {'open': acts.STANDING}
     found = [a for a in picture.acts if not state or a.state == state or a.state in groups.get(state, ())]
     shown = paged(sorted(found, key=lambda a: (a.state != 'awaiting_approval', a.state not in groups['open'], -a.made.timestamp())))
     tally = pd.Series([a.state for a in picture.acts], dtype=object).value_counts().to_dict()

@@ -77,7 +77,7 @@ class Picture:
     def age(self) -> float: "Seconds since it was put together."; return (now() - self.at).total_seconds()
     @property
     def waits(self) -> int: "Incidents that wait for a person."; return sum(c.state == 'waits' for c in self.open)
-    @property
+    @cached_property
     def present(self) -> tuple[Host, ...]: "Hosts that are not gone."; return tuple(h for h in self.hosts if h.state != 'gone')
     @property
     def counts(self) -> list[tuple[str, int]]:

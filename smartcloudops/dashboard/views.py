@@ -102,7 +102,7 @@ def fleet(fresh: pd.DataFrame,           # monitoring.latest.freshness: host, la
     "Every host with its state."
     if not len(fresh): return []
     at = {host: i.id for i in reversed(incidents) for host in (i.hosts or (i.host,))}
-    state = lambda host, late, gone: ('silenced' if host in silenced else 'verifying' if host in verifying else 'abnormal' if host in at else 'gone' if gone else 'late' if late else 'ok')
+    state = lambda host, late, off: ('silenced' if host in silenced else 'verifying' if host in verifying else 'abnormal' if host in at else 'gone' if off else 'late' if late else 'ok')
     worst, newest = scores(incidents), fresh['last'].max()
     found = [Host(name, state(name, late, late and gone((newest - last).total_seconds(), interval)), last, interval, count, worst.get(name, 0.), at.get(name)) for name, last, late, interval, count in by_host(fresh) if name]
     return sorted(found, key=lambda h: (h.role == '', h.role, int(h.number) if h.number.isdigit() else 0, h.name))

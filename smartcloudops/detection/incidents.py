@@ -19,7 +19,7 @@ import sqlalchemy as sa
 
 from ..core.inventory import canonical_host
 from ..core.runtime import DataError, StateError, as_table, counted, in_a_line
-from ..core.series import Series, describe, short_name
+from ..core.series import Series, describe, plain_name, short_name
 from ..core.settings import IncidentSettings
 from ..core.state import define_table, from_us, metadata, to_us
 from .anomalies import Anomaly, from_json, is_inside, lasting, sentence, to_json, worst
@@ -649,7 +649,7 @@ def _external(alert: dict, now: pd.Timestamp, host: str, episode: int) -> Incide
     labels, notes = alert['labels'], alert['annotations']
     name = str(labels.get('alertname', 'alert'))
     reason = str(notes.get('summary') or notes.get('description') or notes.get('message') or name)
-    metric = ''.join(c if c.isascii() and c.isalnum() else '_' for c in f'alert_{name}')
+    metric = plain_name(f'alert_{name}')
     anomaly = Anomaly(str(Series(metric, {'host': host} if host else {})), host, alert['starts'], kind='external', reason=reason, origin='external', last=now,
                       severity='page' if labels.get('severity', 'critical') in ('critical', 'page', 'error') else 'warn')
     text = f'{host}: {reason}' if host else reason

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from ..core.runtime import AwsError, ConfigError, DataError, as_table, counted, did_you_mean, in_a_line, now as clock_now
 from ..core.series import Series, describe, format_duration, format_value, short_name
-from .anomalies import Anomaly
+from .anomalies import GONE, Anomaly
 
 log = logging.getLogger('smartcloudops.detection')
 
@@ -261,7 +261,7 @@ def _as_anomaly(rule: Rule, series: str, record: dict, ended: float | None = Non
                    ongoing=ended is None, last=time(record['last']), rows=record['rows'], severity=rule.severity, labels={'every': record.get('step', 0.), 'worst': record['worst']}, **limits)
 
 # %% ../../nbs/detection/00_rules.ipynb #5b5e7b62
-FORGET = 86400.
+FORGET = GONE.total_seconds()
 FIRST_STEP = 300.     # seconds to assume between samples until two are known
 
 def _hear(state: dict, host: str, series: str, at: float, now: float) -> None:

@@ -7,7 +7,7 @@ __all__ = ['log', 'NODE', 'PromQuery', 'PrometheusQuerySettings', 'prometheus_se
            'PrometheusSource']
 
 # %% ../../nbs/ingestion/03_prometheus.ipynb #f4461e8b
-import logging, math, re, ssl
+import logging, math, ssl
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,7 +19,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, stop
 from ..core.frames import empty_frame
 from ..core.inventory import canonical_host
 from ..core.runtime import ConfigError, DataError, SourceError, as_table, clock, counted, in_a_line, mask_secrets, now as _now, patch_to
-from ..core.series import Series, escape
+from ..core.series import Series, escape, plain_name
 from ..core.settings import differing
 from .sources import Chunk
 
@@ -188,16 +188,13 @@ class Naming:
 
     def _spell(self, labels: dict[str, str], q: PromQuery) -> str:
         "As `str(Series(…))`; where a server allows more than letters, digits and _ in a name, an underscore stands for it, as for older servers."
-        metric = q.metric or _plain(labels.get('__name__', ''), ':')
+        metric = q.metric or plain_name(labels.get('__name__', ''), ':')
         if not metric: raise DataError(f"the result of '{q.query}' has no name; set metric for this query")
-        ours = {_plain(q.labels.get(k, k)): v for k, v in labels.items() if k not in _PLACE and v} | {'host': canonical_host(labels, self.aliases)}
+        ours = {plain_name(q.labels.get(k, k)): v for k, v in labels.items() if k not in _PLACE and v} | {'host': canonical_host(labels, self.aliases)}
         inside = ','.join(f'{k}="{escape(v)}"' for k, v in sorted(ours.items()) if k and v)
         return f'{metric}{{{inside}}}' if inside else metric
 
 _PLACE = {'__name__', 'job', 'instance', 'host'}
-
-def _plain(name: str, also: str = '') -> str:
-    return re.sub(r'^(?=\d)', '_', re.sub(f'[^a-zA-Z0-9_{also}]', '_', name))
 
 # %% ../../nbs/ingestion/03_prometheus.ipynb #ef9fe2fc
 def matrix_frame(parts: list[tuple[PromQuery, list[dict]]],     # answers

@@ -15,7 +15,7 @@ import numpy as np, pandas as pd, pyarrow as pa, pyarrow.compute as pc, pyarrow.
 
 from ..core.frames import from_epoch, from_tidy, normalise, validate
 from ..core.runtime import DataError, as_table, counted, in_a_line
-from ..core.series import Series
+from ..core.series import Series, plain_name
 
 # %% ../../nbs/ingestion/04_replay.ipynb #d20f139a
 _TIME = ('timestamp', 'time', 'datetime', 'date', 'ts')
@@ -104,7 +104,7 @@ def _column_series(name: str, host: str) -> str:
     return str(series if series.host else series.with_labels(host=host))
 
 def _plain(name: str) -> str:
-    return re.sub(r'^(?=\d)', '_', re.sub(r'[^a-zA-Z0-9_:]', '_', name.strip())) or 'value'
+    return plain_name(name.strip(), ':') or 'value'
 
 def _check_distinct(names, where: str) -> None:
     "`DataError` where two names become one, as those of another script do: one's samples would stand under the other's name."
