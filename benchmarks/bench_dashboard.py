@@ -10,10 +10,11 @@ import httpx
 import numpy as np
 import pandas as pd
 
-from smartcloudops.core.runtime import now
+from smartcloudops.core.clock import now
 from smartcloudops.core.series import Series
 from smartcloudops.core.settings import Settings
-from smartcloudops.core.state import beat, open_state
+from smartcloudops.core.database import open_state
+from smartcloudops.core.kv import write_heartbeat
 from smartcloudops.dashboard import serve_command
 from smartcloudops.monitoring.history import History
 from smartcloudops.monitoring.sealing import compact, seal
@@ -32,7 +33,7 @@ def fill(folder: Path) -> None:
         seal(history, at, settle=0); compact(history, at)
         names = [str(Series.parse(m).with_labels(host=f'web-{h}')) for h in range(1, HOSTS + 1) for m in METRICS]
         history.append(pd.DataFrame(rng.uniform(0, 100, (20, len(names))), index=pd.date_range(end=at, periods=20, freq='15s', name='time'), columns=names))
-    beat(open_state(folder/'smartcloudops.db'), 'loop', {'interval': 15}, now())
+    write_heartbeat(open_state(folder/'smartcloudops.db'), 'loop', {'interval': 15}, now())
 
 
 def free_port() -> int:
@@ -98,7 +99,7 @@ def main() -> None:
         folder, port, other = Path(temporary), free_port(), free_port()
         fill(folder)
         engine, stop = open_state(folder/'smartcloudops.db'), threading.Event()
-        threading.Thread(target=lambda: [beat(engine, 'loop', {'interval': 15}, now()) for _ in iter(lambda: stop.wait(2), True)], daemon=True).start()
+        threading.Thread(target=lambda: [write_heartbeat(engine, 'loop', {'interval': 15}, now()) for _ in iter(lambda: stop.wait(2), True)], daemon=True).start()
         server, plain, address = subprocess.Popen(serve_command(Settings(), folder, port)), bare(other), f'http://127.0.0.1:{port}'
         try:
             client = httpx.Client(base_url=address, timeout=30)

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from smartcloudops.core.runtime import now
+from smartcloudops.core.clock import now
 from smartcloudops.core.settings import Settings
-from smartcloudops.core.state import open_state, to_us
+from smartcloudops.core.clock import to_us
+from smartcloudops.core.database import open_state
 from smartcloudops.detection.anomalies import Anomaly
 from smartcloudops.detection.incidents import Incident
 from smartcloudops.remediation.backtest import backtest

@@ -19,7 +19,9 @@ from pathlib import Path
 import click
 
 from . import __version__
-from .core.runtime import ConfigError, DataError, SmartCloudOpsError, SourceError, UsageError, configure_logging, did_you_mean, mask_secrets, now
+from .core.clock import now
+from .core.errors import ConfigError, DataError, SmartCloudOpsError, SourceError, UsageError, did_you_mean
+from .core.logs import configure_logging, mask_secrets
 from .core.series import format_duration
 from .core.settings import Settings, load_settings, settings_file, show_settings
 
@@ -171,7 +173,7 @@ def _columns(values, scores, column: int) -> dict:
 def _write_scores(output: Path, file: Path, found, seen, scores) -> None:
     "One row an input row for timestamp,value; else one row a sample: time, series, …"
     import pandas as pd
-    from smartcloudops.core.runtime import write_atomically
+    from smartcloudops.core.files import write_atomically
     if found.layout == 'value':
         at = seen.index.get_indexer(found.times)
         table = pd.DataFrame(_columns(seen.iloc[:, 0].to_numpy(), scores, 0)).iloc[at]
@@ -295,7 +297,7 @@ def _who() -> str:
 
 def _state(ctx, readonly: bool = False):
     "(settings, state database) of the data folder."
-    from smartcloudops.core.state import open_state
+    from smartcloudops.core.database import open_state
     import smartcloudops.detection.incidents, smartcloudops.remediation.ledger
     settings = settings_of(ctx)
     return settings, open_state(settings.state_path, readonly=readonly)
@@ -397,7 +399,7 @@ def silence_add(ctx, host, metric, lasting, reason):
 
     Example: smartcloudops silence add --host web-1 --for 2h --reason "kernel upgrade"
     """
-    from smartcloudops.core.state import from_us
+    from smartcloudops.core.clock import from_us
     from smartcloudops.remediation.operators import add_silence
     made = add_silence(_state(ctx)[1], _who(), host, metric, lasting, reason)
     click.echo(f'silence {made.id}, until {from_us(made.ends):%Y-%m-%d %H:%M} UTC')
@@ -613,7 +615,7 @@ def ledger_export(ctx, output):
 
     Example: smartcloudops ledger export -o audit.jsonl
     """
-    from smartcloudops.core.runtime import write_atomically
+    from smartcloudops.core.files import write_atomically
     from smartcloudops.remediation.operators import ledger_export as export
     text = export(settings_of(ctx).data_dir)
     write_atomically(output, text) if output else click.echo(text, nl=False)
@@ -713,11 +715,13 @@ def _ago(since: str):
 
 def _backfill(settings: Settings, reader, start) -> tuple[int, int]:
     "Read the past chunk by chunk; what was stored is remembered, so that a second try goes on there."
-    from smartcloudops.core.state import from_us, open_state, recall, remember, to_us
+    from smartcloudops.core.clock import from_us, to_us
+    from smartcloudops.core.database import open_state
+    from smartcloudops.core.kv import get_value, put_value
     from smartcloudops.monitoring.history import History
     engine, rows, samples = open_state(settings.state_path), 0, 0
     key = f'backfill:{reader.name}'
-    begun, reached = map(from_us, recall(engine, key, [None, None]))
+    begun, reached = map(from_us, get_value(engine, key, [None, None]))
     if begun is not None and begun <= start < reached: start = reached
     else: begun = start
     bar, progress = _bar(f'{reader.name} since {start:%Y-%m-%d}')
@@ -725,7 +729,7 @@ def _backfill(settings: Settings, reader, start) -> tuple[int, int]:
         for chunk in reader.backfill(start):
             samples += history.append(chunk.frame)
             rows += len(chunk.frame)
-            remember(engine, key, [to_us(begun), to_us(chunk.end)])
+            put_value(engine, key, [to_us(begun), to_us(chunk.end)])
             progress(chunk.done)
     return rows, samples
 
@@ -804,7 +808,7 @@ def schedule(ctx, form, listing, as_json):
     Example: smartcloudops schedule --list
     """
     import signal, threading
-    from smartcloudops.core.state import open_state
+    from smartcloudops.core.database import open_state
     from smartcloudops.reporting import Schedule, as_cron, as_systemd, jobs, next_due
     settings = settings_of(ctx)
     if form == 'cron': return click.echo(as_cron(settings, _this_program(ctx)), nl=False)
@@ -872,14 +876,16 @@ def _source_line(settings):
 
 # %% ../nbs/cli.ipynb #8fdddbe1
 def _state_line(settings):
-    from smartcloudops.core.state import last_beat, open_state
+    from smartcloudops.core.database import open_state
+    from smartcloudops.core.kv import last_heartbeat
     if not settings.state_path.exists(): return f'{settings.state_path}: made at the first run'
-    last_beat(open_state(settings.state_path, readonly=True), 'loop')
+    last_heartbeat(open_state(settings.state_path, readonly=True), 'loop')
     return f'{settings.state_path}: can be read'
 
 def _loop_line(settings):
-    from smartcloudops.core.state import last_beat, open_state
-    last = last_beat(open_state(settings.state_path, readonly=True), 'loop')
+    from smartcloudops.core.database import open_state
+    from smartcloudops.core.kv import last_heartbeat
+    last = last_heartbeat(open_state(settings.state_path, readonly=True), 'loop')
     if last is None: raise OSError('never ran here; start it with: smartcloudops run')
     age = (now() - last.at).total_seconds()
     if age < -60: raise OSError(f'last tick at {last.at:%Y-%m-%d %H:%M:%S} UTC, which is still to come: the clock was put back, and it has not run since; start it with: smartcloudops run')
@@ -887,8 +893,8 @@ def _loop_line(settings):
     return f'last tick {format_duration(age)} ago'
 
 def _aws_line():
-    from smartcloudops.core.runtime import need
-    if not need('boto3', 'aws', 'AWS').Session().get_credentials(): raise OSError('no credentials; needed only for CloudWatch, EC2 and S3')
+    from smartcloudops.core.imports import require_extra
+    if not require_extra('boto3', 'aws', 'AWS').Session().get_credentials(): raise OSError('no credentials; needed only for CloudWatch, EC2 and S3')
     return 'credentials found'
 
 def _notify_line(settings):
@@ -896,8 +902,8 @@ def _notify_line(settings):
     return f'{len(settings.notify.urls)} receivers'
 
 def _reports_line():
-    from smartcloudops.core.runtime import need
-    need('papermill', 'reports', 'smartcloudops report')
+    from smartcloudops.core.imports import require_extra
+    require_extra('papermill', 'reports', 'smartcloudops report')
     return 'papermill is installed'
 
 # %% ../nbs/cli.ipynb #f3ca5c44

@@ -17,7 +17,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from .core.frames import empty_frame, per_second
-from .core.runtime import DataError, HistoryError, as_table, clock, now
+from .core.clock import clock, now
+from .core.display import as_table
+from .core.errors import DataError, HistoryError
 from .core.series import NARROW, Series, _scale, describe, format_value, short_name
 from .core.settings import Settings, load_settings
 
@@ -327,7 +329,7 @@ def incidents(where: str | Path | Settings | None = None,    # a data folder, sm
               limit: int | None = 100,                       # the newest; None: all
              ) -> Incidents:
     "The incidents on record; `StateError` when there is no database yet."
-    from smartcloudops.core.state import open_state
+    from smartcloudops.core.database import open_state
     from smartcloudops.detection.incidents import list_incidents
     engine = open_state(_state_path(where), readonly=True)
     try: return Incidents(list_incidents(engine, state=state, since=_time(since), limit=limit))
@@ -363,7 +365,7 @@ def practice(folder: str | Path,                   # where data/ is made
              **overrides,                          # settings
             ) -> Settings:
     "A data folder of a made-up day; the settings that read it."
-    from smartcloudops.core.runtime import FakeClock, use_clock
+    from smartcloudops.core.clock import FakeClock, use_clock
     from smartcloudops.ingestion.sources import Fault, synthetic_frame
     settings = load_settings(**{**dict(data_dir=Path(folder)/'data', reports_dir=Path(folder)/'reports'), **overrides})
     if settings.history_path.exists(): return settings

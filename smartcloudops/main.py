@@ -17,11 +17,17 @@ from pathlib import Path
 import pandas as pd
 
 from . import __version__
-from .core.frames import Rates, empty_frame, per_second, rate_name
-from .core.runtime import ConfigError, HistoryError, SmartCloudOpsError, StateError, clock, counted, in_a_line, now, patch_to
+from .core.frames import Rates, empty_frame, per_second
+from .core.series_index import rate_name
+from .core.clock import clock, now
+from .core.display import pluralize, short_repr
+from .core.errors import ConfigError, HistoryError, SmartCloudOpsError, StateError
+from .core.imports import patch_to
 from .core.series import Series
 from .core.settings import Settings, load_settings
-from .core.state import beat, identity, last_beat, open_state, recall, remember, to_us
+from .core.clock import to_us
+from .core.database import identity, open_state
+from .core.kv import write_heartbeat, last_heartbeat, get_value, put_value
 
 log = logging.getLogger('smartcloudops.main')
 
@@ -36,7 +42,7 @@ class Learned:
     def __init__(self, folder: Path, source: str):
         self.folder, self.stem = Path(folder)/'learned', f'stream-{_slug(source)}'
 
-    def __repr__(self) -> str: return in_a_line(self, self.stem, f'{counted(len(self.files()), "state")} saved')
+    def __repr__(self) -> str: return short_repr(self, self.stem, f'{pluralize(len(self.files()), "state")} saved')
 
     def files(self) -> list[Path]:
         "The saved states, oldest first."
@@ -72,7 +78,7 @@ def save(self, detector, watermark: pd.Timestamp | None) -> None:
 
 # %% ../nbs/main.ipynb #8bdd0253
 @patch_to(Learned)
-def put_back(self, detector, now: pd.Timestamp) -> None:
+def rewind(self, detector, now: pd.Timestamp) -> None:
     "The clock was put back to `now`: the state is saved as of now, and none of a time to come stays."
     self._write(detector, now)
     for path in self.files():
@@ -93,8 +99,8 @@ class Tick:
     seconds: float = 0.
     problem: str = ''               # what the source or the history said when it failed
 
-    def __repr__(self) -> str: return in_a_line(self, f'{self.at:%Y-%m-%d %H:%M:%S} UTC', f'{counted(self.rows, "row")}, {counted(self.samples, "sample")}', f'{self.rewritten} rewritten' if self.rewritten else '', counted(len(self.anomalies), 'anomaly', 'anomalies'),
-                                                f'{len(self.opened)} opened, {len(self.closed)} closed', f'{counted(len(self.outcomes), "outcome")} of actions', f'{self.seconds:.2f} s', self.problem)
+    def __repr__(self) -> str: return short_repr(self, f'{self.at:%Y-%m-%d %H:%M:%S} UTC', f'{pluralize(self.rows, "row")}, {pluralize(self.samples, "sample")}', f'{self.rewritten} rewritten' if self.rewritten else '', pluralize(len(self.anomalies), 'anomaly', 'anomalies'),
+                                                f'{len(self.opened)} opened, {len(self.closed)} closed', f'{pluralize(len(self.outcomes), "outcome")} of actions', f'{self.seconds:.2f} s', self.problem)
 
 # %% ../nbs/main.ipynb #af055ad2
 class Loop:
@@ -120,7 +126,7 @@ class Loop:
         self._open_detectors()
         self._catch_up()
 
-    def __repr__(self) -> str: return in_a_line(self, self.source.name, f'every {self.interval:g} s', f'{self._fleet[0]} series of {counted(len(self._fleet[1]), "host")}', f'{counted(len(self.going), "incident")} open', str(self.settings.data_dir))
+    def __repr__(self) -> str: return short_repr(self, self.source.name, f'every {self.interval:g} s', f'{self._fleet[0]} series of {pluralize(len(self._fleet[1]), "host")}', f'{pluralize(len(self.going), "incident")} open', str(self.settings.data_dir))
 
 # %% ../nbs/main.ipynb #740e5417
 @patch_to(Loop)
@@ -145,7 +151,7 @@ def _open_phases(self):
 def _mind_live(self):
     "`ConfigError` for a replay where something goes on live: judged by the replay's time, incidents would close and actions count as failed."
     from smartcloudops.detection.incidents import open_incidents
-    before = last_beat(self.engine, 'loop')
+    before = last_heartbeat(self.engine, 'loop')
     if self.live or before is None or not before.detail.get('live', True): return
     if open_incidents(self.engine) or self.remediator.ledger.actions(['sent', 'unknown', 'verifying']):
         raise ConfigError(f'{self.settings.data_dir}: incidents or actions of source {before.detail["source"]} are open here, and a replay would end them; choose another --data-dir')
@@ -156,7 +162,7 @@ def _open_detectors(self):
     from smartcloudops.detection.anomalies import from_json
     from smartcloudops.detection.joint import JointModels
     from smartcloudops.detection.rules import RuleEngine, rules_from_settings
-    before = recall(self.engine, f'judged:{self.source.name}', {})
+    before = get_value(self.engine, f'judged:{self.source.name}', {})
     self.rules = RuleEngine(rules_from_settings(self.settings), before.get('rules'))
     self.stretches = {origin: [from_json(a) for a in found] for origin, found in before.get('stretches', {}).items()}
     self.learned = Learned(self.settings.data_dir, self.source.name)
@@ -296,9 +302,9 @@ def _models(self, rows: pd.DataFrame, at: pd.Timestamp) -> pd.DataFrame:
 @patch_to(Loop)
 def _stretch(self, origin: str, scores, seen: pd.DataFrame, at: pd.Timestamp) -> None:
     "Carry on one detector's stretches; those that ended are handed on once."
-    from smartcloudops.detection.anomalies import from_scores, let_go
+    from smartcloudops.detection.anomalies import from_scores, expire
     going = [a for a in self.stretches.get(origin, []) if a.ongoing]
-    self.stretches[origin] = [let_go(a, at) for a in (going if scores is None else from_scores(scores, seen, before=going, origin=origin))]
+    self.stretches[origin] = [expire(a, at) for a in (going if scores is None else from_scores(scores, seen, before=going, origin=origin))]
 
 # %% ../nbs/main.ipynb #69ca5439
 @patch_to(Loop)
@@ -397,9 +403,9 @@ def _mind_clock(self, at: pd.Timestamp) -> None:
     before, self._clock = self._clock, (at, clock().monotonic())
     if not self.live: return
     jump = self._since_stored(at) if before is None else (at - before[0]).total_seconds() - (self._clock[1] - before[1])
-    if jump > AHEAD: remember(self.engine, 'nothing goes before', to_us(at) + int(HOLD * 1e6))
+    if jump > AHEAD: put_value(self.engine, 'nothing goes before', to_us(at) + int(HOLD * 1e6))
     back = max(LEEWAY, 2 * self.interval)
-    if jump < -back or self.watermark is not None and (self.watermark - at).total_seconds() > back: self._put_back(at)
+    if jump < -back or self.watermark is not None and (self.watermark - at).total_seconds() > back: self._rewind(at)
 
 @patch_to(Loop)
 def _since_stored(self, at: pd.Timestamp) -> float:
@@ -408,24 +414,24 @@ def _since_stored(self, at: pd.Timestamp) -> float:
     return 0. if last is None else max(0., (at - last).total_seconds() - self.settings.history.retention_days * 43_200)
 
 @patch_to(Loop)
-def _put_back(self, at: pd.Timestamp) -> None:
+def _rewind(self, at: pd.Timestamp) -> None:
     "Go on from `at`, instead of waiting until the time has come that was believed to be now."
-    from smartcloudops.detection.anomalies import put_back
+    from smartcloudops.detection.anomalies import rewind
     log.warning('the clock was put back to %s; what was stored of the time to come stays until that time comes, and judging goes on from now', f'{at:%Y-%m-%d %H:%M} UTC')
-    self._kept(self.history.put_back, at)
-    self.detector.put_back(at)
-    self.rules.put_back(at)
+    self._kept(self.history.rewind, at)
+    self.detector.rewind(at)
+    self.rules.rewind(at)
     self.rates = Rates()
-    self.stretches = {origin: [put_back(a, at) for a in found] for origin, found in self.stretches.items()}
+    self.stretches = {origin: [rewind(a, at) for a in found] for origin, found in self.stretches.items()}
     if self.watermark is None: return
     self.watermark = min(self.watermark, at - pd.Timedelta(seconds=self.interval))
-    self.learned.put_back(self.detector, self.watermark)
+    self.learned.rewind(self.detector, self.watermark)
 
 @patch_to(Loop)
 def _may_forget(self) -> bool:
     "Whether old samples and incidents may go: not while the clock may be wrong by a month."
     at = to_us(now())
-    return not at < recall(self.engine, 'nothing goes before', 0) <= at + HOLD * 1e6        # not below, and not so far away that it belongs to a clock that was put back
+    return not at < get_value(self.engine, 'nothing goes before', 0) <= at + HOLD * 1e6        # not below, and not so far away that it belongs to a clock that was put back
 
 # %% ../nbs/main.ipynb #da2f1bea
 SAVE_EVERY = 300.       # seconds between two saves of what was learned
@@ -461,10 +467,10 @@ def _count(self, tick: Tick) -> dict:
 def _spent(self, status: dict, at: pd.Timestamp) -> dict:
     "US dollars asked for this calendar month, over restarts; {} for a source that costs nothing."
     if 'usd' not in status: return {}
-    kept, month = recall(self.engine, 'aws_spent', {}), f'{at:%Y-%m}'
+    kept, month = get_value(self.engine, 'aws_spent', {}), f'{at:%Y-%m}'
     usd = (kept['usd'] if kept.get('month') == month else 0.) + max(status['usd'] - self._paid, 0.)
     self._paid = status['usd']
-    remember(self.engine, 'aws_spent', dict(month=month, usd=usd))
+    put_value(self.engine, 'aws_spent', dict(month=month, usd=usd))
     return dict(aws_cost=round(usd, 6))
 
 # %% ../nbs/main.ipynb #71a4e210
@@ -473,7 +479,7 @@ def _beat(self, tick: Tick) -> None:
     "The heartbeat by which the page judges the loop."
     status = self.source.status() if hasattr(self.source, 'status') else {}
     lag = (tick.at - self.watermark).total_seconds() if self.watermark is not None else None
-    beat(self.engine, 'loop', dict(interval=self.interval, tick_seconds=round(tick.seconds, 4), lag_seconds=lag, source=self.source.name, pid=os.getpid(),
+    write_heartbeat(self.engine, 'loop', dict(interval=self.interval, tick_seconds=round(tick.seconds, 4), lag_seconds=lag, source=self.source.name, pid=os.getpid(),
                                    series=len(self.detector.rows), version=__version__,
                                    samples=tick.samples, anomalies=len(tick.anomalies), problem=tick.problem, live=self.live,
                                    status=status, ticks=self._count(tick), scores=self.highest, **self._spent(status, tick.at)), tick.at)
@@ -488,7 +494,7 @@ def save(self) -> None:
     if self.live and self.watermark is not None and may_forget: self._forget(self.watermark - FORGET)
     self.learned.save(self.detector, self.watermark)
     stretches = {origin: [to_json(a) for a in found if a.ongoing] for origin, found in self.stretches.items()}
-    remember(self.engine, f'judged:{self.source.name}', dict(rules=self.rules.state, stretches=stretches))
+    put_value(self.engine, f'judged:{self.source.name}', dict(rules=self.rules.state, stretches=stretches))
     if may_forget:
         if self.live or self.watermark is not None: self.history.retain(now() if self.live else self.watermark)
         retain_incidents(self.engine, now(), self.settings.incidents.keep_days)
@@ -501,15 +507,15 @@ FORGET, SETTLED = pd.Timedelta('8D'), 3600.      # series not heard of for so lo
 @patch_to(Loop)
 def _forget(self, before: pd.Timestamp) -> None:
     "Let go of what is known of series without a sample since then: in a fleet that scales, new names come every day."
-    if clock().monotonic() - self._began < SETTLED or not (gone := self.detector.forget_since(before)): return
-    self.rules.forget_since(before)
-    self.rates.forget_since(before)
+    if clock().monotonic() - self._began < SETTLED or not (gone := self.detector.expire(before)): return
+    self.rules.expire(before)
+    self.rates.expire(before)
     self._fleet = (0, frozenset())
     left = self._hosts()
     hosts = {Series.parse(name).host for name in gone} - left
     self.joint.forget(hosts)
     self.highest = {host: score for host, score in self.highest.items() if host in left}
-    log.info('%s of %s not heard of for %d days: forgotten', counted(len(gone), 'series', 'series'), counted(len(hosts), 'host'), FORGET.days)
+    log.info('%s of %s not heard of for %d days: forgotten', pluralize(len(gone), 'series', 'series'), pluralize(len(hosts), 'host'), FORGET.days)
 
 # %% ../nbs/main.ipynb #39732af1
 @patch_to(Loop)
@@ -589,7 +595,7 @@ class OnlyLoop:
     def __init__(self, data_dir: Path):
         self.path = Path(data_dir)/'loop.lock'
 
-    def __repr__(self) -> str: return in_a_line(self, str(self.path))
+    def __repr__(self) -> str: return short_repr(self, str(self.path))
 
     def __enter__(self):
         try:
@@ -615,7 +621,7 @@ class Page:
         self._stop, self.process, self.restarts = threading.Event(), None, 0
         self._watcher = threading.Thread(target=self._watch, name='page', daemon=True)
 
-    def __repr__(self) -> str: return in_a_line(self, Path(self.command[0]).name, 'not started' if self.process is None else f'process {self.process.pid}', f'{counted(self.restarts, "restart")}')
+    def __repr__(self) -> str: return short_repr(self, Path(self.command[0]).name, 'not started' if self.process is None else f'process {self.process.pid}', f'{pluralize(self.restarts, "restart")}')
 
     def __enter__(self):
         self._spawn()

@@ -15,7 +15,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from .core.runtime import AwsError, SmartCloudOpsError, UsageError, as_table, clock, did_you_mean, in_a_line, need, now, read_text, shipped, write_atomically
+from .core.clock import clock, now
+from .core.display import as_table, short_repr
+from .core.errors import AwsError, SmartCloudOpsError, UsageError, did_you_mean
+from .core.files import read_text, package_file, write_atomically
+from .core.imports import require_extra
 
 log = logging.getLogger('smartcloudops.reporting')
 
@@ -30,7 +34,7 @@ class Report:
     path: Path
 
     def __str__(self) -> str: return f'{self.name}: {self.about}'
-    def __repr__(self) -> str: return in_a_line(self, str(self), *(f'{k}={v!r}' for k, v in self.parameters.items()))
+    def __repr__(self) -> str: return short_repr(self, str(self), *(f'{k}={v!r}' for k, v in self.parameters.items()))
     def _repr_html_(self) -> str: return as_table([dict(parameter=k, default=repr(v)) for k, v in self.parameters.items()], str(self))
 
 class Reports(list):
@@ -46,7 +50,7 @@ class Reports(list):
 def list_reports(folder: str | Path | None = None,      # other notebooks; None: those that come with the package
                 ) -> Reports:
     "The reports that can be run."
-    folder = Path(folder) if folder else shipped('reports')
+    folder = Path(folder) if folder else package_file('reports')
     return Reports(_read_report(p) for p in sorted(folder.glob('*.ipynb')) if not p.name.startswith('.'))
 
 # %% ../nbs/reporting.ipynb #d7dd1a9d
@@ -132,7 +136,7 @@ class Run:
     html: str
     json: str
 
-    def __repr__(self) -> str: return in_a_line(self, self.name, 'done' if self.ok else f'failed: {self.error}', f'{self.seconds:.0f} s', self.html)
+    def __repr__(self) -> str: return short_repr(self, self.name, 'done' if self.ok else f'failed: {self.error}', f'{self.seconds:.0f} s', self.html)
     def _repr_html_(self) -> str: return as_table([dict(result=k.replace('_', ' '), value=str(v)) for k, v in self.result.items()], repr(self))
 
 class ReportError(SmartCloudOpsError):
@@ -150,8 +154,8 @@ def run_report(name: str | Path,                       # a report's name, or a n
                timeout: float | None = None,           # seconds a cell may take
               ) -> Run:
     "Execute a report and write notebook, HTML and JSON; `ReportError` when one of its cells fails."
-    pm = need('papermill', 'reports', 'Running reports')
-    if str(out_dir).startswith('s3://'): need('boto3', 'aws', 'Writing reports to s3://')      # now, not after minutes of work
+    pm = require_extra('papermill', 'reports', 'Running reports')
+    if str(out_dir).startswith('s3://'): require_extra('boto3', 'aws', 'Writing reports to s3://')      # now, not after minutes of work
     report = find_report(name)
     values, at = checked(report, parameters or {}), now()
     began = clock().monotonic()
@@ -198,7 +202,7 @@ def _keep(run: Run, report: Report, notebook) -> None:
 
 def _write(where: str, text: str) -> None:
     if '://' not in where: return write_atomically(where, text)
-    try: need('papermill', 'reports', 'Running reports').iorw.papermill_io.get_handler(where).write(text, where)
+    try: require_extra('papermill', 'reports', 'Running reports').iorw.papermill_io.get_handler(where).write(text, where)
     except Exception as e: raise AwsError(f"{where}: the report cannot be written there ({type(e).__name__}: {e}); check that the bucket exists and that s3:PutObject is allowed") from None
 
 # %% ../nbs/reporting.ipynb #332fef83
@@ -218,7 +222,7 @@ def to_html(notebook,             # an executed notebook
             run: Run,
            ) -> str:
     "A page without code and without any outside resource."
-    exporter = need('nbconvert', 'reports', 'Running reports').HTMLExporter(template_name='basic', exclude_input=not run.error, exclude_input_prompt=True, exclude_output_prompt=True)
+    exporter = require_extra('nbconvert', 'reports', 'Running reports').HTMLExporter(template_name='basic', exclude_input=not run.error, exclude_input_prompt=True, exclude_output_prompt=True)
     body, _ = exporter.from_notebook_node(_readable(notebook, bool(run.error)))
     chosen = ', '.join(f'{k} = {v!r}' for k, v in run.parameters.items())
     state = f'<p class="failed">This report failed in {html.escape(run.error)}</p>' if run.error else ''
@@ -246,7 +250,7 @@ def _tidied(body: str) -> str:
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
-from .core.runtime import ConfigError
+from .core.errors import ConfigError
 
 def _instants(wall: datetime, zone: ZoneInfo, every_hour: bool) -> list[pd.Timestamp]:
     "The moments at which a wall clock shows `wall`: usually one; none or two where the clock is changed."
@@ -257,7 +261,7 @@ def _instants(wall: datetime, zone: ZoneInfo, every_hour: bool) -> list[pd.Times
 
 def _walk(expression: str, zone: ZoneInfo, at: pd.Timestamp, forward: bool):
     "Moments of the expression, beginning a little before `at` in the direction of travel, nearly in order."
-    croniter = need('croniter', 'reports', 'Scheduling reports').croniter
+    croniter = require_extra('croniter', 'reports', 'Scheduling reports').croniter
     start = at.tz_convert(zone).replace(tzinfo=None).to_pydatetime()
     steps = croniter(expression, start + timedelta(hours=-4 if forward else 4), ret_type=datetime)
     while True:
@@ -295,7 +299,7 @@ class Job:
     timezone: str = 'UTC'
     parameters: dict = field(default_factory=dict)
 
-    def __repr__(self) -> str: return in_a_line(self, self.report, f"'{self.expression}' {self.timezone}", *(f'{k}={v!r}' for k, v in self.parameters.items()))
+    def __repr__(self) -> str: return short_repr(self, self.report, f"'{self.expression}' {self.timezone}", *(f'{k}={v!r}' for k, v in self.parameters.items()))
 
 def jobs(settings,               # Settings; its [reports] section
         ) -> list[Job]:
@@ -304,7 +308,7 @@ def jobs(settings,               # Settings; its [reports] section
     return [_job(name, expression, cfg) for name, expression in cfg.schedule.items()]
 
 def _job(name: str, expression: str, cfg) -> Job:
-    croniter = need('croniter', 'reports', 'Scheduling reports').croniter
+    croniter = require_extra('croniter', 'reports', 'Scheduling reports').croniter
     where = f'settings: reports.schedule.{name}'
     if len(expression.split()) != 5 or not croniter.is_valid(expression): raise ConfigError(f"{where}: '{expression}' is not a cron expression; expected five fields, e.g. '15 6 * * *'")
     try: ZoneInfo(cfg.timezone)
@@ -319,7 +323,9 @@ def _job(name: str, expression: str, cfg) -> Job:
 # %% ../nbs/reporting.ipynb #1e0884ca
 import sqlalchemy as sa
 
-from .core.state import define_table, from_us, metadata, recall, remember, to_us
+from .core.clock import from_us, to_us
+from .core.database import define_table, metadata
+from .core.kv import get_value, put_value
 
 runs = define_table('report_runs',
     sa.Column('id', sa.Integer, primary_key=True), sa.Column('report', sa.String, nullable=False), sa.Column('due', sa.BigInteger, nullable=False),
@@ -396,7 +402,7 @@ class _Child:
 def _run_task(text: str) -> int:
     "What the child does: hold the lock, when another schedule's report has ended, run its own, write down how it ended."
     from smartcloudops.core.settings import load_settings
-    from smartcloudops.core.state import open_state
+    from smartcloudops.core.database import open_state
     task, settings = json.loads(text), load_settings()
     os.nice(10)
     held, engine = _Lock(settings.data_dir).take(wait=True), open_state(settings.state_path)
@@ -419,20 +425,20 @@ class Schedule:
                  start=None,                     # (job, due, row) → something with poll() and stop(); default: a child process
                  notifier=None,                  # remediation's Notifier; default: made when something fails
                 ):
-        from smartcloudops.core.state import create_tables
+        from smartcloudops.core.database import create_tables
         create_tables(engine)
         self.settings, self.engine, self.jobs, self.notifier = settings, engine, jobs(settings), notifier
         self.start = start or (lambda job, due, row: _Child(settings, job, due, row, config))
         self.lock, self.running, self._rest = _Lock(settings.data_dir), None, None      # from when until when nothing can be due
 
-    def __repr__(self) -> str: return in_a_line(self, *(f"{j.report} '{j.expression}' {j.timezone}" for j in self.jobs), f'{self.running[1].report} is running' if self.running else '')
+    def __repr__(self) -> str: return short_repr(self, *(f"{j.report} '{j.expression}' {j.timezone}" for j in self.jobs), f'{self.running[1].report} is running' if self.running else '')
     def _repr_html_(self) -> str: return as_table([dict(report=j.report, expression=j.expression, next=f'{next_due(j.expression, now(), j.timezone):%d %b %Y %H:%M} UTC') for j in self.jobs], repr(self))
 
     def _since(self, job: Job, at: pd.Timestamp) -> pd.Timestamp:
         "When this entry was first seen; what was due before is not made up for."
         key = f'schedule {job.report} {job.expression} {job.timezone}'
-        seen = recall(self.engine, key)
-        if seen is None or seen > to_us(at): remember(self.engine, key, seen := to_us(at))      # later than now: the clock was put back
+        seen = get_value(self.engine, key)
+        if seen is None or seen > to_us(at): put_value(self.engine, key, seen := to_us(at))      # later than now: the clock was put back
         return from_us(seen)
 
     def due(self, at: pd.Timestamp) -> list[tuple[pd.Timestamp, Job, int]]:
@@ -550,7 +556,7 @@ def _calendar(text: str, first: int = 0) -> str:
     return ','.join(map(part, text.split(',')))
 
 def _weekdays(text: str) -> str:
-    croniter = need('croniter', 'reports', 'Scheduling reports').croniter
+    croniter = require_extra('croniter', 'reports', 'Scheduling reports').croniter
     numbers = croniter.expand(f'0 0 * * {text}')[0][4]
     return ','.join(_DAYS[int(n)] for n in sorted(numbers, key=lambda n: int(n) % 7 or 7)) if numbers != ['*'] else 'Mon..Sun'
 

@@ -3,7 +3,7 @@ import os, socket
 
 import pytest
 
-from smartcloudops.core.runtime import FakeClock, use_clock
+from smartcloudops.core.clock import FakeClock, use_clock
 
 
 def soak(sample: int, full: int) -> int:

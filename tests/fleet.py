@@ -9,8 +9,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from smartcloudops.core.runtime import now, write_atomically
-from smartcloudops.core.state import beat, open_state, remember, to_us
+from smartcloudops.core.clock import now
+from smartcloudops.core.files import write_atomically
+from smartcloudops.core.clock import to_us
+from smartcloudops.core.database import open_state
+from smartcloudops.core.kv import write_heartbeat, put_value
 from smartcloudops.detection import incidents as cases
 from smartcloudops.detection.anomalies import Anomaly, sentence
 from smartcloudops.monitoring.history import History
@@ -190,7 +193,7 @@ def build(folder: str | Path,                      # an empty data folder
     if not quiet: _night(engine, ledger, policies, at, ago)
     for host in SILENT: ledger.add_silence(host, '*', ago('2h'), at + pd.Timedelta('3h'), 'jon', 'rebuild of the runners', at=ago('2h'))
     _backtests(engine, policies, ago('1D3h'))
-    beat(engine, 'loop', dict(interval=15., tick_seconds=.21, lag_seconds=9., series=4 * sum(hosts.values()), source='cloudwatch', version='0.1.0', aws_cost=14.2, scores={'web-7': .92, 'web-1': .12},
+    write_heartbeat(engine, 'loop', dict(interval=15., tick_seconds=.21, lag_seconds=9., series=4 * sum(hosts.values()), source='cloudwatch', version='0.1.0', aws_cost=14.2, scores={'web-7': .92, 'web-1': .12},
                               ticks=dict(bounds=[.1, .25, .5, 1.], within=[3, 5680, 5755, 5760], count=5760, sum=1210.4), status=dict(usd=2.1, usd_per_month=19.6, budget_usd=25., asked=210_000, calls={'GetMetricData': 420})), at - pd.Timedelta('4s'))
     return folder
 
@@ -201,7 +204,7 @@ def _backtests(engine, policies, at) -> None:
     told = {'web-cpu-worker': dict(covered=6, acted=4, recovered=3, false_actions=0, refused={'cooldown': 2}), 'worker-memory': dict(covered=3, acted=3, recovered=3, false_actions=1, refused={}),
             'api-latency': dict(covered=9, acted=7, recovered=7, false_actions=0, refused={'blast radius': 1, 'quiet hours': 1})}
     hashes = {name: policies.named(name).hash if name != 'worker-memory' else 'as it was before' for name in told}
-    remember(engine, 'backtests', {name: {**base, **found, 'policy_hash': hashes[name]} for name, found in told.items()})
+    put_value(engine, 'backtests', {name: {**base, **found, 'policy_hash': hashes[name]} for name, found in told.items()})
 
 
 def _week(engine, ledger, policies, at, ago) -> None:

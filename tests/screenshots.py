@@ -11,7 +11,7 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 from werkzeug.serving import make_server
 
-from smartcloudops.core.runtime import FakeClock, use_clock
+from smartcloudops.core.clock import FakeClock, use_clock
 from smartcloudops.core.settings import Settings
 from smartcloudops.dashboard import create_app
 from smartcloudops.dashboard.targets import Answer, summary

@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from smartcloudops.core.runtime import DataError, FakeClock, use_clock
+from smartcloudops.core.clock import FakeClock, use_clock
+from smartcloudops.core.errors import DataError
 from smartcloudops.core.settings import Settings
 from smartcloudops.remediation.backtest import backtest, incidents_in, join, read_labels, run_backtest, stretches, threshold_anomalies
 from smartcloudops.remediation.policy import read_policies
@@ -139,7 +140,7 @@ def test_the_policy_file_in_force_keeps_its_last_backtest(tmp_path, monkeypatch,
     "By the command line, as people do it: the page of policies reads it from the state; another file leaves no trace; where nothing can be written, it is still told."
     from click.testing import CliRunner
     from smartcloudops.cli import main
-    from smartcloudops.core.state import open_state
+    from smartcloudops.core.database import open_state
     from smartcloudops.remediation import last_backtests
     monkeypatch.chdir(tmp_path)
     minutes = pd.date_range(START, periods=600, freq='1min')

@@ -102,7 +102,7 @@ def test_a_backup_of_a_running_loop_is_restored_as_it_was(host):
 @needs_sqlite
 def test_without_the_anchor_a_restore_would_be_taken_for_a_cut_off_ledger(host, tmp_path):
     "Why the anchor is in the list: the old one beside a restored ledger knows rows that are not there."
-    from smartcloudops.core.state import open_state
+    from smartcloudops.core.database import open_state
     from smartcloudops.remediation import Ledger
     Ledger(open_state(host/'data-before'/'smartcloudops.db'), host/'data-before'/'ledger.anchor').take_lease('another loop', 60)      # it went on after the backup
     shutil.copytree(host/'backup', tmp_path/'data')

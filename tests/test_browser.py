@@ -8,8 +8,9 @@ from playwright.sync_api import Error, expect, sync_playwright
 
 import smartcloudops
 from smartcloudops.core.inventory import own_host
-from smartcloudops.core.runtime import now
-from smartcloudops.core.state import beat, open_state
+from smartcloudops.core.clock import now
+from smartcloudops.core.database import open_state
+from smartcloudops.core.kv import write_heartbeat
 from smartcloudops.monitoring.history import History
 from smartcloudops.remediation.ledger import Ledger
 from smartcloudops.remediation.policy import load_policies
@@ -94,7 +95,7 @@ def test_without_room_for_a_stream_the_page_polls(browser, tmp_path):
         heard = held.iter_text()                                                    # kept: dropping it would close the stream
         assert 'hello' in next(heard)
         page = w.open(address)
-        beat(engine, 'loop', {'interval': 15., 'lag_seconds': 4321.}, now())
+        write_heartbeat(engine, 'loop', {'interval': 15., 'lag_seconds': 4321.}, now())
         expect(page.locator('.loop')).to_contain_text('1\u202fh 12', timeout=20_000)
         expect(page.locator('[data-live] .state')).to_have_attribute('data-s', 'live')
         assert any('/api/v1/status' in u for u in w.asked)
@@ -138,7 +139,7 @@ def test_the_page_is_quiet_then_tells_and_an_operator_decides(browser, tmp_path)
     folder = build(tmp_path, quiet=True, hosts={'web': 8})
     engine, policies = open_state(folder/'smartcloudops.db'), load_policies(folder/'policies.yaml')
     ledger, policy = Ledger(engine), policies.named('web-cpu-worker')
-    tick = lambda: beat(engine, 'loop', dict(interval=15., tick_seconds=.2, lag_seconds=4.), now())
+    tick = lambda: write_heartbeat(engine, 'loop', dict(interval=15., tick_seconds=.2, lag_seconds=4.), now())
     with serving(folder) as address, Watched(browser) as w:
         page = w.open(address)
         expect(page.locator('h1')).to_contain_text('Nothing is abnormal')
@@ -178,7 +179,7 @@ def test_a_value_changes_while_one_looks(browser, tmp_path):
     (tmp_path/'policies.yaml').write_text('policies: []\n')
     def tick(value):
         with History(tmp_path/'history.db') as history: history.append(pd.DataFrame({name: [value]}, index=pd.DatetimeIndex([now()], name='time')))
-        beat(engine, 'loop', {'interval': 5.}, now())
+        write_heartbeat(engine, 'loop', {'interval': 5.}, now())
     for value in (10., 11., 12.): tick(value)
     with serving(tmp_path) as address, Watched(browser) as w:
         page = w.open(address)
@@ -254,7 +255,7 @@ def test_pages_without_charts_do_not_stand_still_either(browser, tmp_path):
         at = now()
         case(engine, [anomaly('web-7', 'cpu_utilization_percent', at - pd.Timedelta('2min'), at, 97)], at - pd.Timedelta('1min'), at)
         Ledger(engine).add_silence('web-2', '*', at, at + pd.Timedelta('1h'), 'jon', 'work', at=at)
-        beat(engine, 'loop', dict(interval=15., tick_seconds=.2, lag_seconds=4.), now())
+        write_heartbeat(engine, 'loop', dict(interval=15., tick_seconds=.2, lag_seconds=4.), now())
         expect(host.locator('h1 .state')).to_contain_text('abnormal', timeout=20_000)
         expect(hosts.locator('[data-host="web-7"]')).to_have_attribute('data-s', 'abnormal', timeout=20_000)
         expect(silences.locator('#rows')).to_contain_text('web-2', timeout=20_000)

@@ -9,8 +9,9 @@ from click.testing import CliRunner
 
 from smartcloudops import __version__
 from smartcloudops.cli import main
-from smartcloudops.core.runtime import now
-from smartcloudops.core.state import beat, open_state
+from smartcloudops.core.clock import now
+from smartcloudops.core.database import open_state
+from smartcloudops.core.kv import write_heartbeat
 
 pytestmark = pytest.mark.phase7
 
@@ -202,7 +203,7 @@ def test_doctor_is_well_on_an_empty_folder(cli):
 
 
 def test_doctor_believes_no_tick_that_is_still_to_come(cli):
-    beat(open_state('data/smartcloudops.db'), 'loop', {'interval': 5.}, now() + pd.Timedelta('1h'))
+    write_heartbeat(open_state('data/smartcloudops.db'), 'loop', {'interval': 5.}, now() + pd.Timedelta('1h'))
     line = next(r for r in json.loads(cli('doctor', '--json').stdout) if r['check'] == 'loop')
     assert line['state'] == 'optional' and 'still to come' in line['detail']
 

@@ -8,7 +8,8 @@ from hypothesis import given, settings as hypothesis_settings, strategies as st
 from smartcloudops.core import aws as core_aws
 from smartcloudops.core.aws import TokenBucket, aws_clients, explain
 from smartcloudops.core.frames import validate
-from smartcloudops.core.runtime import AwsError, ConfigError, FakeClock, use_clock
+from smartcloudops.core.clock import FakeClock, use_clock
+from smartcloudops.core.errors import AwsError, ConfigError
 from smartcloudops.core.settings import Settings, load_settings
 from smartcloudops.ingestion import fetch_metrics, make_source
 from smartcloudops.ingestion.cloudwatch import (PRESETS, CloudWatchSource, Lags, Query, Rows, Watched, affordable_interval, cost_per_month, instances, listed, query_of)

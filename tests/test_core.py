@@ -8,10 +8,15 @@ from hypothesis import given, settings as hypothesis_settings, strategies as st
 
 from smartcloudops.core.frames import Rates, from_tidy, normalise, per_second, resample, to_tidy, validate
 from smartcloudops.core.inventory import canonical_host, parse_address, read_targets
-from smartcloudops.core.runtime import ConfigError, DataError, FakeClock, StateError, mask_secrets, now, read_text, use_clock, write_atomically
+from smartcloudops.core.clock import FakeClock, now, use_clock
+from smartcloudops.core.errors import ConfigError, DataError, StateError
+from smartcloudops.core.files import read_text, write_atomically
+from smartcloudops.core.logs import mask_secrets
 from smartcloudops.core.series import Series, describe, format_duration, format_range, format_value, short_name
 from smartcloudops.core.settings import load_settings, show_settings
-from smartcloudops.core.state import beat, from_us, last_beat, open_state, recall, remember, to_us
+from smartcloudops.core.clock import from_us, to_us
+from smartcloudops.core.database import open_state
+from smartcloudops.core.kv import write_heartbeat, last_heartbeat, get_value, put_value
 
 pytestmark = pytest.mark.phase0
 
@@ -105,7 +110,7 @@ def test_resample_leaves_empty_bins_missing():
 def test_write_atomically_survives_a_kill_between_any_two_lines(tmp_path):
     path = tmp_path/'snapshot.json'
     path.write_text(json.dumps({'n': 0}))
-    code = f"from smartcloudops.core.runtime import write_atomically\nn = 0\nwhile True:\n    n += 1; write_atomically({str(path)!r}, '{{\"n\": %d, \"pad\": \"%s\"}}' % (n, 'x' * 200_000))"
+    code = f"from smartcloudops.core.files import write_atomically\nn = 0\nwhile True:\n    n += 1; write_atomically({str(path)!r}, '{{\"n\": %d, \"pad\": \"%s\"}}' % (n, 'x' * 200_000))"
     for pause in (.05, .15, .25):
         child = subprocess.Popen([sys.executable, '-c', code])
         threading.Event().wait(.4 + pause)
@@ -202,11 +207,11 @@ def test_state_is_shared_between_processes(tmp_path):
     path = tmp_path/'smartcloudops.db'
     engine = open_state(path)
     at = pd.Timestamp('2026-01-01', tz='UTC')
-    beat(engine, 'loop', {'interval': 5}, at)
-    code = f"from smartcloudops.core.state import *; e = open_state({str(path)!r}, readonly=True); print(last_beat(e, 'loop').detail['interval'])"
+    write_heartbeat(engine, 'loop', {'interval': 5}, at)
+    code = f"from smartcloudops.core.database import open_state; from smartcloudops.core.kv import last_heartbeat; e = open_state({str(path)!r}, readonly=True); print(last_heartbeat(e, 'loop').detail['interval'])"
     assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.strip() == '5'
-    remember(engine, 'k', {'a': 1}); remember(engine, 'k', {'a': 2})
-    assert recall(engine, 'k') == {'a': 2} and recall(engine, 'x', 7) == 7
+    put_value(engine, 'k', {'a': 1}); put_value(engine, 'k', {'a': 2})
+    assert get_value(engine, 'k') == {'a': 2} and get_value(engine, 'x', 7) == 7
 
 
 @pytest.mark.parametrize('opened', [1, 2, 3])
@@ -214,17 +219,17 @@ def test_a_process_that_comes_and_goes_takes_no_rows_with_it(tmp_path, opened):
     "However often this process has opened the file, its locks hold: the last of another process does not fold up the log."
     path = tmp_path/'smartcloudops.db'
     engines = [open_state(path, readonly=bool(i)) for i in range(opened)]
-    code = f"from smartcloudops.core.state import *; e = open_state({str(path)!r}); print(recall(e, 'round')); e.dispose()"
+    code = f"from smartcloudops.core.database import open_state; from smartcloudops.core.kv import get_value; e = open_state({str(path)!r}); print(get_value(e, 'round')); e.dispose()"
     for i in range(3):
-        remember(engines[0], 'round', i)
-        assert [recall(e, 'round') for e in engines] == [i] * opened
+        put_value(engines[0], 'round', i)
+        assert [get_value(e, 'round') for e in engines] == [i] * opened
         assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.strip() == str(i)
 
 
 def test_a_folder_may_have_any_name(tmp_path):
     path = tmp_path/'50 % of it? #1'/'smartcloudops.db'
-    remember(open_state(path), 'k', 1)
-    assert recall(open_state(path, readonly=True), 'k') == 1 and path.exists()
+    put_value(open_state(path), 'k', 1)
+    assert get_value(open_state(path, readonly=True), 'k') == 1 and path.exists()
 
 
 @pytest.mark.parametrize('content', [b'hello, I am a diary', b'\0' * 5000])

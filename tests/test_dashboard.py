@@ -11,9 +11,11 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 from smartcloudops.core.inventory import own_host
-from smartcloudops.core.runtime import ConfigError, FakeClock, now, use_clock
+from smartcloudops.core.clock import FakeClock, now, use_clock
+from smartcloudops.core.errors import ConfigError
 from smartcloudops.core.settings import Settings
-from smartcloudops.core.state import beat, open_state
+from smartcloudops.core.database import open_state
+from smartcloudops.core.kv import write_heartbeat
 from smartcloudops.dashboard import create_app, serve_command
 from smartcloudops.dashboard.charts import decimate
 from smartcloudops.dashboard.views import AT_A_TIME
@@ -59,7 +61,7 @@ def test_imported_app_without_anything_is_well(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('age, interval, status', [(1, 5, 200), (29, 5, 200), (31, 5, 503), (44, 15, 200), (46, 15, 503), (3600, 60, 503), (-29, 5, 200), (-3600, 60, 503)])
 def test_health_follows_the_heartbeat(tmp_path, age, interval, status):
-    beat(open_state(tmp_path/'smartcloudops.db'), 'loop', {'interval': interval}, now() - pd.Timedelta(seconds=age))
+    write_heartbeat(open_state(tmp_path/'smartcloudops.db'), 'loop', {'interval': interval}, now() - pd.Timedelta(seconds=age))
     answer = create_app(tmp_path, Settings()).test_client().get('/health')
     assert answer.status_code == status
     assert answer.get_json() == {'status': 'ok'} if status == 200 else 'last heard of' in answer.get_json()['reason']
@@ -294,7 +296,7 @@ def test_a_broken_targets_file_is_explained(tmp_path):
 
 def test_unreadable_stores_are_said_and_take_nothing_down(tmp_path):
     (tmp_path/'history.db').write_text('a diary, no database')
-    beat(open_state(tmp_path/'smartcloudops.db'), 'loop', {'interval': 5}, now())
+    write_heartbeat(open_state(tmp_path/'smartcloudops.db'), 'loop', {'interval': 5}, now())
     client = create_app(tmp_path, Settings()).test_client()
     page = client.get('/', headers=HTML)
     assert page.status_code == 200 and 'the history cannot be read' in page.text
@@ -387,7 +389,7 @@ def test_alerts_of_an_alertmanager_become_incidents(tmp_path):
 
 def test_streams_come_back_where_they_were(tmp_path):
     engine = open_state(tmp_path/'smartcloudops.db')
-    beat(engine, 'loop', {'interval': 5}, now())
+    write_heartbeat(engine, 'loop', {'interval': 5}, now())
     app = create_app(tmp_path, Settings(dashboard=dict(streams=2)))
     client, broadcaster = app.test_client(), app.extensions['smartcloudops'].broadcaster
     one = client.get('/events')
@@ -396,7 +398,7 @@ def test_streams_come_back_where_they_were(tmp_path):
     said = next(parts)
     assert b'event: change' in said and b'"open":0' in said
     last = said.split(b'\n')[0].removeprefix(b'id: ').decode()
-    beat(engine, 'loop', {'interval': 5}, now())
+    write_heartbeat(engine, 'loop', {'interval': 5}, now())
     back = client.get('/events', headers={'Last-Event-ID': last})
     more = back.iter_encoded()
     next(more)
@@ -426,7 +428,7 @@ def test_a_report_without_its_notebook_is_not_there(tmp_path):
 def test_gunicorn_serves_stops_cleanly_and_dies_with_its_parent(tmp_path):
     import httpx
     port = free_port()
-    beat(open_state(tmp_path/'smartcloudops.db'), 'loop', {'interval': 5}, now())
+    write_heartbeat(open_state(tmp_path/'smartcloudops.db'), 'loop', {'interval': 5}, now())
     code = f"import subprocess, sys, time; from smartcloudops.core.settings import Settings; from smartcloudops.dashboard import serve_command; subprocess.Popen(serve_command(Settings(), {str(tmp_path)!r}, {port})); print('up', flush=True); time.sleep(600)"
     parent = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE)
     try:
@@ -444,7 +446,7 @@ def test_gunicorn_serves_stops_cleanly_and_dies_with_its_parent(tmp_path):
 def test_clients_that_stop_in_the_middle_keep_nobody_out(tmp_path, begun):
     "More of them than there are threads, and nobody logged in."
     port = free_port()
-    beat(open_state(tmp_path/'smartcloudops.db'), 'loop', {'interval': 600}, now())
+    write_heartbeat(open_state(tmp_path/'smartcloudops.db'), 'loop', {'interval': 600}, now())
     command = serve_command(Settings(dashboard=dict(threads=4, streams=2)), tmp_path, port)
     command[command.index('--timeout') + 1] = '5'
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)

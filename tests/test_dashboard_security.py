@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings as budget, strategies as st
 
-from smartcloudops.core.runtime import now
+from smartcloudops.core.clock import now
 from smartcloudops.core.settings import Settings
 from smartcloudops.dashboard import create_app, hash_password
 from smartcloudops.detection.anomalies import Anomaly

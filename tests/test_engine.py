@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from smartcloudops.core.inventory import own_host
-from smartcloudops.core.runtime import FakeClock, SmartCloudOpsError, StateError, SystemClock, use_clock
-from smartcloudops.core.state import open_state
+from smartcloudops.core.clock import FakeClock, SystemClock, use_clock
+from smartcloudops.core.errors import SmartCloudOpsError, StateError
+from smartcloudops.core.database import open_state
 from smartcloudops.remediation.engine import Remediator, fleet_of, judge, switch_path, turn_switch
 from smartcloudops.remediation.ledger import ENDED, Ledger
 from smartcloudops.remediation.notify import outcome_message
@@ -337,7 +338,7 @@ def test_a_ledger_that_cannot_be_written_means_no_action(tmp_path, clock, effect
     r = executor(tmp_path)
     real = r.ledger.intend
     def full(*a, **k):
-        from smartcloudops.core.runtime import StateError
+        from smartcloudops.core.errors import StateError
         raise StateError('the ledger cannot be written (database or disk is full)')
     r.ledger.intend = full
     assert effects(effect) == [] and [o.state for o in tick(r, clock)] == [] and effects(effect) == []

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np, pandas as pd, pytest
 from sklearn.metrics import average_precision_score
 
-from smartcloudops.core.runtime import DataError
+from smartcloudops.core.errors import DataError
 from smartcloudops.detection.evaluate import PROFILES, Labelled, average_precision, count_events, evaluate_dir, join_points, nab_score, pages, read_labelled
 
 pytestmark = pytest.mark.phase3

@@ -9,7 +9,7 @@ import pytest
 
 from smartcloudops import explore
 from smartcloudops.core.frames import empty_frame
-from smartcloudops.core.runtime import DataError, SmartCloudOpsError
+from smartcloudops.core.errors import DataError, SmartCloudOpsError
 from smartcloudops.ingestion.sources import synthetic_frame
 from tests.conftest import soak
 
@@ -180,7 +180,7 @@ def test_odd_series_get_a_forecast_or_none_but_never_an_accident(kind):
 
 
 def test_a_practice_day_is_walked_as_it_would_have_been(tmp_path):
-    from smartcloudops.core.state import open_state
+    from smartcloudops.core.database import open_state
     from smartcloudops.remediation import Ledger
     settings = explore.practice(tmp_path, hours=15, every=300)
     told = explore.incidents(settings)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from smartcloudops.core.state import to_us
+from smartcloudops.core.clock import to_us
 from smartcloudops.remediation.gates import GATES, SECOND, Book, Lease, Past, Plan, Reading, Refusal, Silence, Switch, action_key, decide
 from smartcloudops.remediation.policy import Limits, Policy
 from tests.conftest import soak

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings as hypothesis_settings, strategies as st
 
-from smartcloudops.core.runtime import DataError, HistoryError
+from smartcloudops.core.errors import DataError, HistoryError
 from smartcloudops.core.settings import HistorySettings
 from smartcloudops.monitoring.history import APPLICATION_ID, SCHEMA, History
 from smartcloudops.monitoring.latest import clock_skew, freshness, gaps, get_latest_metrics
@@ -243,7 +243,7 @@ def test_a_clock_that_is_put_back_makes_the_newest_sample_now_the_newest(tmp_pat
     with History(tmp_path/'history.db') as h:
         h.append(whole)
         before = h.read()
-        assert h.put_back(back) > 1000 and h.put_back(back) == 0
+        assert h.rewind(back) > 1000 and h.rewind(back) == 0
         latest, past = h.latest().set_index('series'), whole.iloc[:21]
         for name in names:
             known = past[name].dropna()

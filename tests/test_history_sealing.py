@@ -8,7 +8,8 @@ import pytest
 from hypothesis import settings as hypothesis_settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from smartcloudops.core.runtime import DataError, FakeClock, HistoryError, use_clock
+from smartcloudops.core.clock import FakeClock, use_clock
+from smartcloudops.core.errors import DataError, HistoryError
 from smartcloudops.core.settings import HistorySettings
 from smartcloudops.monitoring.history import History
 from smartcloudops.monitoring.sealing import Sealer, compact, export_history, hot_rows, import_history, seal, sealing_alone
@@ -179,7 +180,7 @@ def test_samples_of_a_forgotten_series_do_not_keep_their_hour_from_being_sealed(
     "The clock was ahead by six days; a series ended before the right time came there, and was forgotten."
     with History(tmp_path/'history.db', settings=HistorySettings(retention_days=2)) as h:
         h.append(frame(60, start=T0 + 144 * H), arrived=T0 + 145 * H)
-        h.put_back(T0)
+        h.rewind(T0)
         h.append(frame(60, NAMES[:1], start=T0 + 143 * H), arrived=T0 + 144 * H)
         h.retain(T0 + 144 * H)
         assert h.series() == NAMES[:1]

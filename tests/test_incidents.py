@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from smartcloudops.core.runtime import DataError, StateError
+from smartcloudops.core.errors import DataError, StateError
 from smartcloudops.core.settings import IncidentSettings
-from smartcloudops.core.state import open_state
+from smartcloudops.core.database import open_state
 from smartcloudops.detection.anomalies import Anomaly, from_json, to_json
 from smartcloudops.detection.incidents import IncidentTracker, get_incident, give_feedback, ingest_alerts, list_incidents, open_incidents
 from smartcloudops.detection.rules import RuleEngine

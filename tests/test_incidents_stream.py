@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from smartcloudops.core.runtime import FakeClock, clock, use_clock
+from smartcloudops.core.clock import FakeClock, clock, use_clock
 from smartcloudops.core.settings import IncidentSettings, load_settings
-from smartcloudops.core.state import open_state
+from smartcloudops.core.database import open_state
 from smartcloudops.detection.anomalies import BEGAN, Anomaly, from_json, from_scores, to_json
 from smartcloudops.detection.incidents import IncidentTracker, give_feedback, list_incidents, title
 from smartcloudops.detection.rules import RuleEngine

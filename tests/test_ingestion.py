@@ -5,7 +5,7 @@ import numpy as np, pandas as pd, psutil, pytest
 from hypothesis import given, settings as hypothesis_settings, strategies as st
 
 from smartcloudops.core.frames import per_second, validate
-from smartcloudops.core.runtime import AwsError, DataError, SourceError
+from smartcloudops.core.errors import AwsError, DataError, SourceError
 from smartcloudops.core.series import Series
 from smartcloudops.core.settings import Settings
 from smartcloudops.ingestion import fetch_metrics, make_source, read_samples, synthetic_frame

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import warnings
 
-from smartcloudops.core.runtime import DataError
+from smartcloudops.core.errors import DataError
 from smartcloudops.detection.joint import JointModels, fit_joint, load_joint, save_joint
 from smartcloudops.ingestion.sources import synthetic_frame
 

@@ -8,8 +8,10 @@ import sqlalchemy as sa
 from hypothesis import given, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from smartcloudops.core.runtime import FakeClock, RemediationError, StateError, use_clock
-from smartcloudops.core.state import open_state, to_us
+from smartcloudops.core.clock import FakeClock, use_clock
+from smartcloudops.core.errors import RemediationError, StateError
+from smartcloudops.core.clock import to_us
+from smartcloudops.core.database import open_state
 from smartcloudops.remediation import ledger as module, log_remediation_to_s3
 from smartcloudops.remediation.gates import SECOND, Plan
 from smartcloudops.remediation.ledger import TRANSITIONS, Ledger, Superseded, approvals, copy_segments, export_lines, verify_lines
@@ -309,8 +311,8 @@ def test_invariant_16_segments_wait_while_s3_is_down(ledger):
     assert text == export_lines(ledger.audit()) and verify_lines(text).ok
     ledger.turn_switch(False, 'mara', 'pasted from a mail:\u2028stop it\x85')                        # what other programs take for the end of a line
     assert verify_lines(export_lines(ledger.audit())).ok
-    from smartcloudops.core.state import remember
-    remember(ledger.engine, 'ledger copied to b', 0)                                                # the copy's place was forgotten: nothing is overwritten
+    from smartcloudops.core.kv import put_value
+    put_value(ledger.engine, 'ledger copied to b', 0)                                                # the copy's place was forgotten: nothing is overwritten
     before = dict(bucket.kept)
     copy_segments(ledger, 'b', bucket, most=len(ledger.audit()))
     assert all(bucket.kept[k] == v for k, v in before.items())
@@ -373,8 +375,8 @@ def test_invariant_16_segments_wait_while_s3_answers_500_over_http(ledger, monke
         server.how = 'well'
         assert copy_segments(ledger, 'audit', client) == len(ledger.audit()) and copy_segments(ledger, 'audit', client) == 0
         assert verify_lines(b''.join(server.kept.values()).decode()).ok
-        from smartcloudops.core.state import remember
-        remember(ledger.engine, 'ledger copied to audit', 0)
+        from smartcloudops.core.kv import put_value
+        put_value(ledger.engine, 'ledger copied to audit', 0)
         before = dict(server.kept)
         assert copy_segments(ledger, 'audit', client) == len(ledger.audit()) and server.kept == before
     finally: server.shutdown(); server.server_close()

@@ -10,9 +10,11 @@ import pytest
 import smartcloudops.main
 from smartcloudops.core.frames import empty_frame
 from smartcloudops.core.inventory import own_host
-from smartcloudops.core.runtime import AwsError, ConfigError, FakeClock, SourceError, clock, use_clock
+from smartcloudops.core.clock import FakeClock, clock, use_clock
+from smartcloudops.core.errors import AwsError, ConfigError, SourceError
 from smartcloudops.core.settings import load_settings
-from smartcloudops.core.state import last_beat, open_state
+from smartcloudops.core.database import open_state
+from smartcloudops.core.kv import last_heartbeat
 from smartcloudops.main import Learned, Loop, OnlyLoop, Page, check_port, run_pipeline
 from smartcloudops.monitoring.history import History
 from smartcloudops.monitoring.latest import freshness
@@ -241,9 +243,9 @@ def test_a_source_that_fails_is_said_once_and_survived(tmp_path, monkeypatch, er
         source.error = error
         for _ in range(8):
             tick = loop.tick()
-            assert last_beat(loop.engine, 'loop').at == clock().now()
+            assert last_heartbeat(loop.engine, 'loop').at == clock().now()
             clock().advance(60)
-        assert last_beat(loop.engine, 'loop').detail['problem'] == ''
+        assert last_heartbeat(loop.engine, 'loop').detail['problem'] == ''
         rows = len(loop.history.read())
         loop.close()
     assert rows == 5
@@ -309,7 +311,7 @@ def test_a_history_that_cannot_be_written_does_not_blind_the_detector(tmp_path, 
         loop.history._connection().execute(f'pragma max_page_count={pages}')
         for _ in range(90): ticks.append(loop.tick()); clock().advance(60)
         assert any(t.opened for t in ticks[90:])
-        assert 'the disk is full' in ticks[-1].problem and 'the disk is full' in last_beat(loop.engine, 'loop').detail['problem']
+        assert 'the disk is full' in ticks[-1].problem and 'the disk is full' in last_heartbeat(loop.engine, 'loop').detail['problem']
         loop.history._connection().execute('pragma max_page_count=1000000')
         assert loop.tick().problem == '' and len(loop.history.read()) > stored
         loop.close()
@@ -338,7 +340,7 @@ def test_what_was_learned_and_cannot_be_written_is_said_and_ends_nothing(tmp_pat
         loop, folder = Loop(settings(tmp_path)), tmp_path/'data'/'learned'
         folder.write_text('in the way')
         for _ in range(3): tick = loop.tick(); clock().advance(60)
-        assert 'learned' in tick.problem and last_beat(loop.engine, 'loop').at == tick.at
+        assert 'learned' in tick.problem and last_heartbeat(loop.engine, 'loop').at == tick.at
         folder.unlink()
         assert loop.tick().problem == '' and loop.learned.files()
         for file in folder.iterdir(): file.unlink()
@@ -524,7 +526,7 @@ def test_hosts_that_are_gone_are_forgotten(tmp_path):
             alone.score(rates.update(row[[c for c in row if '"steady"' in c]]))
             sizes.append(len(loop.detector.rows))
             clock().advance(10800)
-        assert max(sizes) <= 3 * (1 + 3 * 10) and len(loop.rates._last) <= 1 + 3 * 10 and all(len(records) <= 3 * (1 + 3 * 10) for records in loop.rules.state.values())
+        assert max(sizes) <= 3 * (1 + 3 * 10) and len(loop.rates.known()) <= 1 + 3 * 10 and all(len(records) <= 3 * (1 + 3 * 10) for records in loop.rules.state.values())
         assert len(loop._hosts()) <= 1 + 3 * 10 and set(loop.highest) <= loop._hosts() and 'steady' in loop.highest
         assert [f.name for f in (tmp_path/'data/joint').iterdir()] == ['steady.v000001.npz']
         for name, row in alone.rows.items():

@@ -5,9 +5,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pandas as pd
 import pytest
 
-from smartcloudops.core.runtime import FakeClock, PolicyError, RemediationError, use_clock
+from smartcloudops.core.clock import FakeClock, use_clock
+from smartcloudops.core.errors import PolicyError, RemediationError
 from smartcloudops.core.settings import Settings
-from smartcloudops.core.state import open_state
+from smartcloudops.core.database import open_state
 from smartcloudops.detection.incidents import Changes
 from smartcloudops.remediation.drill import drill_real, run_drill
 from smartcloudops.remediation.engine import Outcome

@@ -5,9 +5,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from smartcloudops.core.aws import AwsClients
-from smartcloudops.core.runtime import FakeClock, use_clock
+from smartcloudops.core.clock import FakeClock, use_clock
 from smartcloudops.core.settings import Settings
-from smartcloudops.core.state import open_state
+from smartcloudops.core.database import open_state
 from smartcloudops.remediation.engine import Remediator, Tags, switch_path, turn_switch
 from smartcloudops.remediation.operations import AsgSetDesired, Command, Context, Ec2Reboot, Ec2StopStart, Operation, Report, ServiceRestart, Webhook, check_parameters, operations, register, sign
 from smartcloudops.remediation.policy import Policies, Step, read_policies

@@ -4,7 +4,8 @@ import json
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from smartcloudops.core.runtime import PolicyError, shipped
+from smartcloudops.core.errors import PolicyError
+from smartcloudops.core.files import package_file
 from smartcloudops.remediation.gates import matching
 from smartcloudops.remediation.policy import Match, Policies, Policy, explain_policy, load_policies, parse_yaml, policy_schema, read_policies, seconds
 from tests.remediation_fleet import anomaly, incident
@@ -85,13 +86,13 @@ def test_invariant_1_an_empty_selector_selects_nothing(hosts, labels):
 
 
 def test_shipped_policies_are_valid_and_observe():
-    policies = load_policies(shipped('config/policies.yaml'))
+    policies = load_policies(package_file('config/policies.yaml'))
     assert policies.policies and all(p.mode == 'observe' for p in policies.policies) and policies.opt_in == ()
     for p in policies.policies: assert explain_policy(p).startswith('When ')
 
 
 def test_shipped_schema_is_the_models():
-    assert json.loads(shipped('config/policies.schema.json').read_text()) == json.loads(json.dumps(policy_schema()))
+    assert json.loads(package_file('config/policies.schema.json').read_text()) == json.loads(json.dumps(policy_schema()))
 
 
 @pytest.mark.parametrize('text, value', [('90 s', 90), ('1h30m', 5400), ('250ms', .25), ('1.5 min', 90), (7, 7), ('2 d', 172800)])

@@ -7,7 +7,7 @@ from urllib.parse import parse_qs
 import httpx, numpy as np, pandas as pd, psutil, pytest
 
 from smartcloudops.core.frames import validate
-from smartcloudops.core.runtime import ConfigError, SourceError
+from smartcloudops.core.errors import ConfigError, SourceError
 from smartcloudops.core.series import Series
 from smartcloudops.core.settings import Settings
 from smartcloudops.ingestion import make_source

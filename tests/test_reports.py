@@ -8,8 +8,10 @@ import pytest
 import sqlalchemy as sa
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from smartcloudops.core.runtime import MissingExtraError, UsageError, now
-from smartcloudops.core.state import beat, last_beat, open_state
+from smartcloudops.core.clock import now
+from smartcloudops.core.errors import MissingExtraError, UsageError
+from smartcloudops.core.database import open_state
+from smartcloudops.core.kv import write_heartbeat, last_heartbeat
 from smartcloudops.monitoring.history import History
 from smartcloudops.reporting import ReportError, list_reports, run_report
 
@@ -220,7 +222,7 @@ def test_a_report_goes_to_s3_whole_whether_it_worked_or_not(bucket, tmp_path):
 
 
 def test_a_bucket_that_is_not_there_is_said_with_its_address(bucket, tmp_path):
-    from smartcloudops.core.runtime import AwsError
+    from smartcloudops.core.errors import AwsError
     with pytest.raises(AwsError, match=r's3://evenings/x\.ipynb.*NoSuchBucket.*s3:PutObject'): run_report(small(tmp_path), {}, 's3://evenings', stem='x')
 
 
@@ -228,7 +230,7 @@ def test_a_bucket_that_is_not_there_is_said_with_its_address(bucket, tmp_path):
 def test_a_scheduled_report_goes_where_the_settings_say(bucket, tmp_path, monkeypatch):
     import pandas as pd
     from smartcloudops.core.settings import Settings
-    from smartcloudops.core.state import open_state
+    from smartcloudops.core.database import open_state
     from smartcloudops.reporting import Schedule, list_runs
     monkeypatch.chdir(tmp_path)
     settings = Settings(data_dir=tmp_path/'data', reports=dict(schedule={'policy_backtest': '*/5 * * * *'}, out='s3://mornings'))
@@ -249,8 +251,8 @@ def test_a_report_executed_for_real_is_listed_and_read_on_the_dashboard(tmp_path
     from tests.conftest import free_port
     data = shutil.copytree(place, tmp_path/'data')
     engine = open_state(data/'smartcloudops.db')
-    last = last_beat(engine, 'loop')
-    beat(engine, 'loop', last.detail | dict(aws_cost=1.23, status=dict(usd_per_month=9.87)), last.at)      # as a loop that reads CloudWatch says it
+    last = last_heartbeat(engine, 'loop')
+    write_heartbeat(engine, 'loop', last.detail | dict(aws_cost=1.23, status=dict(usd_per_month=9.87)), last.at)      # as a loop that reads CloudWatch says it
     engine.dispose()
     run = run_report('daily', dict(data_dir=str(data)), tmp_path/'reports')
     assert run.result['cloudwatch_usd'] == 1.23 and '1.23 USD this month, 9.87 USD a month' in Path(run.html).read_text()

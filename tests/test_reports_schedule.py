@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings as hypothesis_settings, strategies as st
 
-from smartcloudops.core.runtime import ConfigError, FakeClock, use_clock
+from smartcloudops.core.clock import FakeClock, use_clock
+from smartcloudops.core.errors import ConfigError
 from smartcloudops.core.settings import Settings, load_settings
-from smartcloudops.core.state import open_state
+from smartcloudops.core.database import open_state
 from smartcloudops.reporting import Schedule, as_cron, as_systemd, jobs, last_due, list_runs, next_due, on_calendar
 from tests.conftest import soak
 

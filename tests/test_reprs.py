@@ -31,13 +31,13 @@ def public_classes() -> set[type]:
 # One object of each, with what is awkward: secrets, markup, long texts, nothing at all
 
 def of_core(folder):
-    from smartcloudops.core import aws, frames, inventory, runtime, series, settings, state
+    from smartcloudops.core import aws, clock, frames, inventory, kv, series, series_index, settings
     (folder/'targets.json').write_text('{"app": ["web-1:5000"], "node_exporter": [{"target": "web-1:9100", "labels": {"host": "<script>"}}]}')
     sections = [getattr(settings, name) for name in settings.__all__ if name.endswith(('Settings', 'Section')) and name != 'Settings']
     full = Settings(data_dir=folder, source='synthetic', hosts={f'10.0.0.{n}': f'web-{n}' for n in range(200)}, notify=dict(urls=[f'mailto://ann:{SECRET}@example.org']),
                     dashboard=dict(users={'ann': f'operator:{SECRET}'}, tokens={'ci': f'viewer:{SECRET}'}, secret_key=SECRET), prometheus=dict(password=SECRET, headers={'X-Key': SECRET}))
-    return [runtime.SystemClock(), runtime.FakeClock(), series.Series('cpu_utilization_percent', {'host': 'web-1'}), series.describe('load1'), frames.Rates(), *(made() for made in sections), full, Settings(), full.notify, full.prometheus,
-            full.dashboard, inventory.read_targets(folder/'targets.json'), inventory.read_targets(folder/'targets.json').targets[0], state.Beat(START, dict(series=12, note=f'token={SECRET}')), aws.AwsClients(full), aws.TokenBucket(25, 50)]
+    return [clock.SystemClock(), clock.FakeClock(), series.Series('cpu_utilization_percent', {'host': 'web-1'}), series.describe('load1'), frames.Rates(), *(made() for made in sections), full, Settings(), full.notify, full.prometheus,
+            full.dashboard, inventory.read_targets(folder/'targets.json'), inventory.read_targets(folder/'targets.json').targets[0], kv.Key("watermark", 0), series_index.series_index(frames.empty_frame(["load1"]).columns), kv.Heartbeat(START, dict(series=12, note=f'token={SECRET}')), aws.AwsClients(full), aws.TokenBucket(25, 50)]
 
 
 def of_ingestion(folder):
@@ -63,7 +63,7 @@ def of_monitoring(folder):
 
 
 def of_detection(folder):
-    from smartcloudops.core.state import open_state
+    from smartcloudops.core.database import open_state
     from smartcloudops.detection import evaluate, incidents, joint, rules, stream, suspects
     from smartcloudops.ingestion.sources import synthetic_frame
     frame = synthetic_frame(hosts=1, hours=30, every=300)
@@ -75,8 +75,8 @@ def of_detection(folder):
 
 
 def of_remediation(folder):
-    from smartcloudops.core.runtime import FakeClock, use_clock
-    from smartcloudops.core.state import to_us
+    from smartcloudops.core.clock import FakeClock, use_clock
+    from smartcloudops.core.clock import to_us
     from smartcloudops.remediation import backtest, drill, gates, notify, operations, policy
     from tests.remediation_fleet import Always
     with use_clock(FakeClock(START)):
@@ -99,7 +99,7 @@ def of_remediation(folder):
 
 def of_together(folder):
     from smartcloudops import explore, main, reporting
-    from smartcloudops.core.state import open_state
+    from smartcloudops.core.database import open_state
     settings = Settings(data_dir=folder, source='synthetic', policy_file='config/policies.yaml', reports=dict(schedule={'daily': '15 6 * * *'}))
     loop = main.Loop(settings)
     loop.close()

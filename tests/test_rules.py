@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from moto import mock_aws
 
-from smartcloudops.core.runtime import AwsError, ConfigError, DataError
+from smartcloudops.core.errors import AwsError, ConfigError, DataError
 from smartcloudops.core.settings import DetectionSettings
 from smartcloudops.detection import detect_anomaly, log_anomaly_to_s3
 from smartcloudops.detection.anomalies import sentence

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np, pandas as pd, pytest
 from hypothesis import given, settings, strategies as st
 
-from smartcloudops.core.runtime import DataError, StateError
+from smartcloudops.core.errors import DataError, StateError
 from smartcloudops.detection.evaluate import pages
 from smartcloudops.detection.stream import KINDS, Scores, StreamDetector
 from smartcloudops.ingestion.sources import Fault, synthetic_frame

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from smartcloudops.core.runtime import DataError
+from smartcloudops.core.errors import DataError
 from smartcloudops.core.series import Series
 from smartcloudops.detection import rank_suspects
 from smartcloudops.detection.suspects import judge_suspects, petshop_cases, petshop_quiet, read_graph, read_petshop, summarise_suspects

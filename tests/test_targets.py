@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings as hypothesis_settings, strategies as st
 
 from smartcloudops.core.inventory import read_targets
-from smartcloudops.core.runtime import ConfigError
+from smartcloudops.core.errors import ConfigError
 from smartcloudops.core.settings import load_settings
 from smartcloudops.monitoring import prometheus_config as config
 from smartcloudops.monitoring.targets import check_targets, write_targets
@@ -118,7 +118,7 @@ def test_discovery_keeps_what_people_wrote_and_refreshes_its_own(tmp_path, monke
     import boto3
     from botocore.config import Config
     from moto import mock_aws
-    from smartcloudops.core.runtime import AwsError
+    from smartcloudops.core.errors import AwsError
     from smartcloudops.monitoring.targets import discover
     for name in ('AWS_ACCESS_KEY_ID', 'AWS_SECRET_ACCESS_KEY'): monkeypatch.setenv(name, 'testing')
     hand = {'_comment': 'kept', 'app': ['web-1:5000', {'target': 'web-2:5000', 'labels': {'tier': 'shop'}}], 'node_exporter': []}

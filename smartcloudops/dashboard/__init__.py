@@ -1,6 +1,6 @@
 """What people and Prometheus see"""
 
-from smartcloudops.core.runtime import front_door
+from smartcloudops.core.imports import front_door
 
 __getattr__, __dir__, __all__ = front_door(__name__, {'create_app': 'web', 'serve_command': 'web', 'hash_password': 'access'})
 

@@ -18,7 +18,9 @@ from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
 from werkzeug.security import check_password_hash, generate_password_hash
 
-from ..core.runtime import ConfigError, did_you_mean, patch_to, read_text
+from ..core.errors import ConfigError, did_you_mean
+from ..core.files import read_text
+from ..core.imports import patch_to
 from ..core.settings import Settings
 
 ROLES = ('viewer', 'operator')

@@ -16,9 +16,10 @@ from fnmatch import fnmatchcase
 import pandas as pd
 import sqlalchemy as sa
 
-from ..core.runtime import RemediationError, SmartCloudOpsError, now
+from ..core.clock import now
+from ..core.errors import RemediationError, SmartCloudOpsError
 from ..core.series import describe, format_duration
-from ..core.state import from_us, to_us
+from ..core.clock import from_us, to_us
 from .stores import Stores, attempt
 
 # %% ../../nbs/dashboard/10_acts.ipynb #4b209158

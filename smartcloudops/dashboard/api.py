@@ -17,7 +17,8 @@ import pandas as pd
 from flask import Blueprint, Response, abort, current_app, g, jsonify, request
 
 from ..core.frames import to_tidy
-from ..core.runtime import DataError, now
+from ..core.clock import now
+from ..core.errors import DataError
 from ..core.series import Series
 from ..core.settings import masked
 from . import acts, pages, views

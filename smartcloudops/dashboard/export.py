@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..core.runtime import DataError, MissingExtraError, SmartCloudOpsError
+from ..core.errors import DataError, MissingExtraError, SmartCloudOpsError
 from . import views
 
 # %% ../../nbs/dashboard/14_export.ipynb #264136c5

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from ..core.runtime import now
+from ..core.clock import now
 from ..core.series import Series, describe, format_duration, format_range, format_value, short_name
 from . import acts, views
 from .stores import attempt

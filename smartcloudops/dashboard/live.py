@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 import orjson
 
-from ..core.runtime import SmartCloudOpsError
+from ..core.errors import SmartCloudOpsError
 
 log = logging.getLogger('smartcloudops.dashboard')
 

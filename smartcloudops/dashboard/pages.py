@@ -21,7 +21,8 @@ import pandas as pd
 from flask import Flask, Response, abort, current_app, flash, g, jsonify, redirect, render_template, request, send_file, session, url_for
 
 from ..core.inventory import own_host
-from ..core.runtime import RemediationError, SmartCloudOpsError, now
+from ..core.clock import now
+from ..core.errors import RemediationError, SmartCloudOpsError
 from ..core.series import Series, describe
 from ..core.settings import masked
 from . import acts, views

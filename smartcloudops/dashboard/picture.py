@@ -15,7 +15,8 @@ from types import SimpleNamespace
 import pandas as pd
 from markupsafe import Markup
 
-from ..core.runtime import now, patch_to
+from ..core.clock import now
+from ..core.imports import patch_to
 from ..core.series import format_duration, format_value
 from .acts import Act, actions, breakers, by_incident, silenced_hosts, switch
 from .stores import Stores, attempt, health, heartbeat, trace

@@ -13,9 +13,11 @@ from pathlib import Path
 import pandas as pd
 import sqlalchemy as sa
 
-from ..core.runtime import SmartCloudOpsError, StateError, now
+from ..core.clock import now
+from ..core.errors import SmartCloudOpsError, StateError
 from ..core.settings import Settings
-from ..core.state import Beat, last_beat, open_state
+from ..core.database import open_state
+from ..core.kv import Heartbeat, last_heartbeat
 
 log = logging.getLogger('smartcloudops.dashboard')
 
@@ -77,11 +79,11 @@ def history(self):
 Stores.history = history
 
 # %% ../../nbs/dashboard/08_stores.ipynb #5e94f8ce
-def beat_limit(beat: Beat) -> float:
+def beat_limit(beat: Heartbeat) -> float:
     "Seconds for which a heartbeat is fresh."
     return max(3 * float(beat.detail.get('interval') or 0), 30.)
 
-def health(beat: Beat | None,     # the loop's last
+def health(beat: Heartbeat | None,     # the loop's last
            at: pd.Timestamp,      # the clock to judge by
            loop: bool | None,     # True: there has to be one; False: there is none; None: when one ever was
           ) -> str:               # '' when well, else the reason
@@ -107,7 +109,7 @@ def attempt(read: Callable,       # without arguments
         trouble.append(f'{what} cannot be read: {reason}')
         return otherwise
 
-def heartbeat(stores: Stores) -> Beat | None:
+def heartbeat(stores: Stores) -> Heartbeat | None:
     "The loop's last sign of life."
     engine = stores.engine()
-    return last_beat(engine, 'loop') if engine is not None else None
+    return last_heartbeat(engine, 'loop') if engine is not None else None

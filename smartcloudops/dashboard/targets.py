@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..core.inventory import Inventory, Target, read_targets
-from ..core.runtime import now
+from ..core.clock import now
 
 # %% ../../nbs/dashboard/07_targets.ipynb #b743c417
 @dataclass(frozen=True)

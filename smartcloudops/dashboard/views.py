@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup, escape
 
-from ..core.runtime import now
+from ..core.clock import now
 from ..core.series import NARROW, Series, describe, format_duration, format_range, format_value, short_name
 from ..monitoring.latest import gone
 from .charts import chart, observed, shown_as, spark, stored_as

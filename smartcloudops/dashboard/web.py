@@ -18,7 +18,8 @@ from flask_wtf.csrf import CSRFError, CSRFProtect
 from werkzeug.exceptions import HTTPException, NotFound
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from ..core.runtime import ConfigError, MissingExtraError, SmartCloudOpsError, now
+from ..core.clock import now
+from ..core.errors import ConfigError, MissingExtraError, SmartCloudOpsError
 from ..core.settings import Settings, load_settings
 from . import views
 from .access import Access, Refused, check_bind, guard, harden, safe_next, secret_key, wants_html

@@ -1,5 +1,5 @@
 "What is wrong, since when, and why."
-from smartcloudops.core.runtime import front_door
+from smartcloudops.core.imports import front_door
 
 __getattr__, __dir__, __all__ = front_door(__name__, {
     'detect_anomaly': 'rules', 'log_anomaly_to_s3': 'rules', 'Rule': 'rules', 'RuleEngine': 'rules', 'rules_from_settings': 'rules',

@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np, pandas as pd
 
 from ..core.frames import from_epoch
-from ..core.runtime import DataError, counted, in_a_line
+from ..core.display import pluralize, short_repr
+from ..core.errors import DataError
 from .stream import StreamDetector, seconds
 
 # %% ../../nbs/detection/05_evaluate.ipynb #fdd0ca09
@@ -34,7 +35,7 @@ class Labelled:
     nab: bool = False          # scored by NAB's rules
     tags: frozenset = field(default_factory=frozenset)
 
-    def __repr__(self) -> str: return in_a_line(self, f'{self.collection} {self.name}', counted(len(self.values), 'row'), counted(len(self.windows), 'event'))
+    def __repr__(self) -> str: return short_repr(self, f'{self.collection} {self.name}', pluralize(len(self.values), 'row'), pluralize(len(self.windows), 'event'))
 
 # %% ../../nbs/detection/05_evaluate.ipynb #1b63fe69
 NAMES = dict(time=('timestamp', 'time', 'date', 'datetime'), value=('value',), label=('label', 'anomaly', 'is_anomaly'))
@@ -204,14 +205,14 @@ class Events:
     @property
     def precision(self): return self.right/max(self.right + self.wrong, 1)
     @property
-    def recall(self): return self.found/max(self.found + self.missed, 1)
+    def get_value(self): return self.found/max(self.found + self.missed, 1)
     @property
     def f1(self): return 2*self.precision*self.recall/max(self.precision + self.recall, 1e-12)
     @property
     def false_alarms_week(self): return self.wrong/self.weeks if self.weeks else np.nan
 
     def __repr__(self) -> str:
-        return in_a_line(self, f'{self.right} pages right, {self.wrong} wrong', f'{self.found} of {self.found + self.missed} events found', f'F1 {self.f1:.3f}', f'{self.false_alarms_week:.2f} false alarms a week')
+        return short_repr(self, f'{self.right} pages right, {self.wrong} wrong', f'{self.found} of {self.found + self.missed} events found', f'F1 {self.f1:.3f}', f'{self.false_alarms_week:.2f} false alarms a week')
 
 # %% ../../nbs/detection/05_evaluate.ipynb #dc24006f
 def count_events(files: list[Labelled], alarms: list[np.ndarray]) -> Events:

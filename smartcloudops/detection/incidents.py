@@ -18,10 +18,12 @@ import pandas as pd
 import sqlalchemy as sa
 
 from ..core.inventory import canonical_host
-from ..core.runtime import DataError, StateError, as_table, counted, in_a_line
+from ..core.display import as_table, pluralize, short_repr
+from ..core.errors import DataError, StateError
 from ..core.series import Series, describe, plain_name, short_name
 from ..core.settings import IncidentSettings
-from ..core.state import define_table, from_us, metadata, to_us
+from ..core.clock import from_us, to_us
+from ..core.database import define_table, metadata
 from .anomalies import Anomaly, from_json, is_inside, lasting, sentence, to_json, worst
 
 log = logging.getLogger('smartcloudops.detection')
@@ -51,7 +53,7 @@ class Incident:
     flaps: int = 0                      # times it came back shortly after it closed
 
     def __repr__(self) -> str:
-        return in_a_line(self, f'#{self.id} {self.state}', self.severity, f'{self.opened:%Y-%m-%d %H:%M} UTC', self.title, counted(len(self.anomalies), 'anomaly', 'anomalies'), f'called {self.feedback}' if self.feedback else '')
+        return short_repr(self, f'#{self.id} {self.state}', self.severity, f'{self.opened:%Y-%m-%d %H:%M} UTC', self.title, pluralize(len(self.anomalies), 'anomaly', 'anomalies'), f'called {self.feedback}' if self.feedback else '')
 
     def _repr_html_(self) -> str:
         rows = [dict(series=a.series, kind=a.kind, began=f'{a.start:%d %b %H:%M:%S}', score=round(a.score, 2), reason=a.reason) for a in self.anomalies[:20]]
@@ -69,7 +71,7 @@ class Changes:
     normal: frozenset[str] = frozenset() # series called normal since the update before
 
     def __repr__(self) -> str:
-        return in_a_line(self, *(f'{len(getattr(self, what))} {what}' for what in ('opened', 'updated', 'closed', 'going')), counted(len(self.anomalies), 'anomaly', 'anomalies'), *sorted(self.normal))
+        return short_repr(self, *(f'{len(getattr(self, what))} {what}' for what in ('opened', 'updated', 'closed', 'going')), pluralize(len(self.anomalies), 'anomaly', 'anomalies'), *sorted(self.normal))
 
 # %% ../../nbs/detection/03_incidents.ipynb #cfdfd1ef
 incidents = define_table('incidents',
@@ -578,7 +580,7 @@ def _open_groups(tick: _Tick, free: list[Anomaly]) -> list[Incident]:
 class IncidentTracker:
     "Turns each tick's anomalies into incidents that open once, update and close; all it knows is in the state database."
     def __init__(self,
-                 engine: sa.Engine,          # from core.state.open_state
+                 engine: sa.Engine,          # from core.database.open_state
                  settings=None):             # the whole settings, or its incidents section
         self.engine = engine
         self.cfg = getattr(settings, 'incidents', settings) or IncidentSettings()
@@ -606,7 +608,7 @@ class IncidentTracker:
         before, self._heard = self._heard, max([self._heard, *fresh.values()])
         return replace(changes, normal=frozenset(s for s, last in fresh.items() if last > before))
 
-    def __repr__(self) -> str: return in_a_line(self, self.engine.get_execution_options().get('file') or '', f'closes after {self.cfg.quiet_seconds:g} s', f'{self.cfg.pages_per_week} pages a week')
+    def __repr__(self) -> str: return short_repr(self, self.engine.get_execution_options().get('file') or '', f'closes after {self.cfg.quiet_seconds:g} s', f'{self.cfg.pages_per_week} pages a week')
 
 # %% ../../nbs/detection/03_incidents.ipynb #9d5d5653
 def _changes(known: list[Incident], after: list[tuple], made: list[Incident], theirs: list[Incident], forgotten: tuple, marked: list[Anomaly]) -> Changes:

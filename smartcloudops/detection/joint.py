@@ -17,7 +17,9 @@ from zipfile import BadZipFile
 import numpy as np
 import pandas as pd
 
-from ..core.runtime import DataError, as_table, counted, in_a_line, write_atomically
+from ..core.display import as_table, pluralize, short_repr
+from ..core.errors import DataError
+from ..core.files import write_atomically
 from ..core.series import Series, describe
 
 log = logging.getLogger('smartcloudops.detection')
@@ -42,7 +44,7 @@ class Scaler:
         shaped = scaled * self.spread + self.centre
         return np.where(self.grain > 0, np.expm1(np.minimum(shaped, 300)) * self.grain, shaped)
 
-    def __repr__(self) -> str: return in_a_line(self, f'{len(self.names)} series')
+    def __repr__(self) -> str: return short_repr(self, f'{len(self.names)} series')
 
 # %% ../../nbs/detection/02_joint.ipynb #518bcb4c
 def fit_scaler(frame: pd.DataFrame) -> Scaler:
@@ -79,7 +81,7 @@ class JointDetector:
         "Scores shaped as the frame; NaN for series that the model does not know."
         return _score(self, frame)
 
-    def __repr__(self) -> str: return in_a_line(self, self.host, f'version {self.version}', f'{len(self.scaler.names)} series', f'fitted {self.fitted:%Y-%m-%d %H:%M} UTC from {self.rows:,} rows, one each {self.every:g} s')
+    def __repr__(self) -> str: return short_repr(self, self.host, f'version {self.version}', f'{len(self.scaler.names)} series', f'fitted {self.fitted:%Y-%m-%d %H:%M} UTC from {self.rows:,} rows, one each {self.every:g} s')
 
 # %% ../../nbs/detection/02_joint.ipynb #67935e47
 def _distances(scaler: Scaler, precision: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -236,7 +238,7 @@ class JointModels:
             self.models[host] = model
         return model
 
-    def __repr__(self) -> str: return in_a_line(self, self.folder.name, counted(len(self.models), 'model'), f'fitted every {self.hours:g} h')
+    def __repr__(self) -> str: return short_repr(self, self.folder.name, pluralize(len(self.models), 'model'), f'fitted every {self.hours:g} h')
 
     def _repr_html_(self) -> str:
         return as_table([dict(host=m.host, version=m.version, series=len(m.scaler.names), rows=m.rows, fitted=f'{m.fitted:%Y-%m-%d %H:%M} UTC') for m in self.models.values()], repr(self))

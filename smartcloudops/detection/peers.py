@@ -11,7 +11,7 @@ import warnings
 
 import numpy as np, pandas as pd
 
-from ..core.runtime import need
+from ..core.imports import require_extra
 
 # %% ../../nbs/detection/06_peers.ipynb #5db06081
 def _alarm(score: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
@@ -74,7 +74,7 @@ def _refitted(windows: np.ndarray, fit, every: int, keep: int, begin: int = 60) 
 # %% ../../nbs/detection/06_peers.ipynb #7320a12e
 def netdata_kmeans(times: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     "k-means (k = 2) on six differenced, smoothed lags; the distance over the largest in training; the rate over ten rows."
-    cluster = need('sklearn.cluster', 'bench')
+    cluster = require_extra('sklearn.cluster', 'bench')
     smooth = pd.Series(np.diff(values, prepend=values[0])).rolling(3, min_periods=1).mean().to_numpy()
     def fit(past):
         with warnings.catch_warnings():
@@ -89,7 +89,7 @@ def netdata_kmeans(times: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, n
 # %% ../../nbs/detection/06_peers.ipynb #c1f8ce58
 def isolation_forest(times: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     "scikit-learn's IsolationForest on eight lags, fitted anew every 1,000 rows."
-    ensemble = need('sklearn.ensemble', 'bench')
+    ensemble = require_extra('sklearn.ensemble', 'bench')
     def fit(past):
         model = ensemble.IsolationForest(n_estimators=50, random_state=0).fit(past)
         return lambda x: -model.score_samples(x)
@@ -97,7 +97,7 @@ def isolation_forest(times: np.ndarray, values: np.ndarray) -> tuple[np.ndarray,
 
 def nearest_windows(times: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     "Distance of the last six samples to their five nearest in the past, over its 99.5th percentile."
-    neighbors = need('sklearn.neighbors', 'bench')
+    neighbors = require_extra('sklearn.neighbors', 'bench')
     def fit(past):
         model = neighbors.NearestNeighbors(n_neighbors=6).fit(past)
         usual = max(np.quantile(model.kneighbors(past)[0][:, 1:].mean(axis=1), .995), 1e-12)
@@ -107,7 +107,7 @@ def nearest_windows(times: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, 
 # %% ../../nbs/detection/06_peers.ipynb #b19a953c
 def half_space_trees(times: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     "river's HalfSpaceTrees on four lags scaled by the range so far."
-    river = need('river.anomaly', 'bench')
+    river = require_extra('river.anomaly', 'bench')
     model, score = river.HalfSpaceTrees(n_trees=10, height=8, window_size=250, seed=0), np.zeros(len(values))
     low, high = np.minimum.accumulate(np.nan_to_num(values)), np.maximum.accumulate(np.nan_to_num(values))
     for i, row in enumerate(_lags(values, 4)):

@@ -16,7 +16,9 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ..core.runtime import AwsError, ConfigError, DataError, as_table, counted, did_you_mean, in_a_line, now as clock_now
+from ..core.clock import now as clock_now
+from ..core.display import as_table, pluralize, short_repr
+from ..core.errors import AwsError, ConfigError, DataError, did_you_mean
 from ..core.series import Series, describe, format_duration, format_value, short_name
 from .anomalies import GONE, Anomaly
 
@@ -99,7 +101,7 @@ class Rule(BaseModel):
 
     def __repr__(self) -> str:
         condition = f'{self.metric} {self.condition.replace("_", " ")} {getattr(self, self.condition):g}'
-        return in_a_line(self, self.name, condition, f'for {self.seconds:g} s' if self.seconds else '', f'clear {self.clear:g}' if self.clear is not None else '', self.severity, '' if self.enabled else 'off')
+        return short_repr(self, self.name, condition, f'for {self.seconds:g} s' if self.seconds else '', f'clear {self.clear:g}' if self.clear is not None else '', self.severity, '' if self.enabled else 'off')
 
     __str__ = __repr__
 
@@ -391,12 +393,12 @@ class RuleEngine:
         for rule in self.rules:
             if rule.absent is not None: self.state[rule.name] = {key: heard for key, heard in self.state.get(rule.name, {}).items() if heard['host'] not in hosts}
 
-    def forget_since(self, before: pd.Timestamp) -> None:
+    def expire(self, before: pd.Timestamp) -> None:
         "Let go of the series without a sample since then."
         for name, records in self.state.items():
             self.state[name] = {key: record for key, record in records.items() if record.get('at', 0.) >= before.timestamp()}
 
-    def put_back(self, now: pd.Timestamp) -> None:
+    def rewind(self, now: pd.Timestamp) -> None:
         "The clock was put back to `now`: what began or was heard later counts as begun or heard now."
         limit = now.timestamp()
         for rule in self.rules:
@@ -411,7 +413,7 @@ class RuleEngine:
             self._columns[column] = [r for r in self.rules if r.absent is None and _matches(r, series)]
         return self._columns[column]
 
-    def __repr__(self) -> str: return in_a_line(self, counted(len(self.rules), 'rule'), f'{counted(sum(map(len, self.state.values())), "record")} kept')
+    def __repr__(self) -> str: return short_repr(self, pluralize(len(self.rules), 'rule'), f'{pluralize(sum(map(len, self.state.values())), "record")} kept')
 
     def _repr_html_(self) -> str:
         rows = [dict(rule=r.name, metric=r.metric, condition=f'{r.condition.replace("_", " ")} {getattr(r, r.condition):g}', lasting=f'{r.seconds:g} s', severity=r.severity) for r in self.rules]

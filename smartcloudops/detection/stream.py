@@ -9,8 +9,8 @@ __all__ = ['KINDS', 'SPIKE', 'SHIFT', 'DRIFT', 'VARIANCE', 'PATTERN', 'FLATLINE'
            'nearest_windows', 'store_window', 'against_windows', 'forget', 'against_forecast', 'place_prototype',
            'against_prototypes', 'decades', 'halve', 'novelty', 'watch', 'leaking', 'has_rhythm', 'drifting',
            'name_kind', 'page', 'open_alert', 'rank', 'share_above', 'begin', 'learn_level', 'band', 'smooth',
-           'surprises', 'step', 'walk', 'Scores', 'seconds', 'StreamDetector', 'update', 'score', 'accept',
-           'forget_since', 'put_back', 'save', 'load']
+           'surprises', 'step', 'walk', 'Scores', 'seconds', 'StreamDetector', 'update', 'score', 'accept', 'expire',
+           'rewind', 'save', 'load']
 
 # %% ../../nbs/detection/01_stream.ipynb #735c02aa
 import io, json, math, os
@@ -20,7 +20,9 @@ from pathlib import Path
 
 import numba, numpy as np, pandas as pd
 
-from ..core.runtime import DataError, StateError, as_table, in_a_line, write_atomically
+from ..core.display import as_table, short_repr
+from ..core.errors import DataError, StateError
+from ..core.files import write_atomically
 
 # %% ../../nbs/detection/01_stream.ipynb #1d642441
 KINDS = ('', 'spike', 'level shift', 'drift', 'variance', 'pattern', 'flatline', 'unseen range', 'time of day')
@@ -515,7 +517,7 @@ class Scores:
     def __repr__(self) -> str:
         score, flags = np.asarray(self.score, float), np.asarray(self.anomaly, bool)
         highest = f'highest score {np.nanmax(score):.2f}' if np.isfinite(score).any() else 'no sample'
-        return in_a_line(self, ' × '.join(f'{n:,}' for n in score.shape) or 'one value', f'{int(flags.sum()):,} abnormal', highest)
+        return short_repr(self, ' × '.join(f'{n:,}' for n in score.shape) or 'one value', f'{int(flags.sum()):,} abnormal', highest)
 
     def _repr_html_(self) -> str:
         if not isinstance(self.score, pd.DataFrame): return as_table([], repr(self))
@@ -534,7 +536,7 @@ class StreamDetector:
     "Causal anomaly scores of many series at once, from their own past; a record of numpy state a series."
     def __init__(self): self.rows, self.state = {}, new_state(0)
 
-    def __repr__(self) -> str: return in_a_line(self, f'{len(self.rows):,} series', f'{self.state.nbytes / 1e6:.1f} MB')
+    def __repr__(self) -> str: return short_repr(self, f'{len(self.rows):,} series', f'{self.state.nbytes / 1e6:.1f} MB')
 
 # %% ../../nbs/detection/01_stream.ipynb #732f014a
 def _place(self, names: list) -> np.ndarray | None:
@@ -618,7 +620,7 @@ def accept(self, series: str      # as it was named in `score` or `update`
 StreamDetector.accept = accept
 
 # %% ../../nbs/detection/01_stream.ipynb #9d02aaab
-def forget_since(self, before: pd.Timestamp) -> list[str]:      # names that went
+def expire(self, before: pd.Timestamp) -> list[str]:      # names that went
     "Let go of the series without a sample since then: in a fleet that scales, new names come every day."
     if isinstance(self.rows, range): return []
     stays = self.state['last'] >= seconds([before])[0]
@@ -627,15 +629,15 @@ def forget_since(self, before: pd.Timestamp) -> list[str]:      # names that wen
     self.state = self.state[[self.rows[name] for name in kept]]
     self.rows = {name: row for row, name in enumerate(kept)}
     return gone
-StreamDetector.forget_since = forget_since
+StreamDetector.expire = expire
 
 # %% ../../nbs/detection/01_stream.ipynb #164a38ed
-def put_back(self, now: pd.Timestamp) -> None:
+def rewind(self, now: pd.Timestamp) -> None:
     "The clock was put back to `now`: series that were heard later are as old and as well known as before, from now on."
     ahead = np.maximum(self.state['last'] - seconds([now])[0], 0.)
     self.state['last'] -= ahead
     self.state['born'] -= ahead
-StreamDetector.put_back = put_back
+StreamDetector.rewind = rewind
 
 # %% ../../nbs/detection/01_stream.ipynb #6493b277
 def save(self, path: str | Path) -> None:

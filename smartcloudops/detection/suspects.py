@@ -17,7 +17,9 @@ import numpy as np
 import pandas as pd
 from numpy.lib.stride_tricks import sliding_window_view
 
-from ..core.runtime import DataError, in_a_line, read_text
+from ..core.display import short_repr
+from ..core.errors import DataError
+from ..core.files import read_text
 from ..core.series import Series
 
 # %% ../../nbs/detection/04_suspects.ipynb #52fe3cb9
@@ -34,7 +36,7 @@ class Case:
     graph: dict[str, list[str]]   # host → hosts it calls
     truth: str | None             # host with the injected fault
 
-    def __repr__(self) -> str: return in_a_line(self, self.name, self.target, f'{self.at:%Y-%m-%d %H:%M} UTC', f'the cause is {self.truth}' if self.truth else 'nothing is wrong')
+    def __repr__(self) -> str: return short_repr(self, self.name, self.target, f'{self.at:%Y-%m-%d %H:%M} UTC', f'the cause is {self.truth}' if self.truth else 'nothing is wrong')
 
 # %% ../../nbs/detection/04_suspects.ipynb #bceed61b
 def read_petshop(path: Path) -> pd.DataFrame:

@@ -21,7 +21,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from ..core.aws import AwsClients, aws_clients, bucket, explain
 from ..core.frames import empty_frame
 from ..core.inventory import Inventory, read_targets
-from ..core.runtime import AwsError, ConfigError, as_table, clock, counted, did_you_mean, in_a_line, now as _now, patch_to
+from ..core.clock import clock, now as _now
+from ..core.display import as_table, pluralize, short_repr
+from ..core.errors import AwsError, ConfigError, did_you_mean
+from ..core.imports import patch_to
 from ..core.series import Series
 from ..core.settings import differing
 from .sources import Chunk
@@ -51,7 +54,7 @@ class Watched(BaseModel):
         object.__setattr__(self, 'name', str(Series(name)))
         return self
 
-    def __repr__(self) -> str: return in_a_line(self, f'{self.namespace} {self.metric} {self.stat} → {self.name}', f'every {self.period} s' if self.period else '')
+    def __repr__(self) -> str: return short_repr(self, f'{self.namespace} {self.metric} {self.stat} → {self.name}', f'every {self.period} s' if self.period else '')
     __str__ = __repr__
 
 # %% ../../nbs/ingestion/02_cloudwatch.ipynb #01a47948
@@ -102,7 +105,7 @@ class CloudWatchSettings(BaseModel):
     requests_per_second: float = Field(25, gt=0)           # of an account in a region; AWS allows 50
     usd_per_1000: float = .01                              # price of 1,000 metrics asked for
 
-    def __repr__(self) -> str: return in_a_line(self, *(f'{k}={v}' for k, v in differing(self).items()))
+    def __repr__(self) -> str: return short_repr(self, *(f'{k}={v}' for k, v in differing(self).items()))
     __str__ = __repr__
 
     @property
@@ -159,7 +162,7 @@ class Instance:
     @property
     def tags(self) -> dict[str, str]: "Tag → value."; return dict(self.pairs)
 
-    def __repr__(self) -> str: return in_a_line(self, f'{self.id} {self.name}'.strip(), self.state, self.type, self.region)
+    def __repr__(self) -> str: return short_repr(self, f'{self.id} {self.name}'.strip(), self.state, self.type, self.region)
 
 # %% ../../nbs/ingestion/02_cloudwatch.ipynb #246c2621
 def _instance(raw: dict, region: str) -> Instance:
@@ -194,7 +197,7 @@ class Query:
     dimensions: tuple[tuple[str, str], ...] = field(compare=False)
     series: str                                  # what its values are called on our side
 
-    def __repr__(self) -> str: return in_a_line(self, f'{self.series} ← {self.watched.namespace} {self.watched.metric} {self.watched.stat}', self.region)
+    def __repr__(self) -> str: return short_repr(self, f'{self.series} ← {self.watched.namespace} {self.watched.metric} {self.watched.stat}', self.region)
 
     def request(self, id: str) -> dict:
         "As GetMetricData wants it."
@@ -303,7 +306,7 @@ class Lags:
     def __init__(self, before: float = 300):      # seconds to assume until 20 are known
         self.before, self._seen = before, defaultdict(lambda: deque(maxlen=1000))
 
-    def __repr__(self) -> str: return in_a_line(self, *(f'{region} {namespace}: {len(seen)} seen' for (region, namespace), seen in self._seen.items()))
+    def __repr__(self) -> str: return short_repr(self, *(f'{region} {namespace}: {len(seen)} seen' for (region, namespace), seen in self._seen.items()))
     def _repr_html_(self) -> str: return as_table(self.table())
 
     def saw(self, q: Query, start: int, now: float) -> None:
@@ -326,7 +329,7 @@ class Rows:
     def __init__(self, lags: Lags):
         self.lags, self._waiting, self._last, self._handed = lags, {}, {}, None
 
-    def __repr__(self) -> str: return in_a_line(self, f'{counted(len(self._waiting), "row")} not complete yet')
+    def __repr__(self) -> str: return short_repr(self, f'{pluralize(len(self._waiting), "row")} not complete yet')
 
     def add(self, samples: Samples) -> None:
         "Samples that came; they wait for the rest of their row."
@@ -379,7 +382,7 @@ class CloudWatchSource:
         self._rows, self._seen, self._covered, self._due, self._last_read = Rows(self.lags), {}, {}, None, None
         self._deep, self._deep_at, self.found_at = True, -math.inf, None
 
-    def __repr__(self) -> str: return in_a_line(self, ', '.join(self.regions), f'{counted(len(self.queries), "metric")} of {counted(len({Series.parse(q.series).host for q in self.queries}), "host")}' if self.found_at is not None else 'not asked yet',
+    def __repr__(self) -> str: return short_repr(self, ', '.join(self.regions), f'{pluralize(len(self.queries), "metric")} of {pluralize(len({Series.parse(q.series).host for q in self.queries}), "host")}' if self.found_at is not None else 'not asked yet',
                                                 f'every {self.interval:g} s', f'about ${self.cost_per_month():.2f} a month' if self.queries else '', *self.problems)
     def _repr_html_(self) -> str: return as_table([dict(region=r, namespace=n, metrics=k, trouble=self.problems.get(f'{r} {n}', '')) for (r, n), k in Counter((q.region, q.watched.namespace) for q in self.queries).items()], repr(self))
 

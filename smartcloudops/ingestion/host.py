@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd, psutil
 
 from ..core.inventory import own_host
-from ..core.runtime import in_a_line
+from ..core.display import short_repr
 from ..core.series import Series
 
 
@@ -187,7 +187,7 @@ def _throttled(stat: str) -> float | None:
 class CpuShare:
     "The share of all cores' time that was busy since the last look."
     def __init__(self): self._before, self._at, self._last = _times(), _time.monotonic(), None
-    def __repr__(self) -> str: return in_a_line(self, 'not asked yet' if self._last is None else f'{self._last:.0f} % when last asked')
+    def __repr__(self) -> str: return short_repr(self, 'not asked yet' if self._last is None else f'{self._last:.0f} % when last asked')
 
     def percent(self) -> float | None:
         "0–100; a repeat within 0.1 s gets the last answer, None where the kernel does not say."
@@ -241,7 +241,7 @@ class HostSource:
         self.interval, self.host, self.collectors = float(interval), (aliases or {}).get(name, name), collectors
         self._share, self._names = CpuShare(), {}
 
-    def __repr__(self) -> str: return in_a_line(self, self.host, f'every {self.interval:g} s', f'{len(self.collectors)} collectors')
+    def __repr__(self) -> str: return short_repr(self, self.host, f'every {self.interval:g} s', f'{len(self.collectors)} collectors')
 
     def read(self, now: pd.Timestamp) -> pd.DataFrame:
         "One row, at `now`; what cannot be read is not in it."

@@ -18,7 +18,11 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, stop
 
 from ..core.frames import empty_frame
 from ..core.inventory import canonical_host
-from ..core.runtime import ConfigError, DataError, SourceError, as_table, clock, counted, in_a_line, mask_secrets, now as _now, patch_to
+from ..core.clock import clock, now as _now
+from ..core.display import as_table, pluralize, short_repr
+from ..core.errors import ConfigError, DataError, SourceError
+from ..core.imports import patch_to
+from ..core.logs import mask_secrets
 from ..core.series import Series, escape, plain_name
 from ..core.settings import differing
 from .sources import Chunk
@@ -42,7 +46,7 @@ class PromQuery(BaseModel):
     @property
     def key(self) -> tuple[str, str]: "What tells it from other queries."; return self.metric, self.query
 
-    def __repr__(self) -> str: return in_a_line(self, f'{self.metric} ← {self.query}' if self.metric else self.query)
+    def __repr__(self) -> str: return short_repr(self, f'{self.metric} ← {self.query}' if self.metric else self.query)
     __str__ = __repr__
 
 # %% ../../nbs/ingestion/03_prometheus.ipynb #3aa61627
@@ -98,7 +102,7 @@ class PrometheusQuerySettings(BaseModel):
     attempts: int = Field(4, ge=1)
     max_bytes: int = Field(256_000_000, ge=1000)   # of one answer; larger ones are asked for in pieces
 
-    def __repr__(self) -> str: return in_a_line(self, *(f'{k}={v}' for k, v in differing(self).items()))
+    def __repr__(self) -> str: return short_repr(self, *(f'{k}={v}' for k, v in differing(self).items()))
     __str__ = __repr__
 
 # %% ../../nbs/ingestion/03_prometheus.ipynb #31bedefc
@@ -178,7 +182,7 @@ class Naming:
     def __init__(self, aliases: dict[str, str] | None = None):
         self.aliases, self._known = aliases or {}, {}
 
-    def __repr__(self) -> str: return in_a_line(self, f'{sum(map(len, self._known.values()))} series spelled', counted(len(self.aliases), 'alias', 'aliases'))
+    def __repr__(self) -> str: return short_repr(self, f'{sum(map(len, self._known.values()))} series spelled', pluralize(len(self.aliases), 'alias', 'aliases'))
 
     def series(self, labels: dict[str, str], q: PromQuery) -> str:
         "The series of a result; `DataError` when neither query nor result names a metric."
@@ -228,7 +232,7 @@ class PrometheusSource:
         self._hope = math.inf                                               # when this read may give up (monotonic time)
         self._until, self._partial, self._tail = {}, {}, empty_frame()      # up to when answers were whole, and where partial ones ended since
 
-    def __repr__(self) -> str: return in_a_line(self, self.cfg.url, counted(len(self.queries), 'query', 'queries'), f'every {self.interval:g} s', *self.problems)
+    def __repr__(self) -> str: return short_repr(self, self.cfg.url, pluralize(len(self.queries), 'query', 'queries'), f'every {self.interval:g} s', *self.problems)
     def _repr_html_(self) -> str: return as_table([dict(metric=q.metric, query=q.query, trouble=self.problems.get(q.metric or q.query, '')) for q in self.queries], repr(self))
 
     def close(self) -> None:

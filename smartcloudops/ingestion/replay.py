@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np, pandas as pd, pyarrow as pa, pyarrow.compute as pc, pyarrow.csv, pyarrow.parquet
 
 from ..core.frames import from_epoch, from_tidy, normalise, validate
-from ..core.runtime import DataError, as_table, counted, in_a_line
+from ..core.display import as_table, pluralize, short_repr
+from ..core.errors import DataError
 from ..core.series import Series, plain_name
 
 # %% ../../nbs/ingestion/04_replay.ipynb #d20f139a
@@ -29,7 +30,7 @@ class Layout:
     values: tuple[str, ...]
     names: tuple[str, ...] = ()      # long: the columns that name the series
 
-    def __repr__(self) -> str: return in_a_line(self, self.kind, f"time in '{self.time}'", counted(len(self.values), 'column') + ' of values', *(f"named by '{n}'" for n in self.names))
+    def __repr__(self) -> str: return short_repr(self, self.kind, f"time in '{self.time}'", pluralize(len(self.values), 'column') + ' of values', *(f"named by '{n}'" for n in self.names))
 
 # %% ../../nbs/ingestion/04_replay.ipynb #1037165e
 def layout_of(columns: list[str],    # a table's header
@@ -95,7 +96,7 @@ class ReadResult:
     stamps: pd.Series | None = None              # the same as they were written
     values: np.ndarray | None = None             # of layout 'value': one a row of the file, in the file's order
 
-    def __repr__(self) -> str: return in_a_line(self, self.layout, f'{counted(len(self.frame), "row")} of {self.frame.shape[1]} series', *(f'{t:%Y-%m-%d %H:%M}' for t in (self.frame.index[[0, -1]] if len(self.frame) else ())), *self.notes)
+    def __repr__(self) -> str: return short_repr(self, self.layout, f'{pluralize(len(self.frame), "row")} of {self.frame.shape[1]} series', *(f'{t:%Y-%m-%d %H:%M}' for t in (self.frame.index[[0, -1]] if len(self.frame) else ())), *self.notes)
     def _repr_html_(self) -> str: return as_table([], repr(self)) + self.frame._repr_html_()
 
 def _column_series(name: str, host: str) -> str:
@@ -266,7 +267,7 @@ class ReplaySource:
         gaps = np.diff(self._frame.index.as_unit('us').asi8[:10_000]) / 1e6
         self.interval = float(np.median(gaps)) / (speed or 1) if len(gaps) else 60.
 
-    def __repr__(self) -> str: return in_a_line(self, self.path.name, f'{self._next:,} of {len(self._frame):,} rows read', f'{self._frame.shape[1]} series', f'{self.speed:g} times as fast as recorded' if self.speed else 'all at once')
+    def __repr__(self) -> str: return short_repr(self, self.path.name, f'{self._next:,} of {len(self._frame):,} rows read', f'{self._frame.shape[1]} series', f'{self.speed:g} times as fast as recorded' if self.speed else 'all at once')
 
     @property
     def done(self) -> bool:

@@ -16,7 +16,10 @@ from typing import Protocol, runtime_checkable
 import numpy as np, pandas as pd
 
 from ..core.frames import empty_frame, validate
-from ..core.runtime import SourceError, counted, did_you_mean, in_a_line, now as _now, write_atomically
+from ..core.clock import now as _now
+from ..core.display import pluralize, short_repr
+from ..core.errors import SourceError, did_you_mean
+from ..core.files import write_atomically
 from ..core.series import METRICS, Series
 
 # %% ../../nbs/ingestion/00_sources.ipynb #16f1ba01
@@ -42,7 +45,7 @@ class Chunk:
     end: pd.Timestamp          # go on here: pass it as `since`
     done: float                # share of the whole, 0–1
 
-    def __repr__(self) -> str: return in_a_line(self, f'{counted(len(self.frame), "row")} of {self.frame.shape[1]} series', f'{self.start:%Y-%m-%d %H:%M} to {self.end:%Y-%m-%d %H:%M} UTC', f'{self.done:.0%} of the whole')
+    def __repr__(self) -> str: return short_repr(self, f'{pluralize(len(self.frame), "row")} of {self.frame.shape[1]} series', f'{self.start:%Y-%m-%d %H:%M} to {self.end:%Y-%m-%d %H:%M} UTC', f'{self.done:.0%} of the whole')
 
 # %% ../../nbs/ingestion/00_sources.ipynb #34735321
 def _mix(x: np.ndarray) -> np.ndarray:
@@ -138,7 +141,7 @@ class Fault:
         object.__setattr__(self, 'at', None if self.at is None else _utc(self.at, f'fault {self.kind}: at'))
         object.__setattr__(self, 'minutes', float(_MINUTES[self.kind] if self.minutes is None else self.minutes))
 
-    def __repr__(self) -> str: return in_a_line(self, f'{self.kind} of {self.metric} on {self.host}', 'after five minutes' if self.at is None else f'{self.at:%Y-%m-%d %H:%M} UTC', f'{self.minutes:g} min', f'size {self.size:g}')
+    def __repr__(self) -> str: return short_repr(self, f'{self.kind} of {self.metric} on {self.host}', 'after five minutes' if self.at is None else f'{self.at:%Y-%m-%d %H:%M} UTC', f'{self.minutes:g} min', f'size {self.size:g}')
 
     def hits(self, host: str, metric: str) -> bool:
         "Whether this fault concerns that series."
@@ -233,7 +236,7 @@ class SyntheticSource:
         self.faults, self.history_hours, self._last = tuple(faults), history_hours, None
         _check_hosts(self.faults, self.hosts)
 
-    def __repr__(self) -> str: return in_a_line(self, f'{counted(len(self.hosts), "host")} of {len(PROFILES)} series', f'every {self.interval:g} s', f'seed {self.seed}', *(f.kind + ' on ' + f.host for f in self.faults))
+    def __repr__(self) -> str: return short_repr(self, f'{pluralize(len(self.hosts), "host")} of {len(PROFILES)} series', f'every {self.interval:g} s', f'seed {self.seed}', *(f.kind + ' on ' + f.host for f in self.faults))
 
     def read(self, now: pd.Timestamp) -> pd.DataFrame:
         "Grid points since the last read; the first read gives the latest one, and `history_hours` before it."

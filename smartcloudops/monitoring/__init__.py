@@ -1,5 +1,5 @@
 "What we know now, and how old it is."
-from smartcloudops.core.runtime import front_door
+from smartcloudops.core.imports import front_door
 
 __getattr__, __dir__, __all__ = front_door(__name__, {
     'History': 'history', 'get_latest_metrics': 'latest', 'freshness': 'latest', 'gaps': 'latest', 'clock_skew': 'latest',

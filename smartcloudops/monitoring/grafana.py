@@ -9,7 +9,8 @@ __all__ = ['OURS', 'FLEET', 'HOST', 'LOOP', 'SOURCE', 'Panel', 'build', 'render_
 import json
 from dataclasses import dataclass
 
-from ..core.runtime import counted, in_a_line, need
+from ..core.display import pluralize, short_repr
+from ..core.imports import require_extra
 
 # %% ../../nbs/monitoring/03_grafana.ipynb #1a5198fa
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Panel:
     stat: bool = False
     width: int = 12                            # of 24
 
-    def __repr__(self) -> str: return in_a_line(self, self.title, self.unit, 'last value' if self.stat else 'over time', counted(len(self.queries), 'query', 'queries'))
+    def __repr__(self) -> str: return short_repr(self, self.title, self.unit, 'last value' if self.stat else 'over time', pluralize(len(self.queries), 'query', 'queries'))
 
 OURS = 'job="smartcloudops"'
 
@@ -69,26 +70,26 @@ LOOP = [
 SOURCE = 'smartcloudops-prometheus'        # uid of the data source that provisioning makes
 
 def _query(expr: str, legend: str, number: int):
-    prometheus = need('grafana_foundation_sdk.builders.prometheus', 'grafana')
+    prometheus = require_extra('grafana_foundation_sdk.builders.prometheus', 'grafana')
     query = prometheus.Dataquery().expr(expr).ref_id(chr(65 + number)).datasource(_source())
     return query.legend_format(legend) if legend else query
 
 def _source():
-    models = need('grafana_foundation_sdk.models.dashboard', 'grafana')
+    models = require_extra('grafana_foundation_sdk.models.dashboard', 'grafana')
     return models.DataSourceRef(type_val='prometheus', uid=SOURCE)
 
 # %% ../../nbs/monitoring/03_grafana.ipynb #6e754df7
 def _panel(panel: Panel):
-    kind = need(f"grafana_foundation_sdk.builders.{'stat' if panel.stat else 'timeseries'}", 'grafana')
+    kind = require_extra(f"grafana_foundation_sdk.builders.{'stat' if panel.stat else 'timeseries'}", 'grafana')
     built = kind.Panel().title(panel.title).unit(panel.unit).datasource(_source()).span(panel.width).height(4 if panel.stat else 8)
     for i, (expr, legend) in enumerate(panel.queries): built = built.with_target(_query(expr, legend, i))
     return built
 
 # %% ../../nbs/monitoring/03_grafana.ipynb #5df039fd
 def _host_variable():
-    dashboard = need('grafana_foundation_sdk.builders.dashboard', 'grafana')
+    dashboard = require_extra('grafana_foundation_sdk.builders.dashboard', 'grafana')
     variable = dashboard.QueryVariable('host').label('Host').datasource(_source()).query('label_values(up{job="node"}, host)')
-    return variable.refresh(need('grafana_foundation_sdk.models.dashboard', 'grafana').VariableRefresh.ON_TIME_RANGE_CHANGED)
+    return variable.refresh(require_extra('grafana_foundation_sdk.models.dashboard', 'grafana').VariableRefresh.ON_TIME_RANGE_CHANGED)
 
 # %% ../../nbs/monitoring/03_grafana.ipynb #ff3ba808
 def build(name: str,                  # 'fleet', 'host', 'loop'
@@ -96,11 +97,11 @@ def build(name: str,                  # 'fleet', 'host', 'loop'
           panels: list[Panel],
          ) -> str:                    # Grafana's JSON, the same bytes for the same input
     "A dashboard as JSON; `MissingExtraError` without smartcloudops[grafana]."
-    dashboard = need('grafana_foundation_sdk.builders.dashboard', 'grafana')
+    dashboard = require_extra('grafana_foundation_sdk.builders.dashboard', 'grafana')
     built = dashboard.Dashboard(title).uid(f'smartcloudops-{name}').tags(['smartcloudops']).timezone('browser').refresh('30s').time('now-6h', 'now').readonly()
     if any('$host' in expr for p in panels for expr, _ in p.queries): built = built.with_variable(_host_variable())
     for panel in panels: built = built.with_panel(_panel(panel))
-    encoder = need('grafana_foundation_sdk.cog.encoder', 'grafana').JSONEncoder
+    encoder = require_extra('grafana_foundation_sdk.cog.encoder', 'grafana').JSONEncoder
     return json.dumps(json.loads(encoder(sort_keys=True).encode(built.build())), indent=1, sort_keys=True) + '\n'
 
 # %% ../../nbs/monitoring/03_grafana.ipynb #d90df7ed

@@ -14,10 +14,14 @@ import numpy as np
 import pandas as pd
 
 from ..core.frames import validate
-from ..core.runtime import DataError, HistoryError, as_table, now, patch_to
+from ..core.clock import now
+from ..core.display import as_table
+from ..core.errors import DataError, HistoryError
+from ..core.imports import patch_to
 from ..core.series import Series
 from ..core.settings import HistorySettings
-from ..core.state import from_us, identity, owner, sqlite_uri, to_us
+from ..core.clock import from_us, to_us
+from ..core.database import identity, owner, sqlite_uri
 from .packed import AT_ONCE, MARK, SAMPLE, SCORE, all_shards, pack_table, per_row, put, records, records_at, remove, shards_of, table_of, unpacked
 
 def read_sealed(*which) -> list:
@@ -499,7 +503,7 @@ def _newest(db) -> int | None:
 
 # %% ../../nbs/monitoring/00_history.ipynb #64f26c6e
 @patch_to(History)
-def put_back(self, now: pd.Timestamp) -> int:        # series that were ahead
+def rewind(self, now: pd.Timestamp) -> int:        # series that were ahead
     "Our clock was put back to `now`: the newest sample of a series is the newest up to now again. What was stored of the time to come stays, and is overwritten when it comes."
     until = to_us(now)
     with self._writing() as db:

@@ -13,8 +13,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..core.runtime import DataError, now as current, read_text
-from ..core.state import to_us
+from ..core.clock import now as current
+from ..core.errors import DataError
+from ..core.files import read_text
+from ..core.clock import to_us
 from .history import History
 
 # %% ../../nbs/monitoring/01_latest.ipynb #d1c2fa95

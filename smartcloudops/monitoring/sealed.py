@@ -15,14 +15,14 @@ from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 
-from ..core.runtime import allow
+from ..core.imports import unblock_import
 
-allow('pyarrow')
+unblock_import('pyarrow')
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..core.runtime import HistoryError
+from ..core.errors import HistoryError
 
 # %% ../../nbs/monitoring/04_sealed.ipynb #efaaaa2e
 SCHEMA = pa.schema([('series', pa.dictionary(pa.int32(), pa.string())), ('time', pa.timestamp('us', tz='UTC')), ('value', pa.float64())])

@@ -15,9 +15,11 @@ import numpy as np
 import pandas as pd
 
 from ..core.frames import to_tidy
-from ..core.runtime import DataError, HistoryError, SmartCloudOpsError, counted, in_a_line, now as current
+from ..core.clock import now as current
+from ..core.display import pluralize, short_repr
+from ..core.errors import DataError, HistoryError, SmartCloudOpsError
 from ..core.settings import HistorySettings
-from ..core.state import from_us, to_us
+from ..core.clock import from_us, to_us
 from .history import WINDOW, History, explained
 from .packed import SAMPLE, all_shards, records, remove
 from .sealed import best_encoding, encoding_of, merged, span_of, write_sealed
@@ -63,7 +65,7 @@ class Rewritten:
     samples: int
     bytes: int
 
-    def __repr__(self) -> str: return in_a_line(self, self.file, f'{self.start:%Y-%m-%d %H:%M} to {self.end:%Y-%m-%d %H:%M} UTC', counted(self.samples, 'sample'), counted(self.bytes, 'byte'))
+    def __repr__(self) -> str: return short_repr(self, self.file, f'{self.start:%Y-%m-%d %H:%M} to {self.end:%Y-%m-%d %H:%M} UTC', pluralize(self.samples, 'sample'), pluralize(self.bytes, 'byte'))
 
 # %% ../../nbs/monitoring/06_sealing.ipynb #1eb0e606
 def _look(history: History, start: int, end: int):
@@ -173,7 +175,7 @@ class Sealer:
         self.path, self.settings, self.every, self.problem = Path(path), settings, every, ''
         self._stop, self._thread = threading.Event(), threading.Thread(target=self._run, name='sealer', daemon=True)
 
-    def __repr__(self) -> str: return in_a_line(self, self.path.name, f'every {self.every:g} s', 'running' if self._thread.is_alive() else 'not running', self.problem)
+    def __repr__(self) -> str: return short_repr(self, self.path.name, f'every {self.every:g} s', 'running' if self._thread.is_alive() else 'not running', self.problem)
 
     def start(self) -> 'Sealer':
         "Begin."

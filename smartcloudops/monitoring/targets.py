@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..core.inventory import Inventory, read_targets
-from ..core.runtime import AwsError, ConfigError, MissingExtraError, as_table, in_a_line, read_text, write_atomically
+from ..core.display import as_table, short_repr
+from ..core.errors import AwsError, ConfigError, MissingExtraError
+from ..core.files import read_text, write_atomically
 from ..core.settings import Settings
 from . import prometheus_config as config
 from .grafana import render_grafana
@@ -77,7 +79,7 @@ class Discovered:
     kept: int                       # hand-made entries
     changed: bool                   # whether the file was written
 
-    def __repr__(self) -> str: return in_a_line(self, f'{len(self.added)} added', f'{len(self.removed)} removed', f'{self.kept} made by hand', 'file written' if self.changed else 'nothing changed')
+    def __repr__(self) -> str: return short_repr(self, f'{len(self.added)} added', f'{len(self.removed)} removed', f'{self.kept} made by hand', 'file written' if self.changed else 'nothing changed')
     def _repr_html_(self) -> str: return as_table([dict(what=what, address=a) for what in ('added', 'removed') for a in getattr(self, what)], repr(self))
 
 PORTS = {'app': 5000, 'node_exporter': 9100}

@@ -1,5 +1,5 @@
 "What is done about it: policies, gates, the ledger, and the engine that acts."
-from smartcloudops.core.runtime import front_door
+from smartcloudops.core.imports import front_door
 
 __getattr__, __dir__, __all__ = front_door(__name__, {
     'remediate_action': 'operations', 'log_remediation_to_s3': 'ledger',

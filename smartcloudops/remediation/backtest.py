@@ -15,9 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 import numpy as np
 import pandas as pd
-from ..core.runtime import DataError, SmartCloudOpsError, as_table, counted, in_a_line, mask_secrets, now as time_now
+from ..core.clock import now as time_now
+from ..core.display import as_table, pluralize, short_repr
+from ..core.errors import DataError, SmartCloudOpsError
+from ..core.logs import mask_secrets
 from ..core.series import Series, describe, format_duration
-from ..core.state import from_us, open_state, recall, remember, to_us
+from ..core.clock import from_us, to_us
+from ..core.database import open_state
+from ..core.kv import get_value, put_value
 from ..detection.anomalies import Anomaly
 from ..detection.incidents import Incident, list_incidents
 from .engine import fleet_limits, opt_in_tag
@@ -266,7 +271,7 @@ class Backtest:
     labels: Mapping[str, int] = field(default_factory=dict)     # real, normal: incidents that a person labelled
     covered_by: Mapping[str, int] = field(default_factory=dict)     # policy → incidents it speaks about; every policy that was asked
 
-    def __repr__(self) -> str: return in_a_line(self, f'{counted(self.incidents, "incident")} in {format_duration(self.weeks * 7 * 86400)}', f'{self.covered} covered', *(f'{n} {did}' for did, n in self.rows.did.value_counts().items()))
+    def __repr__(self) -> str: return short_repr(self, f'{pluralize(self.incidents, "incident")} in {format_duration(self.weeks * 7 * 86400)}', f'{self.covered} covered', *(f'{n} {did}' for did, n in self.rows.did.value_counts().items()))
     def _repr_html_(self) -> str: return as_table(self.summary(), self.text().splitlines()[0]) + as_table([], CANNOT_KNOW)
 
     def summary(self) -> pd.DataFrame:
@@ -379,7 +384,7 @@ def keep_backtest(found: Backtest, file: str | Path, data: str | Path, settings)
     try:
         engine = open_state(settings.state_path)
         new = {p.name: _kept(found, p, mask_secrets(str(data))) for p in load_policies(configured).policies}
-        remember(engine, 'backtests', recall(engine, 'backtests', {}) | new)
+        put_value(engine, 'backtests', get_value(engine, 'backtests', {}) | new)
     except (SmartCloudOpsError, OSError) as e:
         log.warning('the backtest is not kept for the page of policies: %s', e)
         return False
@@ -387,4 +392,4 @@ def keep_backtest(found: Backtest, file: str | Path, data: str | Path, settings)
 
 def last_backtests(engine) -> dict[str, dict]:      # state database
     "The newest backtest of each policy by its name: policy_hash, at (UTC), data, weeks, incidents, covered, acted, recovered, false_actions, real, real_covered, refused ({gate: count})."
-    return {name: kept | {'at': from_us(kept['at'])} for name, kept in recall(engine, 'backtests', {}).items()}
+    return {name: kept | {'at': from_us(kept['at'])} for name, kept in get_value(engine, 'backtests', {}).items()}

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 import pandas as pd
 from ..core.inventory import own_host
-from ..core.runtime import FakeClock, RemediationError, as_table, counted, in_a_line, now as time_now, use_clock
+from ..core.clock import FakeClock, now as time_now, use_clock
+from ..core.display import as_table, pluralize, short_repr
+from ..core.errors import RemediationError
 from ..core.series import Series, format_duration
-from ..core.state import open_state
+from ..core.database import open_state
 from ..detection.anomalies import Anomaly
 from ..detection.incidents import Incident, IncidentTracker, open_incidents
 from .engine import Outcome, Remediator, switch_path, turn_switch
@@ -51,7 +53,7 @@ class Drill:
     text: str                      # what it found, in a sentence or two
     data_dir: str = ''             # where a real drill's story stands
 
-    def __repr__(self) -> str: return in_a_line(self, self.policy, f'{self.walked} of {counted(self.steps, "step")} walked', 'as it should' if self.ok else 'NOT as it should', self.text)
+    def __repr__(self) -> str: return short_repr(self, self.policy, f'{self.walked} of {pluralize(self.steps, "step")} walked', 'as it should' if self.ok else 'NOT as it should', self.text)
     def _repr_html_(self) -> str: return as_table(self.table(), repr(self))
 
     def table(self) -> pd.DataFrame:
@@ -158,7 +160,7 @@ class Service:
         folder.mkdir(parents=True, exist_ok=True)
         (folder/'service.py').write_text(SERVICE)
 
-    def __repr__(self) -> str: return in_a_line(self, self.folder.name, self.series)
+    def __repr__(self) -> str: return short_repr(self, self.folder.name, self.series)
 
     def argv(self, verb: str) -> list[str]: return [sys.executable, str(self.folder/'service.py'), str(self.folder), verb]
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['log', 'QUIET', 'PATIENT', 'switch_path', 'read_switch', 'turn_switch', 'readings', 'fleet_of', 'fleet_limits', 'Tags',
            'opt_in_tag', 'home', 'own_instance', 'operation_context', 'snapshot', 'band_of', 'judge', 'untouched_peers',
-           'peers_sentence', 'verdict_sentence', 'Outcome', 'put_back', 'Remediator']
+           'peers_sentence', 'verdict_sentence', 'Outcome', 'rewind', 'Remediator']
 
 # %% ../../nbs/remediation/04_engine.ipynb #38ff2ea3
 import logging, os, re, socket, threading, uuid
@@ -17,9 +17,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from ..core.inventory import own_host, read_targets
-from ..core.runtime import ConfigError, PolicyError, RemediationError, SmartCloudOpsError, StateError, clock, counted, in_a_line, mask_secrets, now as time_now, write_atomically
+from ..core.clock import clock, now as time_now
+from ..core.display import pluralize, short_repr
+from ..core.errors import ConfigError, PolicyError, RemediationError, SmartCloudOpsError, StateError
+from ..core.files import write_atomically
+from ..core.logs import mask_secrets
 from ..core.series import Series, describe, format_duration, format_range, format_value, short_name
-from ..core.state import recall, remember, to_us
+from ..core.clock import to_us
+from ..core.kv import get_value, put_value
 from ..monitoring.latest import gone
 from .gates import SECOND, Lease, Plan, Reading, Refusal, State, Switch, decide, matching
 from .ledger import WAITING, Action, Ledger, Superseded
@@ -87,7 +92,7 @@ class Tags:
     def __init__(self, settings, keep: float = 60):       # keep: seconds for which AWS's answer is used for planning
         self.settings, self.keep, self._aws, self._file = settings, keep, {}, (None, {})
 
-    def __repr__(self) -> str: return in_a_line(self, f'opt-in {self.settings.remediation.opt_in_tag}', f'{counted(len(self._aws), "instance")} asked')
+    def __repr__(self) -> str: return short_repr(self, f'opt-in {self.settings.remediation.opt_in_tag}', f'{pluralize(len(self._aws), "instance")} asked')
 
     def of(self, host: str, policies: Policies) -> dict[str, str] | None:
         "Tag → value; None when they can't be read."
@@ -214,7 +219,7 @@ class Outcome:
     runbook: str = ''
     attempt: int = 0               # 0: refused before there was a plan
 
-    def __repr__(self) -> str: return in_a_line(self, f'#{self.action} {self.state}', f'{self.operation} on {self.target} by {self.policy}', f'gate {self.gate}' if self.gate else '', self.sentence)
+    def __repr__(self) -> str: return short_repr(self, f'#{self.action} {self.state}', f'{self.operation} on {self.target} by {self.policy}', f'gate {self.gate}' if self.gate else '', self.sentence)
 
 # %% ../../nbs/remediation/04_engine.ipynb #ddf0b7dc
 def _outcome(action: Action, sentence: str | None = None, gate: str = '') -> Outcome:
@@ -242,7 +247,7 @@ class _Base:
         self._path = None if isinstance(policies, Policies) else Path(policies) if policies else settings.file('policy_file')
         self._stamp, self._trouble, self._told, self._running, self._last, self._read = None, '', set(), {}, None, ()
 
-    def __repr__(self) -> str: return in_a_line(self, self.me, f'at most {self.settings.remediation.mode}', f'{counted(len(self.policies.policies), "policy", "policies")}' if self.policies else 'no policies read yet', self._trouble)
+    def __repr__(self) -> str: return short_repr(self, self.me, f'at most {self.settings.remediation.mode}', f'{pluralize(len(self.policies.policies), "policy", "policies")}' if self.policies else 'no policies read yet', self._trouble)
 
     def _load(self) -> Policies:
         "The policies, read again when the file changed; none at all when it can't be read."
@@ -263,8 +268,8 @@ class _Base:
         wall, steady = time_now(), clock().monotonic()
         jumped = self._last and (wall - self._last[0]).total_seconds() - (steady - self._last[1])
         self._last = (wall, steady)
-        if jumped and jumped > 300: remember(self.ledger.engine, 'clock doubtful until', to_us(wall) + 3600 * SECOND)
-        until = recall(self.ledger.engine, 'clock doubtful until', 0)
+        if jumped and jumped > 300: put_value(self.ledger.engine, 'clock doubtful until', to_us(wall) + 3600 * SECOND)
+        until = get_value(self.ledger.engine, 'clock doubtful until', 0)
         if to_us(wall) < until <= to_us(wall) + 3600 * SECOND: return f'it jumped ahead; limits are counted again from {pd.Timestamp(until, unit="us"):%H:%M} UTC'
         return 'these samples are replayed, not live' if abs((wall - now).total_seconds()) > 300 else None
 
@@ -381,7 +386,7 @@ def _json(value) -> str:
     return json.dumps(value, default=str)
 
 # %% ../../nbs/remediation/04_engine.ipynb #fbe4a525
-def put_back(action: Action, now: pd.Timestamp) -> bool:
+def rewind(action: Action, now: pd.Timestamp) -> bool:
     "Whether it was sent by a clock that has been put back since: its times would keep its place in flight until they come."
     return action.sent > now + pd.Timedelta('1h')
 
@@ -392,7 +397,7 @@ class _Recovering(_Starting):
             if action.state == 'sent':
                 ours = action.id in self._running
                 patience = self.settings.remediation.lease_seconds + self._timeout(action)
-                if (ours or action.fence != self.lease.fence) and not put_back(action, now) and now < action.sent + pd.Timedelta(seconds=patience): continue
+                if (ours or action.fence != self.lease.fence) and not rewind(action, now) and now < action.sent + pd.Timedelta(seconds=patience): continue
                 action = self.ledger.change(action.id, 'unknown', f'{"No answer came in time" if ours else "The loop ended before the answer came"}; it is observed, not sent again.', at=now)
                 yield _outcome(action)
             yield from self._look(action, now)
@@ -418,7 +423,7 @@ class _Judging(_Recovering):
     "From verifying to a verdict."
     def _judge(self, history, now) -> Iterator[Outcome]:
         for action in self.ledger.actions(['verifying']):
-            if put_back(action, now): yield self._lose_sight(action, now); continue
+            if rewind(action, now): yield self._lose_sight(action, now); continue
             plan, verify = action.plan, Verify(**action.plan.get('verify', {}))
             state, run, values = self._verdict(action, plan, verify, history, now)
             if state is None: continue

@@ -21,9 +21,9 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from ..core.runtime import as_table, counted, in_a_line
+from ..core.display import as_table, pluralize, short_repr
 from ..core.series import Series, describe, format_duration, format_value, short_name
-from ..core.state import to_us
+from ..core.clock import to_us
 from .policy import Condition, Limits, Match, Policy, Step, lowest, quiet_span
 
 # %% ../../nbs/remediation/01_gates.ipynb #d8579fd5
@@ -46,7 +46,7 @@ class Verdict(NamedTuple):
         "As it is stored."
         return {'gate': self.gate, 'says': self.says, 'why': self.why()}
 
-    def __repr__(self) -> str: return in_a_line(self, f'{self.gate}: {self.says}', self.why())
+    def __repr__(self) -> str: return short_repr(self, f'{self.gate}: {self.says}', self.why())
 
 # %% ../../nbs/remediation/01_gates.ipynb #c451745e
 def made(kind: type, **values):
@@ -85,7 +85,7 @@ class Past(NamedTuple):
     sent: int | None        # when it was sent
     made: int               # when it was planned
 
-    def __repr__(self) -> str: return in_a_line(self, f'#{self.id} {self.state}', f'{self.policy}, step {self.step} on {self.target}', f'attempt {self.attempt}', f'sent {at_text(self.sent)}')
+    def __repr__(self) -> str: return short_repr(self, f'#{self.id} {self.state}', f'{self.policy}, step {self.step} on {self.target}', f'attempt {self.attempt}', f'sent {at_text(self.sent)}')
 
 # %% ../../nbs/remediation/01_gates.ipynb #ffa8f100
 class Reading(NamedTuple):
@@ -94,7 +94,7 @@ class Reading(NamedTuple):
     value: float
     interval: float         # usual seconds between samples
 
-    def __repr__(self) -> str: return in_a_line(self, f'{self.value:g}', at_text(self.at), f'every {self.interval:g} s')
+    def __repr__(self) -> str: return short_repr(self, f'{self.value:g}', at_text(self.at), f'every {self.interval:g} s')
 
 # %% ../../nbs/remediation/01_gates.ipynb #e363e426
 class Switch(NamedTuple):
@@ -108,7 +108,7 @@ class Lease(NamedTuple):
     fence: int
     until: int
 
-    def __repr__(self) -> str: return in_a_line(self, self.holder, f'fence {self.fence}', f'until {at_text(self.until)}')
+    def __repr__(self) -> str: return short_repr(self, self.holder, f'fence {self.fence}', f'until {at_text(self.until)}')
 
 # %% ../../nbs/remediation/01_gates.ipynb #16fc1a06
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class Silence:
     who: str = ''
     reason: str = ''
 
-    def __repr__(self) -> str: return in_a_line(self, f'#{self.id} {self.metric or "*"} of {self.host or "*"}', f'{at_text(self.starts)} to {at_text(self.ends)}', self.who, self.reason)
+    def __repr__(self) -> str: return short_repr(self, f'#{self.id} {self.metric or "*"} of {self.host or "*"}', f'{at_text(self.starts)} to {at_text(self.ends)}', self.who, self.reason)
 
     def covers(self, host: str, metric: str, now: int) -> bool:
         "True when it is in force for this host and metric."
@@ -138,7 +138,7 @@ class Book:
     by_incident: Mapping[tuple, tuple[Past, ...]] = field(default_factory=dict)  # (fingerprint, episode, policy): what was planned, oldest first
     failures: Mapping[str, int] = field(default_factory=dict)           # in a row, by policy, since its breaker was reset
 
-    def __repr__(self) -> str: return in_a_line(self, f'{len(self.open)} open', f'{counted(len(self.sends), "send")} within a day', *(f'{name}: {counted(n, "failure")} in a row' for name, n in self.failures.items() if n))
+    def __repr__(self) -> str: return short_repr(self, f'{len(self.open)} open', f'{pluralize(len(self.sends), "send")} within a day', *(f'{name}: {pluralize(n, "failure")} in a row' for name, n in self.failures.items() if n))
 
     @staticmethod
     def of(actions, resets: Mapping[str, int] = {}) -> 'Book':
@@ -178,7 +178,7 @@ class State:
     host_level: frozenset = frozenset({'ec2_reboot', 'ec2_stop_start', 'asg_set_desired'})   # never on the own host
     local: frozenset = frozenset({'command', 'service_restart'})     # there with allow_own_host only
 
-    def __repr__(self) -> str: return in_a_line(self, f'switch {"on" if self.switch.on else "off"}', f'{counted(self.counts[0], "host")}, {self.counts[1]} abnormal or late', repr(self.book), f'at most {self.mode}', *(f'{what} unreadable' for what in self.unreadable))
+    def __repr__(self) -> str: return short_repr(self, f'switch {"on" if self.switch.on else "off"}', f'{pluralize(self.counts[0], "host")}, {self.counts[1]} abnormal or late', repr(self.book), f'at most {self.mode}', *(f'{what} unreadable' for what in self.unreadable))
     def _repr_html_(self) -> str: return as_table([dict(host=h, state=s, opted_in=(self.tags.get(h) or {}).get(self.opt_in[0]) == self.opt_in[1]) for h, s in self.fleet.items()], repr(self))
 
     @cached_property
@@ -258,7 +258,7 @@ class Plan:
         "The step of the ladder."
         return self.policy.ladder[self.step]
 
-    def __repr__(self) -> str: return in_a_line(self, f'{self.rung.title} on {self.target}', f'attempt {self.attempt}', f'{self.mode} by {self.policy.name}', f'for incident {self.incident}')
+    def __repr__(self) -> str: return short_repr(self, f'{self.rung.title} on {self.target}', f'attempt {self.attempt}', f'{self.mode} by {self.policy.name}', f'for incident {self.incident}')
     def _repr_html_(self) -> str: return as_table([v.plain() for v in self.verdicts], repr(self))
 
     def content(self) -> dict:
@@ -292,7 +292,7 @@ class Refusal:
         "The gate's name and its reason."
         return f'{self.gate}: {self.verdict.sentence}'
 
-    def __repr__(self) -> str: return in_a_line(self, self.sentence, f'policy {self.policy}' if self.policy else '', f'target {self.target}' if self.target else '', f'incident {self.incident}' if self.incident else '')
+    def __repr__(self) -> str: return short_repr(self, self.sentence, f'policy {self.policy}' if self.policy else '', f'target {self.target}' if self.target else '', f'incident {self.incident}' if self.incident else '')
     def _repr_html_(self) -> str: return as_table([v.plain() for v in self.verdicts or (self.verdict,)], repr(self))
 
 # %% ../../nbs/remediation/01_gates.ipynb #c086fec1

@@ -18,8 +18,13 @@ from pathlib import Path
 import pandas as pd
 import sqlalchemy as sa
 
-from ..core.runtime import RemediationError, StateError, as_table, in_a_line, mask_secrets, now as time_now
-from ..core.state import create_tables, define_table, from_us, recall, remember, to_us
+from ..core.clock import now as time_now
+from ..core.display import as_table, short_repr
+from ..core.errors import RemediationError, StateError
+from ..core.logs import mask_secrets
+from ..core.clock import from_us, to_us
+from ..core.database import create_tables, define_table
+from ..core.kv import get_value, put_value
 from .gates import OPEN, SECOND, Book, Lease, Past, Plan, Refusal, Silence, Switch
 from .policy import MODES, Policy
 
@@ -117,7 +122,7 @@ class Action:
     fence: int | None
     report: dict
 
-    def __repr__(self) -> str: return in_a_line(self, f'#{self.id} {self.state}', f'{self.operation} on {self.target}', f'attempt {self.attempt} by {self.policy}', f'{self.mode}, {self.made:%Y-%m-%d %H:%M} UTC', self.verdict or self.sentence)
+    def __repr__(self) -> str: return short_repr(self, f'#{self.id} {self.state}', f'{self.operation} on {self.target}', f'attempt {self.attempt} by {self.policy}', f'{self.mode}, {self.made:%Y-%m-%d %H:%M} UTC', self.verdict or self.sentence)
     def _repr_html_(self) -> str: return as_table([{k: g.get(k, '') for k in ('gate', 'says', 'why')} for g in self.gates], repr(self))
 
     def past(self) -> Past:
@@ -484,7 +489,7 @@ def _anchored(anchor: Path | None, said: str | None, c: sa.Connection, count: in
 # %% ../../nbs/remediation/02_ledger.ipynb #c588076f
 class Ledger(_Reading):
     "Actions and audit rows in the state database; every method is one transaction."
-    def __repr__(self) -> str: return in_a_line(self, self.engine.get_execution_options().get('file') or self.engine.url.render_as_string(hide_password=True))
+    def __repr__(self) -> str: return short_repr(self, self.engine.get_execution_options().get('file') or self.engine.url.render_as_string(hide_password=True))
     def _repr_html_(self) -> str: return as_table([dict(id=a.id, made=f'{a.made:%d %b %H:%M}', state=a.state, operation=a.operation, target=a.target, policy=a.policy, verdict=a.verdict or a.sentence) for a in self.actions(limit=20)], f'{self!r}: the newest actions')
 
     @contextmanager
@@ -527,7 +532,7 @@ def copy_segments(ledger: Ledger, bucket: str, s3_client,
                   most: int = 1000,      # rows a segment
                  ) -> int:
     "Copy new audit rows to S3, once each; returns rows copied, 0 while S3 does not answer (they wait)."
-    done = recall(ledger.engine, f'ledger copied to {bucket}', 0)
+    done = get_value(ledger.engine, f'ledger copied to {bucket}', 0)
     entries = ledger.audit(since=done, limit=most)
     if not entries: return 0
     key = f"ledger/{entries[0]['seq']:012d}-{entries[-1]['seq']:012d}-{entries[-1]['hash'][:16]}.jsonl"
@@ -537,7 +542,7 @@ def copy_segments(ledger: Ledger, bucket: str, s3_client,
         if code not in ('PreconditionFailed', '412'):      # 412: this very segment is there already
             log.warning('audit rows from %d on wait: S3 bucket %s does not take them (%s)', entries[0]['seq'], bucket, mask_secrets(str(e))[:200])
             return 0
-    remember(ledger.engine, f'ledger copied to {bucket}', entries[-1]['seq'])
+    put_value(ledger.engine, f'ledger copied to {bucket}', entries[-1]['seq'])
     return len(entries)
 
 # %% ../../nbs/remediation/02_ledger.ipynb #784c0300

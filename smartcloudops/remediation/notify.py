@@ -12,9 +12,12 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from ..core.runtime import counted, in_a_line, mask_secrets, now as time_now
+from ..core.clock import now as time_now
+from ..core.display import pluralize, short_repr
+from ..core.logs import mask_secrets
 from ..core.series import Series
-from ..core.state import recall, remember, to_us
+from ..core.clock import to_us
+from ..core.kv import get_value, put_value
 from .gates import SECOND
 from .ledger import Ledger
 
@@ -29,7 +32,7 @@ class Message:
     body: str
     urgent: bool = False
 
-    def __repr__(self) -> str: return in_a_line(self, self.title, 'urgent' if self.urgent else '', self.body)
+    def __repr__(self) -> str: return short_repr(self, self.title, 'urgent' if self.urgent else '', self.body)
 
 # %% ../../nbs/remediation/06_notify.ipynb #d0db27e6
 def incident_message(incident, what: str,          # 'opened' or 'closed'
@@ -62,7 +65,7 @@ class _Telling:
         self.sent = self.dropped = self.failed = 0
         self._held = []                                     # titles of urgent ones beyond the hour's limit
 
-    def __repr__(self) -> str: return in_a_line(self, counted(len(self.settings.notify.urls), 'address', 'addresses'), f'{self.sent} sent', f'{self.failed} failed', f'{self.dropped} dropped')
+    def __repr__(self) -> str: return short_repr(self, pluralize(len(self.settings.notify.urls), 'address', 'addresses'), f'{self.sent} sent', f'{self.failed} failed', f'{self.dropped} dropped')
 
     def told(self, changes, now=None) -> list[Message]:
         "Tell the incidents that an update opened or closed, and what a silence hid once that is over; returns what was told. Never raises."
@@ -88,13 +91,13 @@ class _Telling:
 
     def _hidden(self) -> set[str]:
         "The open incidents that a silence hid, by number."
-        try: return set(recall(self.engine, 'silenced incidents', []))
+        try: return set(get_value(self.engine, 'silenced incidents', []))
         except Exception: return set()
 
     def _hide(self, before: set[str], those: set[str]) -> None:
         "Remember them until their silence or they themselves are over."
         try:
-            if those != before: remember(self.engine, 'silenced incidents', sorted(those))
+            if those != before: put_value(self.engine, 'silenced incidents', sorted(those))
         except Exception as e: log.warning('what a silence hides cannot be remembered, so it is not told when the silence ends: %s', mask_secrets(str(e))[:200])
 
     def _tell(self, messages: list[Message], now) -> list[Message]:
@@ -118,7 +121,7 @@ class _Limiting(_Telling):
         "What was urgent and beyond the limit, as one message, once there is room again."
         if not self._held or told >= self.settings.notify.per_hour: return []
         titles, self._held = self._held, []
-        return [Message('', f'{counted(len(titles), "urgent message")} held back, more than {self.settings.notify.per_hour} an hour', '\n'.join(titles[-20:]), True)]
+        return [Message('', f'{pluralize(len(titles), "urgent message")} held back, more than {self.settings.notify.per_hour} an hour', '\n'.join(titles[-20:]), True)]
 
 # %% ../../nbs/remediation/06_notify.ipynb #07d3cfc6
 class _Remembering(_Limiting):
@@ -126,14 +129,14 @@ class _Remembering(_Limiting):
     def _new(self, messages: list[Message], at: int) -> list[Message]:
         "Those that were not told yet."
         if not messages: return []
-        known = recall(self.engine, 'told', [])
+        known = get_value(self.engine, 'told', [])
         new = [m for m in messages if m.key not in set(known)]
-        if new: remember(self.engine, 'told', (known + [m.key for m in new])[-2000:])
+        if new: put_value(self.engine, 'told', (known + [m.key for m in new])[-2000:])
         return new
 
     def _enqueue(self, messages: list[Message]) -> None:
         at = to_us(time_now())
-        try: times = [t for t in recall(self.engine, 'notified at', []) if at - 3600 * SECOND < t <= at]
+        try: times = [t for t in get_value(self.engine, 'notified at', []) if at - 3600 * SECOND < t <= at]
         except Exception: times = []
         if not (messages := [*self._late(len(times)), *messages]): return
         for m in messages:
@@ -142,7 +145,7 @@ class _Remembering(_Limiting):
                 self._held += [m.title] * m.urgent
                 continue
             times.append(at); self._queue.put_nowait(m)
-        try: remember(self.engine, 'notified at', times)
+        try: put_value(self.engine, 'notified at', times)
         except Exception as e: log.warning('the hourly limit of notifications is kept in memory only: %s', e)
         if self._thread is None or not self._thread.is_alive():
             self._thread = threading.Thread(target=self._work, name='notify', daemon=True); self._thread.start()

@@ -19,7 +19,9 @@ import httpx
 from pydantic import Field, ValidationError, field_validator
 
 from ..core.aws import aws_clients
-from ..core.runtime import AwsError, MissingExtraError, RemediationError, counted, did_you_mean, in_a_line, mask_secrets
+from ..core.display import pluralize, short_repr
+from ..core.errors import AwsError, MissingExtraError, RemediationError, did_you_mean
+from ..core.logs import mask_secrets
 from .policy import Seconds, Step, Strict
 
 # %% ../../nbs/remediation/03_operations.ipynb #9455a6b8
@@ -29,7 +31,7 @@ class Report(NamedTuple):
     text: str               # one sentence, secrets masked
     detail: dict = {}       # small JSON: output, ids, what undo needs
 
-    def __repr__(self) -> str: return in_a_line(self, {True: 'yes', False: 'no', None: 'nobody knows'}[self.ok], self.text)
+    def __repr__(self) -> str: return short_repr(self, {True: 'yes', False: 'no', None: 'nobody knows'}[self.ok], self.text)
 
 _HOST = re.compile(r'[A-Za-z0-9][A-Za-z0-9._:-]{0,252}')      # what may be put into a command or an address
 
@@ -43,7 +45,7 @@ class Context:
     extra: dict = field(default_factory=dict)    # what an earlier report's detail said
     own_instance: str = ''               # the EC2 instance id of own_host, where it has one
 
-    def __repr__(self) -> str: return in_a_line(self, self.own_host, f'{counted(len(self.commands), "command")} allowed', 'AWS' if self.clients else '', self.key[:12])
+    def __repr__(self) -> str: return short_repr(self, self.own_host, f'{pluralize(len(self.commands), "command")} allowed', 'AWS' if self.clients else '', self.key[:12])
 
 # %% ../../nbs/remediation/03_operations.ipynb #b86ee4f1
 class Operation:
@@ -61,7 +63,7 @@ class Operation:
     def __init__(self, parameters: dict, target: str, context: Context = Context()):
         self.parameters, self.target, self.context = self.Parameters(**parameters), target, context
 
-    def __repr__(self) -> str: return in_a_line(self, self.sentence())
+    def __repr__(self) -> str: return short_repr(self, self.sentence())
 
     def sentence(self) -> str:
         "What will be done, as people say it."

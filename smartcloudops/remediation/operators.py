@@ -14,8 +14,9 @@ from pathlib import Path
 import pandas as pd
 import sqlalchemy as sa
 
-from ..core.runtime import RemediationError, StateError, did_you_mean, now as time_now
-from ..core.state import open_state
+from ..core.clock import now as time_now
+from ..core.errors import RemediationError, StateError, did_you_mean
+from ..core.database import open_state
 from .engine import read_switch, switch_path, turn_switch
 from .gates import Switch
 from .ledger import TRANSITIONS, Action, Ledger, Verification, export_lines

@@ -17,7 +17,9 @@ import pandas as pd
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema, field_validator, model_validator
 
-from ..core.runtime import PolicyError, as_table, did_you_mean, in_a_line, read_text
+from ..core.display import as_table, short_repr
+from ..core.errors import PolicyError, did_you_mean
+from ..core.files import read_text
 from ..core.series import Series, describe, format_duration, format_value, short_name
 from ..core.settings import differing
 
@@ -71,7 +73,7 @@ def lowest(*modes: str | None) -> str:
 class Strict(BaseModel):
     "A part of the policy file: unknown fields are errors, values cannot be changed later."
     model_config = ConfigDict(extra='forbid', frozen=True, populate_by_name=True)
-    def __repr__(self) -> str: return in_a_line(self, *(f'{k}={v}' for k, v in differing(self).items()))
+    def __repr__(self) -> str: return short_repr(self, *(f'{k}={v}' for k, v in differing(self).items()))
     __str__ = __repr__
 
 # %% ../../nbs/remediation/00_policy.ipynb #3552c0d7
@@ -218,7 +220,7 @@ class Policy(Strict):
         "Fingerprint of everything the policy says."
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
-    def __repr__(self) -> str: return in_a_line(self, self.name, self.mode, f"{_what(self.match)}: {', then '.join(s.title for s in self.ladder)}")
+    def __repr__(self) -> str: return short_repr(self, self.name, self.mode, f"{_what(self.match)}: {', then '.join(s.title for s in self.ladder)}")
     __str__ = __repr__
     def _repr_html_(self) -> str: return as_table([dict(step=n, operation=_step_text(s), name=s.title, then=s.then or ('the next' if self.after(n) is not None else 'a person')) for n, s in enumerate(self.ladder)], f'{self.name}: {explain_policy(self)}')
 
@@ -255,7 +257,7 @@ class Policies(Strict):
         "Fingerprint of the whole file's meaning."
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
-    def __repr__(self) -> str: return in_a_line(self, *(f'{p.name}: {p.mode}' for p in self.policies), f'{len(self.opt_in)} opted in' if self.opt_in else '')
+    def __repr__(self) -> str: return short_repr(self, *(f'{p.name}: {p.mode}' for p in self.policies), f'{len(self.opt_in)} opted in' if self.opt_in else '')
     __str__ = __repr__
     def _repr_html_(self) -> str: return as_table([dict(policy=p.name, mode=p.mode, when=_what(p.match), ladder=', then '.join(map(_step_text, p.ladder)), runbook=p.runbook) for p in self.policies], repr(self))
 
