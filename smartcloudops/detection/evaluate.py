@@ -205,7 +205,7 @@ class Events:
     @property
     def precision(self): return self.right/max(self.right + self.wrong, 1)
     @property
-    def get_value(self): return self.found/max(self.found + self.missed, 1)
+    def recall(self): return self.found/max(self.found + self.missed, 1)
     @property
     def f1(self): return 2*self.precision*self.recall/max(self.precision + self.recall, 1e-12)
     @property
