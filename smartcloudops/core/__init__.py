@@ -9,6 +9,7 @@ __getattr__, __dir__, __all__ = front_door(__name__, {
     'Settings': 'settings', 'load_settings': 'settings', 'show_settings': 'settings',
     'Inventory': 'inventory', 'Target': 'inventory', 'read_targets': 'inventory', 'canonical_host': 'inventory',
     'own_host': 'inventory',
-    'open_state': 'database', 'SmartCloudOpsError': 'errors', 'now': 'clock', 'use_clock': 'clock', 'FakeClock': 'clock',
+    'open_state': 'database', 'SmartCloudOpsError': 'errors', 'now': 'clock', 'use_clock': 'clock',
+    'FakeClock': 'clock',
     'configure_logging': 'logs',
 })

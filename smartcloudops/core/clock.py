@@ -32,6 +32,12 @@ class SystemClock:
 
     def __repr__(self) -> str: return short_repr(self, f'{self.now():%Y-%m-%d %H:%M:%S} UTC')
 
+# %% ../../nbs/core/04_clock.ipynb #39a72063
+def _utc(time) -> pd.Timestamp:
+    "A time as UTC; one without a zone is read as UTC."
+    ts = pd.Timestamp(time)
+    return ts.tz_localize('UTC') if ts.tzinfo is None else ts.tz_convert('UTC')
+
 # %% ../../nbs/core/04_clock.ipynb #063e3b5c
 class FakeClock(SystemClock):
     "A clock that moves only when told: `advance` it, `set` it; `wait` advances at once."
@@ -55,10 +61,6 @@ class FakeClock(SystemClock):
         self.advance(max(0, seconds))
         return bool(stop and stop.is_set())
 
-def _utc(time) -> pd.Timestamp:
-    ts = pd.Timestamp(time)
-    return ts.tz_localize('UTC') if ts.tzinfo is None else ts.tz_convert('UTC')
-
 # %% ../../nbs/core/04_clock.ipynb #2d71f684
 _clock = SystemClock()
 
@@ -70,6 +72,7 @@ def now() -> pd.Timestamp:
     "The time, UTC, by the clock in force."
     return _clock.now()
 
+# %% ../../nbs/core/04_clock.ipynb #dec66213
 @contextmanager
 def use_clock(other: SystemClock):
     "Put `other` in force inside a `with` block (for the whole process)."
@@ -82,8 +85,7 @@ def use_clock(other: SystemClock):
 def to_us(time) -> int | None:
     "A time as integer microseconds since 1970, UTC; None stays None. A time without a zone is read as UTC."
     if time is None or time is pd.NaT: return None
-    ts = pd.Timestamp(time)
-    return (ts.tz_localize('UTC') if ts.tzinfo is None else ts.tz_convert('UTC')).value // 1000       # Timestamp.value is nanoseconds whatever its unit
+    return _utc(time).value // 1000       # Timestamp.value is nanoseconds whatever its unit
 
 def from_us(us: int | None) -> pd.Timestamp | None:
     "The UTC time of integer microseconds; None stays None."

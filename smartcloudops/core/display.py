@@ -22,6 +22,7 @@ def _short(text: str, most: int = 120) -> str:
     text = ' '.join(mask_secrets(text).split())
     return text if len(text) <= most else text[:most - 1] + '…'
 
+# %% ../../nbs/core/03_display.ipynb #d1ae62c5
 def pluralize(n: int, noun: str, many: str | None = None) -> str:
     "`1 host`, `1,200 hosts`, `2 policies`."
     return f'{n:,} {noun if n == 1 else many or noun + "s"}'
@@ -33,5 +34,6 @@ def as_table(rows,              # dicts or a DataFrame
     "Rows as an HTML table, escaped, secrets masked; '' for no rows and nothing to say."
     import html
     table = pd.DataFrame(rows).map(lambda v: mask_secrets(v) if isinstance(v, str) else v)
-    with pd.option_context('display.max_colwidth', 300): shown = table.to_html(index=False, border=0, na_rep='') if len(table) else ''
+    with pd.option_context('display.max_colwidth', 300):
+        shown = table.to_html(index=False, border=0, na_rep='') if len(table) else ''
     return (f'<p>{html.escape(mask_secrets(about))}</p>' if about else '') + shown

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SmartCloudOpsError', 'ConfigError', 'DataError', 'SourceError', 'HistoryError', 'StateError', 'PolicyError',
-           'RemediationError', 'AwsError', 'UsageError', 'MissingExtraError', 'nearest', 'did_you_mean']
+           'RemediationError', 'UsageError', 'AwsError', 'MissingExtraError', 'nearest', 'did_you_mean']
 
 # %% ../../nbs/core/00_errors.ipynb #f529d620
 import difflib
@@ -20,8 +20,11 @@ class HistoryError(SmartCloudOpsError): "The history cannot be opened, read or w
 class StateError(SmartCloudOpsError): "The state database cannot be opened, read or written."
 class PolicyError(SmartCloudOpsError): "A policy file is wrong."
 class RemediationError(SmartCloudOpsError): "A plan cannot be made, approved or sent."
-class AwsError(SmartCloudOpsError): "AWS refused, or there are no credentials."
 class UsageError(SmartCloudOpsError): "The command or call itself is wrong (exit code 2)."
+
+class AwsError(SmartCloudOpsError):
+    "AWS refused, or there are no credentials."
+    code: str = ''          # AWS's own word for it, 'AccessDenied'
 
 # %% ../../nbs/core/00_errors.ipynb #70a543e8
 class MissingExtraError(SmartCloudOpsError):
@@ -42,6 +45,7 @@ def nearest(word: str,               # what was typed
     found = difflib.get_close_matches(str(word).lower(), [str(c) for c in choices], n=1, cutoff=.5)
     return found[0] if found else None
 
+# %% ../../nbs/core/00_errors.ipynb #18a5dd95
 def did_you_mean(word: str, choices) -> str:
     "A half sentence for errors: the nearest choice, else all of them."
     choices = list(choices)

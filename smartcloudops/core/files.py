@@ -11,19 +11,17 @@ from pathlib import Path
 
 from .errors import ConfigError, DataError
 
-# %% ../../nbs/core/05_files.ipynb #be11fa18
-def write_atomically(path: str | Path,        # where to; folders are made
-                     data: str | bytes,       # the whole content, text as UTF-8
-                    ) -> bool:                # False when the file already said just that
-    "Replace a file as a whole; `DataError` naming the file when it cannot be written."
-    path, data = Path(path), data.encode() if isinstance(data, str) else data
-    try:
-        if path.is_file() and path.read_bytes() == data: return False
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _replace(path, data)
-    except OSError as e: raise DataError(f"{path}: cannot be written ({e.strerror or e}); check the folder's permissions and free space") from e
-    return True
+# %% ../../nbs/core/05_files.ipynb #cfc9c2f6
+def _umask() -> int:
+    "The process's umask; reading it means setting it, so it is read once."
+    global _mask
+    if _mask is None:
+        _mask = os.umask(0o022)
+        os.umask(_mask)
+    return _mask
+_mask: int | None = None
 
+# %% ../../nbs/core/05_files.ipynb #cba69eba
 def _replace(path: Path, data: bytes) -> None:
     fd, temporary = tempfile.mkstemp(prefix=f'.{path.name}.', dir=path.parent)
     try:
@@ -35,14 +33,21 @@ def _replace(path: Path, data: bytes) -> None:
         Path(temporary).unlink(missing_ok=True)
         raise
 
-def _umask() -> int:
-    "The process's umask; reading it means setting it, so it is read once."
-    global _mask
-    if _mask is None:
-        _mask = os.umask(0o022)
-        os.umask(_mask)
-    return _mask
-_mask: int | None = None
+# %% ../../nbs/core/05_files.ipynb #be11fa18
+def write_atomically(path: str | Path,        # where to; folders are made
+                     data: str | bytes,       # the whole content, text as UTF-8
+                    ) -> bool:                # False when the file already said just that
+    "Replace a file as a whole; `DataError` naming the file when it cannot be written."
+    path, data = Path(path), data.encode() if isinstance(data, str) else data
+    try:
+        if path.is_file() and path.read_bytes() == data: return False
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _replace(path, data)
+    except OSError as e:
+        raise DataError(
+            f"{path}: cannot be written ({e.strerror or e}); check the folder's permissions and free space"
+        ) from e
+    return True
 
 # %% ../../nbs/core/05_files.ipynb #9ac89b99
 def read_text(path: str | Path,                # the file
@@ -59,10 +64,10 @@ def read_text(path: str | Path,                # the file
     except OSError as e: raise error(f"{path}: cannot be read ({e.strerror or e})") from None
 
 # %% ../../nbs/core/05_files.ipynb #40d8110b
-def package_file(relative: str,           # 'config/policies.yaml', 'reports/e2e_local.ipynb'
-           ) -> Path:                # where it lies: in the wheel, or in a checkout
+def package_file(relative: str,      # 'config/policies.yaml', 'reports/e2e_local.ipynb'
+                ) -> Path:           # where it lies: in the wheel, or in a checkout
     "A file that comes with the package, whether installed or run from a checkout."
-    package = Path(importlib.import_module('smartcloudops').__file__).parent
+    package = Path(str(importlib.import_module('smartcloudops').__file__)).parent
     checkout = package.parent/('nbs' if relative.startswith('reports') else '.')/relative
     for path in (package/'_shipped'/relative, checkout):
         if path.exists(): return path.resolve()

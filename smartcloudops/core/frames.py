@@ -26,23 +26,18 @@ def hosts(frame: pd.DataFrame) -> list[str]:
     "The hosts that a frame's series belong to, sorted."
     return sorted(series_index(frame.columns).named_hosts)
 
-# %% ../../nbs/core/08_frames.ipynb #119a19b0
-def validate(frame: pd.DataFrame,        # what should be a frame
-             what: str = 'frame',        # what it is to the reader: a file, a source
-            ) -> pd.DataFrame:           # the same object
-    "The frame itself; `DataError` naming the first thing that keeps it from being one."
-    if not isinstance(frame, pd.DataFrame): raise DataError(f"{what}: expected a pandas DataFrame, got {type(frame).__name__}")
-    _check_index(frame.index, what)
-    _check_columns(frame, what)
-    return frame
-
+# %% ../../nbs/core/08_frames.ipynb #f32c4779
 def _check_index(index: pd.Index, what: str) -> None:
-    if not isinstance(index, pd.DatetimeIndex): raise DataError(f"{what}: the index has to be time (DatetimeIndex), it is {type(index).__name__}")
-    if index.tz is None or str(index.tz) != 'UTC': raise DataError(f"{what}: times have to be UTC, they are {index.tz or 'without a time zone'}; use normalise()")
+    if not isinstance(index, pd.DatetimeIndex):
+        raise DataError(f"{what}: the index has to be time (DatetimeIndex), it is {type(index).__name__}")
+    if index.tz is None or str(index.tz) != 'UTC':
+        raise DataError(f"{what}: times have to be UTC, they are {index.tz or 'without a time zone'}; use normalise()")
     if index.hasnans: raise DataError(f"{what}: row {int(np.argmax(index.isna()))} has no time")
-    if not index.is_unique: raise DataError(f"{what}: time {index[index.duplicated()][0]} stands there twice; use normalise()")
+    if not index.is_unique:
+        raise DataError(f"{what}: time {index[index.duplicated()][0]} stands there twice; use normalise()")
     if not index.is_monotonic_increasing: raise DataError(f"{what}: times are not in order; use normalise()")
 
+# %% ../../nbs/core/08_frames.ipynb #00c09ef7
 def _check_columns(frame: pd.DataFrame, what: str) -> None:
     if not frame.columns.is_unique:
         repeated = frame.columns[frame.columns.duplicated()][0]
@@ -54,33 +49,57 @@ def _check_columns(frame: pd.DataFrame, what: str) -> None:
     name, dtype = next((n, d) for n, d in zip(frame.columns, frame.dtypes) if d != np.float64)
     raise DataError(f"{what}: series {name} has to be float64, it is {dtype}")
 
+# %% ../../nbs/core/08_frames.ipynb #119a19b0
+def validate(frame: pd.DataFrame,        # what should be a frame
+             what: str = 'frame',        # what it is to the reader: a file, a source
+            ) -> pd.DataFrame:           # the same object
+    "The frame itself; `DataError` naming the first thing that keeps it from being one."
+    if not isinstance(frame, pd.DataFrame):
+        raise DataError(f"{what}: expected a pandas DataFrame, got {type(frame).__name__}")
+    _check_index(frame.index, what)
+    _check_columns(frame, what)
+    return frame
+
 # %% ../../nbs/core/08_frames.ipynb #251b6b14
 def normalise(frame: pd.DataFrame,       # any DataFrame with times as index
              ) -> tuple[pd.DataFrame, list[str]]:
     "The frame in order, and notes on what had to be changed: sorted, repeats dropped (the last wins), read as UTC."
-    notes, frame = [], frame.copy(deep=False)
-    if frame.index.tz is None:
-        frame.index = frame.index.tz_localize('UTC'); notes.append('times without a time zone were read as UTC')
-    frame.index = frame.index.tz_convert('UTC').rename('time')
+    notes, times = [], pd.DatetimeIndex(frame.index)
+    if times.tz is None:
+        times = times.tz_localize('UTC')
+        notes.append('times without a time zone were read as UTC')
+    frame = frame.set_axis(times.tz_convert('UTC').rename('time'))
     repeats = int(frame.index.duplicated(keep='last').sum())
     if not frame.index.is_monotonic_increasing:
-        frame = frame.sort_index(kind='stable'); notes.append('rows were not in order of time and have been sorted')
+        frame = frame.sort_index(kind='stable')
+        notes.append('rows were not in order of time and have been sorted')
     if repeats:
-        frame = frame[~frame.index.duplicated(keep='last')]; notes.append(f"{repeats} repeated time{'s' * (repeats > 1)}: the last row was kept")
+        frame = frame[~frame.index.duplicated(keep='last')]
+        notes.append(f"{repeats} repeated time{'s' * (repeats > 1)}: the last row was kept")
     return frame, notes
 
 # %% ../../nbs/core/08_frames.ipynb #7f683a9b
 def from_epoch(numbers: np.ndarray          # seconds, milli-, micro- or nanoseconds since 1970, by their size
               ) -> pd.DatetimeIndex:        # UTC
     "Times that a file writes as numbers."
-    unit = next(u for u, top in (('s', 1e11), ('ms', 1e14), ('us', 1e17), ('ns', np.inf)) if np.nanmax(numbers, initial=0) < top)
+    unit = next(
+        u for u, top in (('s', 1e11), ('ms', 1e14), ('us', 1e17), ('ns', np.inf)) if np.nanmax(numbers, initial=0) < top
+    )
     return pd.DatetimeIndex(pd.to_datetime(numbers, unit=unit, utc=True))
 
+# %% ../../nbs/core/08_frames.ipynb #e0165122
 def to_tidy(frame: pd.DataFrame) -> pd.DataFrame:
     "One row a sample that is there: columns time, series, value; by time, then series in the frame's order."
     rows, columns = np.nonzero(frame.notna().to_numpy())
-    return pd.DataFrame({'time': frame.index[rows], 'series': np.asarray(frame.columns, dtype=object)[columns], 'value': frame.to_numpy()[rows, columns]})
+    return pd.DataFrame(
+        {
+            'time': frame.index[rows],
+            'series': np.asarray(frame.columns, dtype=object)[columns],
+            'value': frame.to_numpy()[rows, columns],
+        }
+    )
 
+# %% ../../nbs/core/08_frames.ipynb #2d1acd4f
 def from_tidy(samples: pd.DataFrame,        # columns time (UTC), series, value
              ) -> pd.DataFrame:             # a frame; where a sample stands twice the last wins
     "A frame from one row a sample."
@@ -97,18 +116,40 @@ def resample(frame: pd.DataFrame,
              how: str = 'mean',        # 'mean', 'min', 'max', 'last', 'sum', 'count'
             ) -> pd.DataFrame:         # bins labelled by their start, aligned to midnight UTC; an empty bin is NaN
     "The frame at a coarser step; a bin in which nothing was heard stays missing."
-    if how not in ('mean', 'min', 'max', 'last', 'sum', 'count'): raise DataError(f"resample: unknown aggregation '{how}'")
+    if how not in ('mean', 'min', 'max', 'last', 'sum', 'count'):
+        raise DataError(f"resample: unknown aggregation '{how}'")
     bins = frame.resample(every, origin='start_day')
     return bins.sum(min_count=1) if how == 'sum' else getattr(bins, how)()
 
+# %% ../../nbs/core/08_frames.ipynb #239bb974
+def _rates(seconds: np.ndarray,          # [rows] since 1970
+           raw: np.ndarray,              # [rows, counters]
+           last_seconds: np.ndarray,     # [counters] the sample before the first row; NaN for none
+           last_values: np.ndarray,
+           longest_gap: float,           # seconds
+          ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    "(rates [rows, counters], seconds and values of each counter's last sample)"
+    times = np.vstack([last_seconds, np.where(np.isfinite(raw), seconds[:, None], np.nan)])
+    count = np.vstack([last_values, np.where(np.isfinite(raw), raw, np.nan)])
+    newest = np.maximum.accumulate(np.where(np.isfinite(count), np.arange(len(count))[:, None], 0), axis=0)
+    step, growth = (x[1:] - np.take_along_axis(x, newest[:-1], 0) for x in (times, count))
+    good = (step > 0) & (step <= longest_gap) & (growth >= 0)
+    last = [np.take_along_axis(x, newest[-1:], 0)[0] for x in (times, count)]
+    return np.divide(growth, step, out=np.full(raw.shape, np.nan), where=good), *last
+
 # %% ../../nbs/core/08_frames.ipynb #bffce0be
 class Rates:
-    "Turns counters (`…_total`) into `…_per_second`; gauges pass through. Keeps each counter's last raw value between calls."
-    def __init__(self, longest_gap: float = 3600):   # seconds; a rate over more than this would hide what happened in between
+    """Turns counters (`…_total`) into `…_per_second`; gauges pass through. Keeps each counter's last raw value between
+    calls."""
+    def __init__(
+        self, longest_gap: float = 3600
+    ):  # seconds; a rate over more than this would hide what happened in between
         self.longest_gap = longest_gap
         self._index: SeriesIndex | None = None       # the columns that the arrays below belong to
-        self._last: dict[str, tuple[float, float]] = {}                # counters of other columns: name → (seconds, value)
-        self._seconds, self._values = np.empty(0), np.empty(0)         # [counters] the last sample of each; NaN before the first
+        self._last: dict[str, tuple[float, float]] = {}  # counters of other columns: name → (seconds, value)
+        self._seconds, self._values = np.empty(0), np.empty(
+            0
+        )  # [counters] the last sample of each; NaN before the first
 
     def __repr__(self) -> str: return short_repr(self, f'{pluralize(len(self.known()), "counter")} known')
 
@@ -132,32 +173,21 @@ class Rates:
         self._seconds, self._values = np.array(found, dtype=float).reshape(-1, 2).T.copy()
 
     def update(self, frame: pd.DataFrame) -> pd.DataFrame:
-        "The frame as detection sees it, shaped like `frame`: counters renamed and turned into rates, NaN where there is none."
+        """The frame as detection sees it, shaped like `frame`: counters renamed and turned into rates, NaN where there
+        is none."""
         index = series_index(frame.columns)
         if not len(index.counters): return frame
         self._align(index)
         values = np.array(frame, dtype=float, ndmin=2)
         seconds = frame.index.as_unit('us').asi8 / 1e6
         raw = values[:, index.counters]
-        values[:, index.counters], self._seconds, self._values = _rates(seconds, raw, self._seconds, self._values, self.longest_gap)
+        values[:, index.counters], self._seconds, self._values = _rates(
+            seconds, raw, self._seconds, self._values, self.longest_gap
+        )
         out = pd.DataFrame(values, index=frame.index, columns=index.rates)
-        return out if out.columns.is_unique else out.loc[:, ~out.columns.duplicated(keep='last')]      # a counter beside its own rate
-
-# %% ../../nbs/core/08_frames.ipynb #239bb974
-def _rates(seconds: np.ndarray,          # [rows] since 1970
-           raw: np.ndarray,              # [rows, counters]
-           last_seconds: np.ndarray,     # [counters] the sample before the first row; NaN for none
-           last_values: np.ndarray,
-           longest_gap: float,           # seconds
-          ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    "(rates [rows, counters], seconds and values of each counter's last sample)"
-    times = np.vstack([last_seconds, np.where(np.isfinite(raw), seconds[:, None], np.nan)])
-    count = np.vstack([last_values, np.where(np.isfinite(raw), raw, np.nan)])
-    newest = np.maximum.accumulate(np.where(np.isfinite(count), np.arange(len(count))[:, None], 0), axis=0)
-    step, growth = (x[1:] - np.take_along_axis(x, newest[:-1], 0) for x in (times, count))
-    good = (step > 0) & (step <= longest_gap) & (growth >= 0)
-    last = [np.take_along_axis(x, newest[-1:], 0)[0] for x in (times, count)]
-    return np.divide(growth, step, out=np.full(raw.shape, np.nan), where=good), *last
+        return (
+            out if out.columns.is_unique else out.loc[:, ~out.columns.duplicated(keep='last')]
+        )  # a counter beside its own rate
 
 # %% ../../nbs/core/08_frames.ipynb #c0ffee01
 def per_second(frame: pd.DataFrame) -> pd.DataFrame:

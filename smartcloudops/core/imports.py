@@ -8,7 +8,8 @@ __all__ = ['require_extra', 'unblock_import', 'front_door', 'patch_to']
 # %% ../../nbs/core/01_imports.ipynb #dfc3e78f
 import importlib, os, sys
 
-if os.environ.get('SMARTCLOUDOPS_SPARE'): sys.modules.setdefault('pyarrow', None)     # see `unblock_import`
+if os.environ.get('SMARTCLOUDOPS_SPARE') and 'pyarrow' not in sys.modules:
+    sys.modules['pyarrow'] = None        # type: ignore[assignment]      # looks absent until `unblock_import`
 
 from .errors import MissingExtraError, did_you_mean
 
@@ -32,7 +33,8 @@ def front_door(package: str,                 # the phase's `__name__`
               ):                             # (__getattr__, __dir__, __all__) for the package's `__init__`
     "Hand on `homes`' names lazily (PEP 562)."
     def __getattr__(name):
-        if name not in homes: raise AttributeError(f"module '{package}' has no attribute '{name}'; {did_you_mean(name, homes)}")
+        if name not in homes:
+            raise AttributeError(f"module '{package}' has no attribute '{name}'; {did_you_mean(name, homes)}")
         return getattr(importlib.import_module(f'{package}.{homes[name]}'), name)
     def __dir__(): return sorted([*homes, *vars(sys.modules[package])])
     return __getattr__, __dir__, list(homes)

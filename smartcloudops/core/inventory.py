@@ -16,7 +16,7 @@ from .display import as_table, pluralize, short_repr
 from .errors import ConfigError, did_you_mean
 from .files import read_text
 
-# %% ../../nbs/core/10_inventory.ipynb #0ea6f823
+# %% ../../nbs/core/10_inventory.ipynb #cbee8621
 JOBS = {'app': 'app', 'node_exporter': 'node'}      # key in aws_targets.json → Prometheus job
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class Target:
         "Label → value."
         return dict(self.pairs)
 
+# %% ../../nbs/core/10_inventory.ipynb #75a85518
 @dataclass(frozen=True)
 class Inventory:
     "The targets of a file, in its order."
@@ -48,64 +49,86 @@ class Inventory:
         "The hosts it names, each once, in order."
         return list(dict.fromkeys(t.labels.get('host', t.host) for t in self.targets))
 
-    def __repr__(self) -> str: return short_repr(self, pluralize(len(self.hosts), 'host'), *(f'{len(self.job(job))} {job}' for job in JOBS.values()), Path(self.path).name)
+    def __repr__(self) -> str:
+        return short_repr(
+            self,
+            pluralize(len(self.hosts), 'host'),
+            *(f'{len(self.job(job))} {job}' for job in JOBS.values()),
+            Path(self.path).name,
+        )
     def _repr_html_(self) -> str: return as_table([dict(job=t.job, target=t.target, **t.labels) for t in self.targets])
 
 # %% ../../nbs/core/10_inventory.ipynb #301ec4a6
 _ADDRESS = re.compile(r'(?:\[(?P<v6>[^\]]+)\]|(?P<name>[^:\[\]]+)):(?P<port>\d{1,5})')
 _DNS = re.compile(r'(?!-)[A-Za-z0-9_-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9_-]{1,63}(?<!-))*\.?')
 
-def parse_address(text: str) -> tuple[str, int]:
-    "Host and port of 'host:port'; `ValueError` saying what is wrong with it."
-    m = _ADDRESS.fullmatch(text.strip()) if isinstance(text, str) else None
-    if not m: raise ValueError(f"{text!r} is not an address; expected host:port, e.g. 10.0.0.5:9100, web-1:5000 or [2001:db8::1]:9100")
-    port = int(m['port'])
-    if not 0 < port < 65536: raise ValueError(f"{text!r}: port {port} is outside 1–65535")
-    _check_host(m['v6'], m['name'], text)
-    return m['v6'] or m['name'], port
-
+# %% ../../nbs/core/10_inventory.ipynb #3cf2a41e
 def _check_host(v6: str | None, name: str | None, text: str) -> None:
     try:
-        if v6: ipaddress.IPv6Address(v6)
-        elif re.fullmatch(r'[\d.]+', name): ipaddress.IPv4Address(name)
-        elif not _DNS.fullmatch(name): raise ValueError
+        if v6 is not None: ipaddress.IPv6Address(v6)
+        elif re.fullmatch(r'[\d.]+', name or ''): ipaddress.IPv4Address(name)
+        elif not _DNS.fullmatch(name or ''): raise ValueError
     except ValueError: raise ValueError(f"{text!r}: '{v6 or name}' is neither an IP address nor a DNS name") from None
+
+# %% ../../nbs/core/10_inventory.ipynb #af2577e2
+def parse_address(text: object) -> tuple[str, int]:
+    "Host and port of 'host:port'; `ValueError` saying what is wrong with it."
+    m = _ADDRESS.fullmatch(text.strip()) if isinstance(text, str) else None
+    if not m:
+        raise ValueError(
+            f"{text!r} is not an address; expected host:port, e.g. 10.0.0.5:9100, web-1:5000 or [2001:db8::1]:9100"
+        )
+    port = int(m['port'])
+    if not 0 < port < 65536: raise ValueError(f"{text!r}: port {port} is outside 1–65535")
+    _check_host(m['v6'], m['name'], str(text))
+    return m['v6'] or m['name'], port
+
+# %% ../../nbs/core/10_inventory.ipynb #5e9425f1
+def _labels(labels) -> tuple[tuple[str, str], ...]:
+    if not isinstance(labels, Mapping): raise ValueError("'labels' has to be an object of text values")
+    for name, value in labels.items():
+        if not re.fullmatch(r'[a-zA-Z_][a-zA-Z0-9_]*', name) or name.startswith('__'):
+            raise ValueError(f"'{name}' is not a label name")
+        if not isinstance(value, str): raise ValueError(f"label '{name}' has to be text, it is {value!r}")
+        if name == 'job': raise ValueError("label 'job' is set by the key the entry stands under; leave it out")
+    return tuple(sorted(labels.items()))
+
+# %% ../../nbs/core/10_inventory.ipynb #8f9adea9
+def _line(text: str, needle: str) -> str:
+    at = text.find(json.dumps(needle))
+    return f'line {text.count(chr(10), 0, at) + 1}: ' if at >= 0 else ''
+
+# %% ../../nbs/core/10_inventory.ipynb #51fe7364
+def _target(entry, where: str, job: str, text: str, path) -> Target:
+    address, labels = (entry.get('target'), entry.get('labels', {})) if isinstance(entry, dict) else (entry, {})
+    try:
+        extra = sorted(set(entry) - {'target', 'labels'}) if isinstance(entry, dict) else []
+        if extra: raise ValueError(f"unknown key '{extra[0]}'; {did_you_mean(extra[0], ['target', 'labels'])}")
+        host, port = parse_address(address)
+        return Target(str(address).strip(), host, port, job, _labels(labels))
+    except ValueError as e: raise ConfigError(f"{path}: {_line(text, str(address))}{where}: {e}") from None
+
+# %% ../../nbs/core/10_inventory.ipynb #479e4d37
+def _targets(entries, key: str, job: str, text: str, path) -> list[Target]:
+    if not isinstance(entries, list):
+        raise ConfigError(f"{path}: {_line(text, key)}'{key}' has to be a list of \"host:port\"")
+    return [_target(entry, f'{key}[{i}]', job, text, path) for i, entry in enumerate(entries)]
 
 # %% ../../nbs/core/10_inventory.ipynb #708fdc1c
 def read_targets(path: str | Path) -> Inventory:
     "The inventory of an aws_targets.json; `ConfigError` with file, line and entry."
     text = read_text(path, 'targets file', ConfigError)
     try: data = json.loads(text)
-    except json.JSONDecodeError as e: raise ConfigError(f"{path}: line {e.lineno}, column {e.colno}: not valid JSON ({e.msg})") from None
-    if not isinstance(data, dict): raise ConfigError(f'{path}: expected an object like {{"app": ["host:port"], "node_exporter": ["host:port"]}}')
+    except json.JSONDecodeError as e:
+        raise ConfigError(f"{path}: line {e.lineno}, column {e.colno}: not valid JSON ({e.msg})") from None
+    if not isinstance(data, dict):
+        raise ConfigError(f'{path}: expected an object like {{"app": ["host:port"], "node_exporter": ["host:port"]}}')
     for key in data:
-        if key not in JOBS and not key.startswith('_'): raise ConfigError(f"{path}: {_line(text, key)}unknown key '{key}'; {did_you_mean(key, JOBS)}")
-    return Inventory(tuple(t for key, job in JOBS.items() for t in _targets(data.get(key, []), key, job, text, path)), str(path))
-
-def _targets(entries, key: str, job: str, text: str, path) -> list[Target]:
-    if not isinstance(entries, list): raise ConfigError(f"{path}: {_line(text, key)}'{key}' has to be a list of \"host:port\"")
-    return [_target(entry, f'{key}[{i}]', job, text, path) for i, entry in enumerate(entries)]
-
-def _target(entry, where: str, job: str, text: str, path) -> Target:
-    address, labels = (entry.get('target'), entry.get('labels', {})) if isinstance(entry, dict) else (entry, {})
-    try:
-        if isinstance(entry, dict) and (extra := set(entry) - {'target', 'labels'}): raise ValueError(f"unknown key '{sorted(extra)[0]}'; {did_you_mean(sorted(extra)[0], ['target', 'labels'])}")
-        host, port = parse_address(address)
-        return Target(address.strip(), host, port, job, _labels(labels))
-    except ValueError as e: raise ConfigError(f"{path}: {_line(text, str(address))}{where}: {e}") from None
-
-# %% ../../nbs/core/10_inventory.ipynb #5e9425f1
-def _labels(labels) -> tuple[tuple[str, str], ...]:
-    if not isinstance(labels, Mapping): raise ValueError("'labels' has to be an object of text values")
-    for name, value in labels.items():
-        if not re.fullmatch(r'[a-zA-Z_][a-zA-Z0-9_]*', name) or name.startswith('__'): raise ValueError(f"'{name}' is not a label name")
-        if not isinstance(value, str): raise ValueError(f"label '{name}' has to be text, it is {value!r}")
-        if name == 'job': raise ValueError("label 'job' is set by the key the entry stands under; leave it out")
-    return tuple(sorted(labels.items()))
-
-def _line(text: str, needle: str) -> str:
-    at = text.find(json.dumps(needle))
-    return f'line {text.count(chr(10), 0, at) + 1}: ' if at >= 0 else ''
+        if key not in JOBS and not key.startswith('_'):
+            raise ConfigError(f"{path}: {_line(text, key)}unknown key '{key}'; {did_you_mean(key, JOBS)}")
+    return Inventory(
+        tuple(t for key, job in JOBS.items() for t in _targets(data.get(key, []), key, job, text, path)), str(path)
+    )
 
 # %% ../../nbs/core/10_inventory.ipynb #5f8868c0
 def canonical_host(labels: Mapping[str, str],               # a series' or a target's labels
@@ -118,6 +141,7 @@ def canonical_host(labels: Mapping[str, str],               # a series' or a tar
             return (aliases or {}).get(value, (aliases or {}).get(name, name))
     return ''
 
+# %% ../../nbs/core/10_inventory.ipynb #b868b9f8
 def _without_port(instance: str) -> str:
     m = _ADDRESS.fullmatch(instance)
     return (m['v6'] or m['name']) if m else instance

@@ -11,7 +11,10 @@ import json, logging, re, sys
 import pandas as pd
 
 # %% ../../nbs/core/02_logs.ipynb #d7263d55
-_SECRET = re.compile(r'(?i)((?:pass(?:word|wd)?|secret|token|api[_-]?key|authorization|credential)(?:\\*["\'])?\s*[=:]\s*(?:\\*["\'])?(?:(?:bearer|basic)\s+)?)(?![}\]])((?:\\[^\s"\']|[^\s"\',;&\\])+)')      # within JSON too, which stays JSON
+_KEYWORD = r'(?:pass(?:word|wd)?|secret|token|api[_-]?key|authorization|credential)'
+_ASSIGNED = r'(?:\\*["\'])?\s*[=:]\s*(?:\\*["\'])?(?:(?:bearer|basic)\s+)?'      # within JSON too, which stays JSON
+_VALUE = r'(?![}\]])((?:\\[^\s"\']|[^\s"\',;&\\])+)'
+_SECRET = re.compile(f'(?i)({_KEYWORD}{_ASSIGNED}){_VALUE}')
 _USERINFO = re.compile(r'(\b[a-z][a-z0-9+.-]*://)([^/\s@]+)@')
 _AWS_KEY = re.compile(r'\b(AKIA|ASIA)[A-Z0-9]{16}\b')
 
@@ -31,6 +34,7 @@ class _Json(logging.Formatter):
         if record.exc_info: entry['error'] = self.formatException(record.exc_info)
         return mask_secrets(json.dumps(entry, ensure_ascii=False))
 
+# %% ../../nbs/core/02_logs.ipynb #c1d09a0a
 def configure_logging(level: str = 'INFO',      # DEBUG, INFO, WARNING, ERROR
                       format: str = 'text',     # 'text' or 'json'
                       stream=None,              # default: standard error

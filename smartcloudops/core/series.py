@@ -9,15 +9,19 @@ __all__ = ['METRICS', 'NARROW', 'escape', 'plain_name', 'Series', 'Metric', 'des
 # %% ../../nbs/core/06_series.ipynb #3074d6d6
 import math, re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 
 from .errors import DataError
 
-# %% ../../nbs/core/06_series.ipynb #aa5612fd
+# %% ../../nbs/core/06_series.ipynb #bf64ad0a
 _METRIC = re.compile(r'[a-zA-Z_:][a-zA-Z0-9_:]*')
 _LABEL = re.compile(r'\s*([a-zA-Z_][a-zA-Z0-9_]*)\s*=\s*"((?:[^"\\]|\\.)*)"\s*(,|$)', re.S)
 
+def _unescape(text: str) -> str:
+    return re.sub(r'\\(.)', lambda m: {'n': '\n'}.get(m[1], m[1]), text, flags=re.S)
+
+# %% ../../nbs/core/06_series.ipynb #aa5612fd
 def escape(value: str) -> str:
     r"A label value as it stands between quotes: `\`, `\"` and newline escaped."
     return value.replace('\\', r'\\').replace('"', r'\"').replace('\n', r'\n')
@@ -28,9 +32,6 @@ def plain_name(name: str,
     "A name in the letters that a label may have: an underscore for every other one, and before a digit."
     return re.sub(r'^(?=\d)', '_', re.sub(f'[^a-zA-Z0-9_{also}]', '_', name))
 
-def _unescape(text: str) -> str:
-    return re.sub(r'\\(.)', lambda m: {'n': '\n'}.get(m[1], m[1]), text, flags=re.S)
-
 # %% ../../nbs/core/06_series.ipynb #39747b56
 @dataclass(frozen=True, init=False)
 class Series:
@@ -40,11 +41,13 @@ class Series:
 
     def __init__(self,
                  metric: str,                       # a Prometheus metric name
-                 labels: Mapping[str, str] = (),    # label → value; values are turned into text
+                 labels: Mapping[str, str] | tuple = (),    # label → value; values are turned into text
                 ):
-        if not _METRIC.fullmatch(metric or ''): raise DataError(f"'{metric}' is not a metric name: letters, digits, _ and : only, no digit first")
+        if not _METRIC.fullmatch(metric or ''):
+            raise DataError(f"'{metric}' is not a metric name: letters, digits, _ and : only, no digit first")
         for name in dict(labels):
-            if not _LABEL.fullmatch(f'{name}=""'): raise DataError(f"'{name}' is not a label name (in series {metric}): letters, digits and _ only")
+            if not _LABEL.fullmatch(f'{name}=""'):
+                raise DataError(f"'{name}' is not a label name (in series {metric}): letters, digits and _ only")
         object.__setattr__(self, 'metric', metric)
         object.__setattr__(self, 'pairs', tuple(sorted((k, str(v)) for k, v in dict(labels).items())))
 
@@ -77,16 +80,7 @@ class Series:
         "The series that `text` spells, in any order of labels; `DataError` says where it stops making sense."
         return _parse(str(text))
 
-# %% ../../nbs/core/06_series.ipynb #61047f9a
-@lru_cache(maxsize=65536)
-def _parse(text: str) -> Series:
-    name = _METRIC.match(text.strip())
-    if not name: raise DataError(f"'{text}' does not start with a metric name; expected e.g. cpu_utilization_percent{{host=\"web-1\"}}")
-    metric, rest = name[0], text.strip()[name.end():]
-    if not rest.strip(): return Series(metric)
-    if not (rest.startswith('{') and rest.endswith('}')): raise DataError(f"'{text}': expected {{label=\"value\"}} after '{metric}', found '{rest[:20]}'")
-    return Series(metric, _parse_labels(rest[1:-1], text))
-
+# %% ../../nbs/core/06_series.ipynb #037041e3
 def _parse_labels(inside: str, text: str) -> dict[str, str]:
     labels, at = {}, 0
     while inside[at:].strip():
@@ -95,6 +89,20 @@ def _parse_labels(inside: str, text: str) -> dict[str, str]:
         if m[1] in labels: raise DataError(f"'{text}': label '{m[1]}' stands there twice")
         labels[m[1]], at = _unescape(m[2]), m.end()
     return labels
+
+# %% ../../nbs/core/06_series.ipynb #61047f9a
+@lru_cache(maxsize=65536)
+def _parse(text: str) -> Series:
+    name = _METRIC.match(text.strip())
+    if not name:
+        raise DataError(
+            f"'{text}' does not start with a metric name; expected e.g. cpu_utilization_percent{{host=\"web-1\"}}"
+        )
+    metric, rest = name[0], text.strip()[name.end():]
+    if not rest.strip(): return Series(metric)
+    if not (rest.startswith('{') and rest.endswith('}')):
+        raise DataError(f"'{text}': expected {{label=\"value\"}} after '{metric}', found '{rest[:20]}'")
+    return Series(metric, _parse_labels(rest[1:-1], text))
 
 # %% ../../nbs/core/06_series.ipynb #7b9f171d
 @dataclass(frozen=True)
@@ -106,17 +114,28 @@ class Metric:
     short: str               # in a sentence: 'cpu', 'network in'
     help: str = ''
 
-def _listed(*rows: str) -> dict[str, Metric]:
-    metrics = [Metric(name, *_unit_and_kind(name), short, text) for name, short, text in (r.split(' | ') for r in rows)]
-    return {m.name: m for m in metrics}
+# %% ../../nbs/core/06_series.ipynb #60484de1
+_SUFFIXES = {
+    '_bytes_per_second': 'bytes_per_second',
+    '_per_second': 'per_second',
+    '_per_period': 'per_period',
+    '_percent': 'percent',
+    '_bytes': 'bytes',
+    '_timestamp_seconds': 'timestamp',
+    '_seconds': 'seconds',
+    '_ratio': 'ratio',
+}
 
-_SUFFIXES = {'_bytes_per_second': 'bytes_per_second', '_per_second': 'per_second', '_per_period': 'per_period', '_percent': 'percent',
-             '_bytes': 'bytes', '_timestamp_seconds': 'timestamp', '_seconds': 'seconds', '_ratio': 'ratio'}
-
+# %% ../../nbs/core/06_series.ipynb #4566793d
 def _unit_and_kind(name: str) -> tuple[str, str]:
     stem = name.removesuffix('_total')
     unit = next((u for suffix, u in _SUFFIXES.items() if stem.endswith(suffix)), 'count')
     return ('timestamp' if name == 'boot_time_seconds' else unit), 'counter' if name.endswith('_total') else 'gauge'
+
+# %% ../../nbs/core/06_series.ipynb #846d6a0c
+def _listed(*rows: str) -> dict[str, Metric]:
+    metrics = [Metric(name, *_unit_and_kind(name), short, text) for name, short, text in (r.split(' | ') for r in rows)]
+    return {m.name: m for m in metrics}
 
 # %% ../../nbs/core/06_series.ipynb #84774ac9
 METRICS = _listed(
@@ -181,10 +200,40 @@ def describe(metric: str) -> Metric:
     suffix = next((s for s, u in _SUFFIXES.items() if stem.endswith(s)), '')
     return Metric(metric, unit, kind, stem.removesuffix(suffix).replace('_', ' ').replace(':', ' ').strip() or metric)
 
+# %% ../../nbs/core/06_series.ipynb #92f63cf2
 def short_name(series: Series | str) -> str:
     "How a sentence calls a series, its host left out: 'cpu', 'disk /var', 'network in eth0'."
     series = Series.parse(series) if isinstance(series, str) else series
-    return ' '.join([describe(series.metric).short, *(v for k, v in series.pairs if k not in ('host', 'job', 'instance') and v)])
+    return ' '.join(
+        [describe(series.metric).short, *(v for k, v in series.pairs if k not in ('host', 'job', 'instance') and v)]
+    )
+
+# %% ../../nbs/core/06_series.ipynb #8f0c65e8
+def _scale(size: float, unit: str) -> tuple[float, str]:
+    if unit == 'percent': return 1, '%'
+    if unit == 'ratio': return .01, '%'
+    if unit == 'seconds':
+        return next(
+            (
+                (s, n)
+                for s, n in ((86400, 'd'), (3600, 'h'), (60, 'min'), (1, 's'), (1e-3, 'ms'), (1e-6, 'µs'))
+                if size >= s
+            ),
+            (1, 's'),
+        )
+    if unit == 'timestamp': return 1, ''
+    per = '/s' if unit.endswith('per_second') else ''
+    steps = ((1e12, 'T'), (1e9, 'G'), (1e6, 'M'), (1e3, 'k'), (1, ''))
+    scale, prefix = next(((s, n) for s, n in steps if size >= s), (1, ''))
+    return scale, prefix + ('B' if unit.startswith('bytes') else '') + per
+
+# %% ../../nbs/core/06_series.ipynb #066f4bf7
+def _digits(x: float) -> str:
+    if x == 0: return '0'
+    if abs(x) >= 1e15 or abs(x) < 1e-4: return f'{x:.2g}'.replace('-', '−')
+    places = 0 if abs(x) >= 10 else 1 if abs(x) >= 2 else 2
+    text = f'{x:.{places}f}' if abs(x) >= .095 else f'{x:.2g}'
+    return (text.split('.')[0] if x == int(x) else text).replace('-', '−')
 
 # %% ../../nbs/core/06_series.ipynb #86910625
 NARROW = '\u202f'     # narrow no-break space: number and unit stay on one line
@@ -193,31 +242,16 @@ def format_value(value: float,          # in the metric's base unit; NaN means m
                  unit: str = 'count',   # a Metric's unit
                 ) -> str:
     "A value with its unit: '97 %', '1.66 s', '4.0 MB/s'; 'no data' when missing."
-    if value is None or not math.isfinite(value): return 'no data' if value is None or math.isnan(value) else ('∞' if value > 0 else '−∞')
+    if value is None or not math.isfinite(value):
+        return 'no data' if value is None or math.isnan(value) else ('∞' if value > 0 else '−∞')
     scale, suffix = _scale(abs(value), unit)
     return _digits(value / scale) + (NARROW + suffix if suffix else '')
-
-def _scale(size: float, unit: str) -> tuple[float, str]:
-    if unit == 'percent': return 1, '%'
-    if unit == 'ratio': return .01, '%'
-    if unit == 'seconds': return next(((s, n) for s, n in ((86400, 'd'), (3600, 'h'), (60, 'min'), (1, 's'), (1e-3, 'ms'), (1e-6, 'µs')) if size >= s), (1, 's'))
-    if unit == 'timestamp': return 1, ''
-    per = '/s' if unit.endswith('per_second') else ''
-    steps = ((1e12, 'T'), (1e9, 'G'), (1e6, 'M'), (1e3, 'k'), (1, ''))
-    scale, prefix = next(((s, n) for s, n in steps if size >= s), (1, ''))
-    return scale, prefix + ('B' if unit.startswith('bytes') else '') + per
-
-def _digits(x: float) -> str:
-    if x == 0: return '0'
-    if abs(x) >= 1e15 or abs(x) < 1e-4: return f'{x:.2g}'.replace('-', '−')
-    places = 0 if abs(x) >= 10 else 1 if abs(x) >= 2 else 2
-    text = f'{x:.{places}f}' if abs(x) >= .095 else f'{x:.2g}'
-    return (text.split('.')[0] if x == int(x) else text).replace('-', '−')
 
 # %% ../../nbs/core/06_series.ipynb #2c46bee6
 def format_range(low: float, high: float, unit: str = 'count') -> str:
     "An expected range: '20–45 %', one unit and one number of digits for both ends."
-    if not (math.isfinite(low) and math.isfinite(high)): return f'{format_value(low, unit)} – {format_value(high, unit)}'
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return f'{format_value(low, unit)} – {format_value(high, unit)}'
     scale, suffix = _scale(max(abs(low), abs(high)), unit)
     places = 0 if max(abs(low), abs(high)) / scale >= 10 else 1 if max(abs(low), abs(high)) / scale >= 1 else 2
     ends = [f'{x / scale:.{places}f}'.replace('-', '−') for x in (low, high)]
@@ -225,6 +259,7 @@ def format_range(low: float, high: float, unit: str = 'count') -> str:
     text = ends[0] if ends[0] == ends[1] else '–'.join(ends)
     return text + (NARROW + suffix if suffix else '')
 
+# %% ../../nbs/core/06_series.ipynb #60b1f95d
 def format_duration(seconds: float) -> str:
     "A duration in its two largest units: '48 s', '6 min', '3 h 20 min', '9 d 4 h'."
     seconds = max(0, round(float(seconds)))

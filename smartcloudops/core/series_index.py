@@ -21,6 +21,7 @@ def metric_of(name: str) -> str:
     "The metric of a canonical series name."
     return name.partition('{')[0]
 
+# %% ../../nbs/core/07_series_index.ipynb #ae6b89d4
 def host_of(name: str) -> str:
     "The host that a canonical series name carries; '' when it has none."
     at = name.find('host="')
@@ -89,8 +90,11 @@ def build_series_index(columns: pd.Index) -> SeriesIndex:
 
 # %% ../../nbs/core/07_series_index.ipynb #edcc9648
 _KEPT = 16                                              # distinct sets of columns remembered
-_known: OrderedDict[int, SeriesIndex] = OrderedDict()     # by identity; the index holds its columns, so that no id is used again
+_known: OrderedDict[int, SeriesIndex] = (
+    OrderedDict()
+)  # by identity; the index holds its columns, so that no id is used again
 
+# %% ../../nbs/core/07_series_index.ipynb #56868b87
 def series_index(columns: pd.Index) -> SeriesIndex:
     "The index of a frame's columns, built when they are new."
     found = _known.get(id(columns))
