@@ -1,40 +1,116 @@
-"Are notebooks and modules in step, and does every notebook run? The first half of `make test`."
-import os, re, subprocess, sys
+"Are notebooks and modules in step, does every notebook run, and does it still print what it shows? The first half of `make test`."
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
 WRITTEN_BY_HAND = {'__init__', '_modidx', '__main__'}
+GENERATED = ('nbs/**/*.ipynb', 'smartcloudops/**/*.py', 'infra/scripts/*.py', 'settings.ini', 'README.md',
+             'config/policies.schema.json')
+
+# Notebooks whose outputs depend on the machine or the moment: they have to run, what they print may differ
+VOLATILE: dict[str, str] = {}
 
 
 def fingerprint() -> dict[str, bytes]:
     "What export and clean may touch."
-    files = [*ROOT.glob('nbs/**/*.ipynb'), *ROOT.glob('smartcloudops/**/*.py'), *ROOT.glob('infra/scripts/*.py'), ROOT/'settings.ini']
+    files = [f for pattern in GENERATED for f in ROOT.glob(pattern)]
     return {str(f.relative_to(ROOT)): f.read_bytes() for f in files if '.ipynb_checkpoints' not in f.parts}
 
 
 def in_step() -> list[str]:
-    "Files that nbdev_clean and nbdev_export would change: they were edited on one side only."
+    "Files that nbdev_clean and the export would change: they were edited on one side only."
     before = fingerprint()
-    for command in ('nbdev_clean', 'nbdev_export'): subprocess.run([BIN/command], cwd=ROOT, check=True)
+    for command in ([BIN/'nbdev_clean'], [sys.executable, 'infra/scripts/export.py']): subprocess.run(command, cwd=ROOT, check=True)
     after = fingerprint()
     return sorted(f for f in before.keys() | after.keys() if before.get(f) != after.get(f))
 
 
 def orphans() -> list[str]:
     "Modules that no notebook exports."
-    exported = {m[1].replace('.', '/') for nb in ROOT.glob('nbs/**/*.ipynb') if (m := re.search(r'#\|\s*default_exp\s+([\w.]+)', nb.read_text()))}
-    modules = {str(p.relative_to(ROOT/'smartcloudops').with_suffix('')) for p in (ROOT/'smartcloudops').rglob('*.py')}
+    text = [nb.read_text(encoding='utf-8') for nb in ROOT.glob('nbs/**/*.ipynb')]
+    exported = {m[1].replace('.', '/') for t in text if (m := re.search(r'#\|\s*default_exp\s+([\w.]+)', t))}
+    package = ROOT/'smartcloudops'
+    modules = {str(p.relative_to(package).with_suffix('')) for p in package.rglob('*.py')}
     return sorted(m for m in modules - exported if Path(m).name not in WRITTEN_BY_HAND)
 
 
+# Outputs: text is compared, pictures are not; what no run repeats (addresses, durations of the run) is left out
+
+ADDRESS, TAG = re.compile(r'0x[0-9a-f]{6,}'), re.compile(r'<style.*?</style>|<[^>]*>', re.S)
+
+
+def shown(cell: dict) -> str:
+    "The text that a cell shows, as it can be compared."
+    parts = []
+    for output in cell.get('outputs', []):
+        if output.get('name') == 'stderr': continue
+        data = output.get('data', {})
+        if any(kind.startswith('image/') for kind in data): continue
+        kind = 'text/html' if 'text/html' in data else 'text/plain'       # a table's plain text depends on the width of a terminal
+        text = output.get('text', data.get(kind, ''))
+        text = text if isinstance(text, str) else ''.join(text)
+        parts.append(TAG.sub(' ', text) if kind == 'text/html' else text)
+    text = ADDRESS.sub('0x…', ' '.join(parts)).replace('PosixPath(', 'Path(')          # fastcore's own way to show a path
+    return ' '.join(text.split())
+
+
+def runs(source: str) -> bool:
+    "Whether a cell takes part in a run."
+    return 'nbdev_export(' not in source and not re.search(r'^#\|\s*eval:\s*false', source, re.M | re.I)
+
+
+def run(path: Path) -> tuple[str, str, float]:
+    "(notebook, what is wrong or '', seconds): execute it, then compare what its cells print with what it shows."
+    from execnb.nbio import read_nb
+    from execnb.shell import CaptureShell
+    began, name = time.time(), str(path.relative_to(ROOT))
+    os.environ['IN_TEST'] = '1'
+    committed = [c for c in json.loads(path.read_text(encoding='utf-8'))['cells'] if c['cell_type'] == 'code']
+    shell, nb = CaptureShell(path), read_nb(path)
+    cells = [c for c in nb.cells if c.cell_type == 'code']
+    os.chdir(path.parent)
+    for cell, old in zip(cells, committed):
+        source = ''.join(old['source'])
+        if not runs(source): continue
+        shell.cell(cell)
+        if shell.exc: return name, f'{shell.prettytb(fname=name)}', time.time() - began
+        new = shown(cell)
+        if name not in VOLATILE and new != shown(old):
+            return name, f'{name}: a cell prints something else than it shows (execute it anew):\n{source}\nshows: {shown(old)}\nprints: {new}', time.time() - began
+    return name, '', time.time() - began
+
+
+def run_all(names: list[str]) -> int:
+    "Run notebooks in two processes, the longest first; 1 when one fails."
+    paths = [p for p in sorted(ROOT.glob('nbs/**/*.ipynb')) if '.ipynb_checkpoints' not in p.parts]
+    paths = [p for p in paths if not names or any(n in str(p) for n in names)]
+    failed = 0
+    with ProcessPoolExecutor(2, max_tasks_per_child=1) as pool:
+        for name, wrong, seconds in pool.map(run, sorted(paths, key=lambda p: -p.stat().st_size)):
+            print(f'{name} {seconds:.1f} s', 'FAILED\n' + wrong if wrong else '', flush=True)
+            failed += bool(wrong)
+    print(f'{len(paths)} notebooks, {failed} failed')
+    return int(failed > 0)
+
+
 def main() -> int:
-    for what, found in (('notebook and module differ (run nbdev_export, or nbdev_update after editing a module)', in_step()), ('module without a notebook', orphans())):
-        if found:
-            print(f'{what}:', *found, sep='\n  ')
-            return 1
-    env = dict(os.environ, PATH=f'{BIN}:{os.environ["PATH"]}', MPLBACKEND='agg', PYTHONWARNINGS='ignore')
-    return subprocess.run([BIN/'nbdev_test', '--n_workers', '2', '--timing'], cwd=ROOT, env=env).returncode
+    "In step, no orphans, and all of them run."
+    names = sys.argv[1:]
+    if not names:
+        for what, found in (('generated files differ (run make export, or nbdev_update after editing a module)', in_step()),
+                            ('module without a notebook', orphans())):
+            if found:
+                print(f'{what}:', *found, sep='\n  ')
+                return 1
+    os.environ.update(PATH=f'{BIN}:{os.environ["PATH"]}', MPLBACKEND='agg', PYTHONWARNINGS='ignore')
+    return run_all(names)
 
 
 if __name__ == '__main__': sys.exit(main())

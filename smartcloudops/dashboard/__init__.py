@@ -1,8 +1,16 @@
 """What people and Prometheus see"""
 
+from typing import TYPE_CHECKING
+
 from smartcloudops.core.imports import front_door
 
-__getattr__, __dir__, __all__ = front_door(__name__, {'create_app': 'web', 'serve_command': 'web', 'hash_password': 'access'})
+if TYPE_CHECKING:
+    from .access import hash_password as hash_password
+    from .web import create_app as create_app, serve_command as serve_command
+
+__getattr__, __dir__, __all__ = front_door(
+    __name__, {'create_app': 'web', 'serve_command': 'web', 'hash_password': 'access'}
+)
 
 _handed_on = __getattr__
 
