@@ -12,9 +12,10 @@ import pytest
 # All that these tests know of the code. What a newer version names otherwise is changed here, and nowhere below.
 from click.testing import CliRunner
 from smartcloudops.cli import main
-from smartcloudops.core.runtime import FakeClock, clock, use_clock
+from smartcloudops.core.clock import FakeClock, clock, use_clock
 from smartcloudops.core.settings import load_settings
-from smartcloudops.core.state import last_beat, open_state, recall
+from smartcloudops.core.database import open_state
+from smartcloudops.core.kv import last_heartbeat, get_value
 from smartcloudops.dashboard import create_app
 from smartcloudops.detection import JointModels, StreamDetector, get_incident, list_incidents, open_incidents
 from smartcloudops.monitoring import History
@@ -253,13 +254,13 @@ def test_what_people_said_holds(folder, engine, cli):
         'web-disk': 'approve',
         'web-latency': 'approve',
     }
-    beat = last_beat(engine, 'loop')
+    beat = last_heartbeat(engine, 'loop')
     assert beat.at == END - EVERY and (beat.detail['source'], beat.detail['series'], beat.detail['version']) == (
         'synthetic',
         21,
         '0.1.0',
     )
-    assert recall(engine, 'backtests')['web-cpu']['recovered'] == 3 and len(recall(engine, 'told')) == 29
+    assert get_value(engine, 'backtests')['web-cpu']['recovered'] == 3 and len(get_value(engine, 'told')) == 29
 
 
 def test_what_was_learned_is_read(folder):
