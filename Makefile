@@ -4,7 +4,7 @@ PORT ?= 5000
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test soak lab docs bench screenshots clean
+.PHONY: help setup run test check export soak lab docs bench screenshots clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -26,10 +26,18 @@ setup: .venv/.dev  ## make .venv with everything for development (once)
 run: .venv/.core  ## watch this host and serve the dashboard (PORT=5000)
 	$(BIN)/smartcloudops run --port $(PORT)
 
-test: setup  ## notebooks in step and running, then the tests (under 15 minutes)
+test: setup check  ## lint and types, notebooks in step and running, then the tests (at most 10 minutes)
 	tests/system_packages.sh
 	$(BIN)/python tests/notebooks.py
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
+
+check: setup  ## ruff, mypy, and the limits of the house
+	$(BIN)/ruff check smartcloudops tests benchmarks docs infra
+	$(BIN)/mypy
+	$(BIN)/python -m tests.limits
+
+export: setup  ## write all that is generated: modules, prometheus_config.py, front doors, policy schema, README
+	$(BIN)/python infra/scripts/export.py
 
 soak: setup  ## the tests with the full counts of their long campaigns
 	tests/system_packages.sh

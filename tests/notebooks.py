@@ -1,4 +1,5 @@
-"Are notebooks and modules in step, does every notebook run, and does it still print what it shows? The first half of `make test`."
+"""Are notebooks and modules in step, does every notebook run, and does it still print what it shows? The first half of
+`make test`."""
 import json
 import os
 import re
@@ -27,7 +28,8 @@ def fingerprint() -> dict[str, bytes]:
 def in_step() -> list[str]:
     "Files that nbdev_clean and the export would change: they were edited on one side only."
     before = fingerprint()
-    for command in ([BIN/'nbdev_clean'], [sys.executable, 'infra/scripts/export.py']): subprocess.run(command, cwd=ROOT, check=True)
+    for command in ([BIN/'nbdev_clean'], [sys.executable, 'infra/scripts/export.py']):
+        subprocess.run(command, cwd=ROOT, check=True)
     after = fingerprint()
     return sorted(f for f in before.keys() | after.keys() if before.get(f) != after.get(f))
 
@@ -53,11 +55,13 @@ def shown(cell: dict) -> str:
         if output.get('name') == 'stderr': continue
         data = output.get('data', {})
         if any(kind.startswith('image/') for kind in data): continue
-        kind = 'text/html' if 'text/html' in data else 'text/plain'       # a table's plain text depends on the width of a terminal
+        kind = (
+            'text/html' if 'text/html' in data else 'text/plain'
+        )  # a table's plain text depends on the width of a terminal
         text = output.get('text', data.get(kind, ''))
         text = text if isinstance(text, str) else ''.join(text)
         parts.append(TAG.sub(' ', text) if kind == 'text/html' else text)
-    text = ADDRESS.sub('0x…', ' '.join(parts)).replace('PosixPath(', 'Path(')          # fastcore's own way to show a path
+    text = ADDRESS.sub('0x…', ' '.join(parts)).replace('PosixPath(', 'Path(')  # fastcore's own way to show a path
     return ' '.join(text.split())
 
 
@@ -83,7 +87,14 @@ def run(path: Path) -> tuple[str, str, float]:
         if shell.exc: return name, f'{shell.prettytb(fname=name)}', time.time() - began
         new = shown(cell)
         if name not in VOLATILE and new != shown(old):
-            return name, f'{name}: a cell prints something else than it shows (execute it anew):\n{source}\nshows: {shown(old)}\nprints: {new}', time.time() - began
+            return (
+                name,
+                (
+                    f'{name}: a cell prints something else than it shows (execute it anew):\n{source}\nshows:'
+                    f' {shown(old)}\nprints: {new}'
+                ),
+                time.time() - began,
+            )
     return name, '', time.time() - began
 
 
@@ -104,8 +115,10 @@ def main() -> int:
     "In step, no orphans, and all of them run."
     names = sys.argv[1:]
     if not names:
-        for what, found in (('generated files differ (run make export, or nbdev_update after editing a module)', in_step()),
-                            ('module without a notebook', orphans())):
+        for what, found in (
+            ('generated files differ (run make export, or nbdev_update after editing a module)', in_step()),
+            ('module without a notebook', orphans()),
+        ):
             if found:
                 print(f'{what}:', *found, sep='\n  ')
                 return 1

@@ -1,4 +1,5 @@
-"Everything that is generated, written anew: modules, the generated script, README, the policy schema, the front doors. `make export`."
+"""Everything that is generated, written anew: modules, the generated script, README, the policy schema, the front
+doors. `make export`."""
 import ast
 import subprocess
 import sys
@@ -15,7 +16,8 @@ def export_modules() -> None:
 
 
 def export_script() -> None:
-    "The notebook of the Prometheus configuration → infra/scripts/prometheus_config.py, which needs the standard library only."
+    """The notebook of the Prometheus configuration → infra/scripts/prometheus_config.py, which needs the standard
+    library only."""
     from nbdev.export import nb_export
     notebook = next((ROOT/'nbs'/'monitoring').glob('*_prometheus_config.ipynb'))
     nb_export(notebook, lib_path=ROOT/'infra'/'scripts', name='prometheus_config')
@@ -28,19 +30,24 @@ def export_readme() -> None:
 
 def export_schema() -> None:
     "The policies' models → config/policies.schema.json, for editors."
-    code = 'import json; from smartcloudops.remediation import policy_schema; print(json.dumps(policy_schema(), indent=1))'
+    code = (
+        'import json; from smartcloudops.remediation import policy_schema; print(json.dumps(policy_schema(), indent=1))'
+    )
     schema = subprocess.run([sys.executable, '-c', code], cwd=ROOT, check=True, capture_output=True, text=True).stdout
     (ROOT/'config'/'policies.schema.json').write_text(schema, encoding='utf-8')
 
 
-# Front doors: the names that a room hands on are looked up when first used; editors and type checkers read the block below
+# Front doors: the names that a room hands on are looked up when first used; editors and type checkers read the block
+# below
 
 BEGIN, END = 'if TYPE_CHECKING:', '\n__getattr__, __dir__, __all__'
 
 
 def homes(text: str) -> dict[str, str]:
     "Public name → module, as the front door of a room says."
-    call = next(n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Call) and getattr(n.func, 'id', '') == 'front_door')
+    call = next(
+        n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Call) and getattr(n.func, 'id', '') == 'front_door'
+    )
     return ast.literal_eval(call.args[1])
 
 
@@ -51,7 +58,8 @@ def front_door(text: str) -> str:
     lines = [BEGIN]
     for module, names in sorted(by_module.items()):
         line = f'    from .{module} import ' + ', '.join(f'{n} as {n}' for n in sorted(names))
-        if len(line) > 120: line = f'    from .{module} import (\n' + ''.join(f'        {n} as {n},\n' for n in sorted(names)) + '    )'
+        if len(line) > 120:
+            line = f'    from .{module} import (\n' + ''.join(f'        {n} as {n},\n' for n in sorted(names)) + '    )'
         lines.append(line)
     head, _, rest = text.partition(END)
     head = head.partition(BEGIN)[0].rstrip('\n')

@@ -6,7 +6,8 @@
 __all__ = ['READ_RETRIES', 'WRITE_RETRIES', 'endpoint', 'explain', 'AwsClients', 'aws_clients', 'TokenBucket', 'bucket']
 
 # %% ../../nbs/core/13_aws.ipynb #ebfa638c
-import os, threading
+import os
+import threading
 from collections import Counter
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +17,7 @@ from .display import pluralize, short_repr
 from .errors import AwsError
 from .imports import require_extra
 from .logs import mask_secrets
+
 
 # %% ../../nbs/core/13_aws.ipynb #f999dd01
 def endpoint(settings=None) -> str | None:

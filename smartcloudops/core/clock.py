@@ -6,12 +6,14 @@
 __all__ = ['SystemClock', 'FakeClock', 'clock', 'now', 'use_clock', 'to_us', 'from_us']
 
 # %% ../../nbs/core/04_clock.ipynb #6d6f3c7a
-import threading, time
+import threading
+import time
 from contextlib import contextmanager
 
 import pandas as pd
 
 from .display import short_repr
+
 
 # %% ../../nbs/core/04_clock.ipynb #ec263977
 class SystemClock:

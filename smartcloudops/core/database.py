@@ -6,13 +6,15 @@
 __all__ = ['metadata', 'owner', 'identity', 'sqlite_uri', 'define_table', 'create_tables', 'open_state']
 
 # %% ../../nbs/core/11_database.ipynb #ed3b5405
-import os, sqlite3
+import os
+import sqlite3
 from pathlib import Path
 
 import sqlalchemy as sa
 
 from .errors import StateError
 from .logs import mask_secrets
+
 
 # %% ../../nbs/core/11_database.ipynb #93e8ff6e
 def owner(db: sqlite3.Connection) -> int | None:

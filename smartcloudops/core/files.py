@@ -6,10 +6,13 @@
 __all__ = ['write_atomically', 'read_text', 'package_file']
 
 # %% ../../nbs/core/05_files.ipynb #add3ba90
-import importlib, os, tempfile
+import importlib
+import os
+import tempfile
 from pathlib import Path
 
 from .errors import ConfigError, DataError
+
 
 # %% ../../nbs/core/05_files.ipynb #cfc9c2f6
 def _umask() -> int:

@@ -6,12 +6,15 @@
 __all__ = ['require_extra', 'unblock_import', 'front_door', 'patch_to']
 
 # %% ../../nbs/core/01_imports.ipynb #dfc3e78f
-import importlib, os, sys
+import importlib
+import os
+import sys
 
 if os.environ.get('SMARTCLOUDOPS_SPARE') and 'pyarrow' not in sys.modules:
     sys.modules['pyarrow'] = None        # type: ignore[assignment]      # looks absent until `unblock_import`
 
 from .errors import MissingExtraError, did_you_mean
+
 
 # %% ../../nbs/core/01_imports.ipynb #01c84f95
 def require_extra(module: str,          # dotted name to import

@@ -6,7 +6,10 @@
 __all__ = ['JOBS', 'Target', 'Inventory', 'parse_address', 'read_targets', 'canonical_host', 'own_host']
 
 # %% ../../nbs/core/10_inventory.ipynb #d4ed0fd8
-import ipaddress, json, re, socket
+import ipaddress
+import json
+import re
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache

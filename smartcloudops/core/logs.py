@@ -6,7 +6,10 @@
 __all__ = ['mask_secrets', 'configure_logging']
 
 # %% ../../nbs/core/02_logs.ipynb #9d89879a
-import json, logging, re, sys
+import json
+import logging
+import re
+import sys
 
 import pandas as pd
 

@@ -7,7 +7,8 @@ __all__ = ['METRICS', 'NARROW', 'escape', 'plain_name', 'Series', 'Metric', 'des
            'format_range', 'format_duration']
 
 # %% ../../nbs/core/06_series.ipynb #3074d6d6
-import math, re
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache

@@ -9,7 +9,10 @@ __all__ = ['Seconds', 'Percent', 'DEFAULT_FILE', 'masked', 'differing', 'Section
            'settings_file', 'load_settings', 'show_settings']
 
 # %% ../../nbs/core/09_settings.ipynb #ab636a31
-import json, os, re, tomllib
+import json
+import os
+import re
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,7 +22,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from .display import as_table, short_repr
 from .errors import ConfigError, did_you_mean
-from .files import read_text, package_file
+from .files import package_file, read_text
 from .logs import mask_secrets
 
 # %% ../../nbs/core/09_settings.ipynb #b3c95e10
