@@ -7,7 +7,7 @@ from hypothesis import given, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from smartcloudops.core.clock import to_us
-from smartcloudops.remediation.gates import GATES, SECOND, Book, Lease, Past, Plan, Reading, Refusal, Silence, Switch, action_key, decide
+from smartcloudops.remediation.gates import GATES, SECOND, ActionIndex, Lease, PastAction, Plan, Reading, Refusal, Silence, Switch, action_key, decide
 from smartcloudops.remediation.policy import Limits, Policy
 from tests.conftest import soak
 from tests.remediation_fleet import START, anomaly, cpu, good_state, incident
@@ -23,7 +23,7 @@ def policy(mode='auto', **more):
 
 def past(state='recovered', sent=-7200, target='web-2', id=1, fingerprint='other', step=0, attempt=1, name='web-cpu', episode=1):
     key = action_key(fingerprint, episode, name, step, target, attempt)
-    return Past(id, key, fingerprint, episode, name, step, target, attempt, state, None if sent is None else NOW + sent * SECOND, NOW + (sent or -60) * SECOND)
+    return PastAction(id, key, fingerprint, episode, name, step, target, attempt, state, None if sent is None else NOW + sent * SECOND, NOW + (sent or -60) * SECOND)
 
 
 def gate_of(decision): return decision.gate if isinstance(decision, Refusal) else None
@@ -47,18 +47,18 @@ def mark(**more): return dict(fingerprint='cpu|web-1', target='web-1', **more)
     ('fresh data', dict(newest={cpu('web-1'): Reading(NOW + 3600 * SECOND, 97., 15.)}), {}),
     ('silence', dict(silences=(Silence(1, 'web-*', '*', NOW - 1, NOW + 1),)), {}), ('silence', dict(unreadable={'silences': 'x'}), {}),
     ('opt-in', dict(tags={}), {}), ('opt-in', dict(tags={'web-1': None}), {}), ('opt-in', dict(tags={'web-1': {'smartcloudops': 'Act'}}), {}),
-    ('dedup', dict(book=Book.of([past('verifying', -60, 'web-1')])), {}), ('dedup', dict(book=Book.of([past('cancelled', None, **mark())])), {}),
-    ('dedup', dict(book=Book.of([past('awaiting_approval', None, **mark(attempt=2))])), dict(mode='approve')),
-    ('partial', dict(book=Book.of([past('not_recovered', -80000, fingerprint='cpu|web-1', target='web-2')])), {}),
-    ('attempts', dict(book=Book.of([past(sent=-40000, target='web-1'), past(sent=-30000, target='web-1', id=2, episode=2)])), {}),
-    ('cooldown', dict(book=Book.of([past(sent=-300, target='web-1')])), {}),
-    ('rate', dict(book=Book.of([past(sent=-60 * i, target=f'db-{i}', id=i) for i in (1, 2, 3)])), {}),
-    ('blast radius', dict(book=Book.of([past('sent', -60)])), {}), ('blast radius', dict(fleet={'web-1': 'abnormal', 'web-2': 'abnormal', 'web-3': 'late'}), {}),
+    ('dedup', dict(book=ActionIndex.of([past('verifying', -60, 'web-1')])), {}), ('dedup', dict(book=ActionIndex.of([past('cancelled', None, **mark())])), {}),
+    ('dedup', dict(book=ActionIndex.of([past('awaiting_approval', None, **mark(attempt=2))])), dict(mode='approve')),
+    ('partial', dict(book=ActionIndex.of([past('not_recovered', -80000, fingerprint='cpu|web-1', target='web-2')])), {}),
+    ('attempts', dict(book=ActionIndex.of([past(sent=-40000, target='web-1'), past(sent=-30000, target='web-1', id=2, episode=2)])), {}),
+    ('cooldown', dict(book=ActionIndex.of([past(sent=-300, target='web-1')])), {}),
+    ('rate', dict(book=ActionIndex.of([past(sent=-60 * i, target=f'db-{i}', id=i) for i in (1, 2, 3)])), {}),
+    ('blast radius', dict(book=ActionIndex.of([past('sent', -60)])), {}), ('blast radius', dict(fleet={'web-1': 'abnormal', 'web-2': 'abnormal', 'web-3': 'late'}), {}),
     ('quiet hours', {}, dict(limits={'quiet_hours': '09:00-11:00'})), ('quiet hours', {}, dict(limits={'quiet_hours': '23:00-10:30'})),
-    ('breaker', dict(book=Book.of([past('failed', -80000 + i, target=f'db-{i}', id=i + 1) for i in range(3)])), {}),
+    ('breaker', dict(book=ActionIndex.of([past('failed', -80000 + i, target=f'db-{i}', id=i + 1) for i in range(3)])), {}),
     ('precondition', {}, dict(when=[{'metric': 'load1', 'above': 1}])), ('precondition', {}, dict(when=[{'metric': 'cpu_utilization_percent', 'below': 50}])),
     ('precondition', dict(fleet={'web-1': 'ok', 'web-2': 'abnormal', 'web-3': 'ok'}), dict(when=[{'peers_healthy': '60 %'}])),
-    ('ladder', dict(book=Book.of([past('not_recovered', -80000, **mark(step=1))])), {}),
+    ('ladder', dict(book=ActionIndex.of([past('not_recovered', -80000, **mark(step=1))])), {}),
 ])
 def test_each_gate_can_say_no(gate, state, more):
     decision = decide(incident(), good_state(**state), policy(**more), START)
@@ -92,7 +92,7 @@ def test_invariant_2_only_fresh_samples_authorise(value, age, interval):
 @given(st.integers(-86400 * 3, 86400 * 3), st.integers(0, 7200))
 def test_invariant_9_backwards_time_only_extends_a_cooldown(jump, cooldown):
     "Whatever the clock does, a cooldown is over only when it shows at least so much later than the send."
-    p, book = policy(limits={'cooldown': cooldown}), Book.of([past(sent=0, target='web-1')])
+    p, book = policy(limits={'cooldown': cooldown}), ActionIndex.of([past(sent=0, target='web-1')])
     limits = Limits(cooldown=0)
     now = NOW + jump * SECOND
     state = good_state(pd.Timestamp(now, unit='us', tz='UTC'), book=book, limits=limits)
@@ -116,7 +116,7 @@ def test_invariant_18_tag_and_own_host(host, operation, own, allowed, tags):
 @given(st.sampled_from(['on', 'off']), st.sampled_from(['me', 'you']), st.booleans(), st.lists(st.sampled_from([-60, -1000, -4000, -90000]), max_size=4), st.sampled_from(['ok', 'abnormal', 'late']))
 def test_invariant_14_dry_run_decides_as_live_does(switch, holder, tagged, sends, health):
     "In every mode the same gates give the same verdicts, in the same words; only what follows differs. The arguments stay as they were."
-    book = Book.of([past(sent=s, id=i, target=f'db-{i}') for i, s in enumerate(sends)])
+    book = ActionIndex.of([past(sent=s, id=i, target=f'db-{i}') for i, s in enumerate(sends)])
     state = good_state(switch=Switch(switch == 'on'), lease=Lease(holder, 1, NOW + 60 * SECOND), tags={'web-1': {'smartcloudops': 'act'} if tagged else {}}, book=book, fleet={'web-1': 'ok', 'web-2': health, 'web-3': health})
     before = repr(state)
     said = {}
@@ -139,12 +139,12 @@ class Fleet(RuleBasedStateMachine):
 
     @rule(host=st.sampled_from(hosts), episode=st.integers(1, 50))
     def an_incident(self, host, episode):
-        state = good_state(pd.Timestamp(self.now, unit='us', tz='UTC'), hosts=self.known, book=Book.of(self.actions), limits=self.fleet_limits,
+        state = good_state(pd.Timestamp(self.now, unit='us', tz='UTC'), hosts=self.known, book=ActionIndex.of(self.actions), limits=self.fleet_limits,
                            fleet={h: 'abnormal' if h in self.ill else 'ok' for h in self.known})
         decision = decide(incident(host, episode=episode, anomalies=(anomaly(host, start=START - pd.Timedelta('9 D')),)), state, self.policy, self.now)
         if isinstance(decision, Plan):
             assert host in self.known and len(self.ill & set(self.known)) <= max(1, .5 * len(self.known))
-            self.actions.append(Past(len(self.actions), decision.key, decision.fingerprint, episode, 'web-cpu', decision.step, host, decision.attempt, 'verifying', self.now, self.now))
+            self.actions.append(PastAction(len(self.actions), decision.key, decision.fingerprint, episode, 'web-cpu', decision.step, host, decision.attempt, 'verifying', self.now, self.now))
 
     @rule(which=st.integers(0, 50), state=st.sampled_from(['recovered', 'not_recovered', 'failed']))
     def a_verdict(self, which, state):
@@ -180,8 +180,8 @@ def test_small_fleets_heal_and_large_ones_do_not_all_go_at_once():
     for n, most in ((1, 1), (5, 1), (29, 2), (100, 10)):
         hosts, flying = tuple(f'h-{i}' for i in range(n)), []
         for h in hosts:
-            decision = decide(incident(h), good_state(hosts=hosts, book=Book.of(flying), limits=wide), p, START)
-            if isinstance(decision, Plan): flying.append(Past(len(flying), decision.key, decision.fingerprint, 1, 'web-cpu', 0, h, 1, 'verifying', NOW - 1, NOW))
+            decision = decide(incident(h), good_state(hosts=hosts, book=ActionIndex.of(flying), limits=wide), p, START)
+            if isinstance(decision, Plan): flying.append(PastAction(len(flying), decision.key, decision.fingerprint, 1, 'web-cpu', 0, h, 1, 'verifying', NOW - 1, NOW))
         assert len(flying) == most
 
 
@@ -189,14 +189,14 @@ def test_the_ladder_goes_on_only_after_a_failure_and_ends_with_a_person():
     p, sent = policy(limits={'cooldown': 60, 'attempts': 9}), []
     quiet = dict(limits=Limits(cooldown=0, attempts=9))
     for step in (0, 1):
-        plan = decide(incident(), good_state(book=Book.of(sent), **quiet), p, START)
+        plan = decide(incident(), good_state(book=ActionIndex.of(sent), **quiet), p, START)
         assert (plan.step, plan.attempt) == (step, 1)
-        sent.append(Past(step + 1, plan.key, plan.fingerprint, 1, p.name, step, 'web-1', 1, 'not_recovered', NOW - 3000 * SECOND, NOW))
-    assert gate_of(decide(incident(), good_state(book=Book.of(sent), **quiet), p, START)) == 'ladder'
-    again = decide(incident(episode=2), good_state(book=Book.of(sent), **quiet), p, START)
+        sent.append(PastAction(step + 1, plan.key, plan.fingerprint, 1, p.name, step, 'web-1', 1, 'not_recovered', NOW - 3000 * SECOND, NOW))
+    assert gate_of(decide(incident(), good_state(book=ActionIndex.of(sent), **quiet), p, START)) == 'ladder'
+    again = decide(incident(episode=2), good_state(book=ActionIndex.of(sent), **quiet), p, START)
     assert again.step == 0                                                # a new episode starts at the first step
-    expired = sent[:0] + [Past(1, plan.key, plan.fingerprint, 1, p.name, 0, 'web-1', 1, 'expired', None, NOW)]
-    assert decide(incident(), good_state(book=Book.of(expired), **quiet), p, START).attempt == 2     # a cancelled key is used up
+    expired = sent[:0] + [PastAction(1, plan.key, plan.fingerprint, 1, p.name, 0, 'web-1', 1, 'expired', None, NOW)]
+    assert decide(incident(), good_state(book=ActionIndex.of(expired), **quiet), p, START).attempt == 2     # a cancelled key is used up
 
 
 def test_settings_ceiling_step_mode_and_lowering_all_count():

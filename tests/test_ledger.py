@@ -12,7 +12,7 @@ from smartcloudops.core.clock import FakeClock, use_clock
 from smartcloudops.core.errors import RemediationError, StateError
 from smartcloudops.core.clock import to_us
 from smartcloudops.core.database import open_state
-from smartcloudops.remediation import ledger as module, log_remediation_to_s3
+from smartcloudops.remediation import log_remediation_to_s3, verification as module
 from smartcloudops.remediation.gates import SECOND, Plan
 from smartcloudops.remediation.ledger import TRANSITIONS, Ledger, Superseded, approvals, copy_segments, export_lines, verify_lines
 from smartcloudops.remediation.operators import ledger_export, ledger_verify
@@ -98,7 +98,7 @@ def test_a_chain_that_was_cut_and_mended_is_found_by_the_anchor(ledger):
     assert not found.ok and 'cut off' in found.text
 
 
-@pytest.mark.parametrize('after', ['_said', '_chain', '_compare'])
+@pytest.mark.parametrize('after', ['_read_anchor', '_walk', '_compare'])
 def test_what_the_loop_writes_meanwhile_is_no_tampering(ledger, monkeypatch, after):
     "The loop and the page go on while somebody verifies."
     lived(ledger)
