@@ -3162,6 +3162,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                               'smartcloudops/remediation/gates.py'),
                                                  'smartcloudops.remediation.gates._ladder_ended': ( 'remediation/gates.html#_ladder_ended',
                                                                                                     'smartcloudops/remediation/gates.py'),
+                                                 'smartcloudops.remediation.gates._left_alone': ( 'remediation/gates.html#_left_alone',
+                                                                                                  'smartcloudops/remediation/gates.py'),
                                                  'smartcloudops.remediation.gates._minute_of_day': ( 'remediation/gates.html#_minute_of_day',
                                                                                                      'smartcloudops/remediation/gates.py'),
                                                  'smartcloudops.remediation.gates._no': ( 'remediation/gates.html#_no',

@@ -94,7 +94,7 @@ class Action:
         return PastAction(self.id, self.key, self.fingerprint, self.episode, self.policy, self.step, self.target,
                           self.attempt, self.state, to_us(self.sent), as_us(self.made))
 
-# %% ../../nbs/remediation/12_actions.ipynb #c17f88b3
+# %% ../../nbs/remediation/12_actions.ipynb #958c4a8a
 _TIMES = ('made', 'updated', 'expires', 'sent', 'judge_from', 'judge_until', 'ended')
 
 def read_action(row: Any) -> Action:
@@ -104,13 +104,15 @@ def read_action(row: Any) -> Action:
     data |= {name: json.loads(data[name] or '{}') for name in ('plan', 'gates', 'report')}
     return Action(**data)
 
+# %% ../../nbs/remediation/12_actions.ipynb #d47e918f
 def no_action(id: int) -> RemediationError:
     "The error for a number that no action has."
     return RemediationError(f'there is no action {id}; list them with: smartcloudops actions list')
 
-# %% ../../nbs/remediation/12_actions.ipynb #1bf98d90
+# %% ../../nbs/remediation/12_actions.ipynb #a2a2daeb
 def _finite(x: float) -> float | None: return x if x == x and abs(x) != float('inf') else None
 
+# %% ../../nbs/remediation/12_actions.ipynb #991905f3
 def _plan_row(plan: Plan, state: str, sentence: str, verdict: str) -> dict[str, Any]:
     "A plan as a row."
     band = {'lower': _finite(plan.lower), 'upper': _finite(plan.upper), 'observed': _finite(plan.observed)}
@@ -122,11 +124,12 @@ def _plan_row(plan: Plan, state: str, sentence: str, verdict: str) -> dict[str, 
                 gates=json.dumps([v.plain() for v in plan.verdicts]), made=plan.made, updated=plan.made,
                 expires=plan.expires, ended=plan.made if state in ENDED else None)
 
-# %% ../../nbs/remediation/12_actions.ipynb #8da4e00d
+# %% ../../nbs/remediation/12_actions.ipynb #0d91c99c
 def _refusal_key(r: Refusal) -> str:
     parts = ('refused', r.fingerprint, r.episode, r.policy, r.target, r.step, r.gate)
     return hashlib.sha256('\0'.join(map(str, parts)).encode()).hexdigest()
 
+# %% ../../nbs/remediation/12_actions.ipynb #eea5693d
 def _refusal_row(refusal: Refusal, policy: Policy, at: int) -> dict[str, Any]:
     "A refusal as a row."
     step = policy.ladder[min(refusal.step, len(policy.ladder) - 1)]
@@ -139,10 +142,11 @@ def _refusal_row(refusal: Refusal, policy: Policy, at: int) -> dict[str, Any]:
                 plan=json.dumps(content, sort_keys=True, default=str), gates=json.dumps(gates),
                 verdict=refusal.sentence, made=at, updated=at, ended=at)
 
-# %% ../../nbs/remediation/12_actions.ipynb #92599f81
+# %% ../../nbs/remediation/12_actions.ipynb #2c029076
 class Superseded(RemediationError):
     "Another process has taken the lease or the action meanwhile; nothing was written."
 
+# %% ../../nbs/remediation/12_actions.ipynb #9cd2878a
 @dataclass(frozen=True)
 class Move:
     "A change of state, and what is said about it."
@@ -152,6 +156,7 @@ class Move:
     event: str = ''                  # what the audit calls it; default: the state
     detail: dict | None = None
 
+# %% ../../nbs/remediation/12_actions.ipynb #1b30f26a
 def move_action(change: Change, id: int, move: Move, **values: Any) -> Action:
     "Move an action to its next state, within a change; `values` are further columns."
     before = change.connection.execute(sa.select(actions.c.state).where(actions.c.id == id)).scalar()
@@ -168,7 +173,7 @@ def move_action(change: Change, id: int, move: Move, **values: Any) -> Action:
     change.note_row(actions, id, move.who, move.event or move.to, before, move.to, said | (move.detail or {}))
     return read_action(change.connection.execute(sa.select(actions).where(actions.c.id == id)).one())
 
-# %% ../../nbs/remediation/12_actions.ipynb #ff03c5ce
+# %% ../../nbs/remediation/12_actions.ipynb #c0e0989a
 class ActionStore:
     "Actions, on the audit's chain; every method is one transaction."
     def __init__(self, chain: AuditChain): self.chain = chain
@@ -223,6 +228,7 @@ class ActionStore:
         if policy is not None: query = query.where(actions.c.policy == policy)
         with self.chain.engine.connect() as c: return [read_action(r) for r in c.execute(query.limit(limit))]
 
+# %% ../../nbs/remediation/12_actions.ipynb #fc825870
 def _decision_row(decision: Plan | Refusal, sentence: str, policy: Policy | None, at: int) -> dict[str, Any]:
     "What is written down of a decision."
     if isinstance(decision, Plan) and decision.mode == 'observe':
@@ -231,7 +237,7 @@ def _decision_row(decision: Plan | Refusal, sentence: str, policy: Policy | None
     if policy is not None: return _refusal_row(decision, policy, at) | {'sentence': sentence}
     raise RemediationError(f'a refusal of {decision.policy} is recorded with its policy: give policy=')
 
-# %% ../../nbs/remediation/12_actions.ipynb #8af50a56
+# %% ../../nbs/remediation/12_actions.ipynb #60e3a1e8
 _BREAKER_SENDS = 100      # newest sends of a policy that its breaker counts; a breaker opens at 100 failures at most
 
 def _past_rows(c: sa.Connection, day: int, fingerprints: set[str]) -> list:
@@ -246,6 +252,7 @@ def _past_rows(c: sa.Connection, day: int, fingerprints: set[str]) -> list:
         rows += c.execute(newest.limit(_BREAKER_SENDS)).all()
     return rows
 
+# %% ../../nbs/remediation/12_actions.ipynb #1607923e
 def action_index(engine: sa.Engine, at: Any = None, incidents: Iterable[tuple[str, int]] = ()) -> ActionIndex:
     "What the gates need: all that is open, a day of sends, each open incident's tries, and what each breaker counts."
     fingerprints = {f for f, _ in incidents}

@@ -23,7 +23,7 @@ from ..core.logs import mask_secrets
 
 log = logging.getLogger('smartcloudops.remediation')
 
-# %% ../../nbs/remediation/10_audit.ipynb #21cfa9b6
+# %% ../../nbs/remediation/10_audit.ipynb #7e16b159
 _TYPES = {'int': sa.BigInteger, 'str': sa.String, 'text': sa.Text}
 
 def columns(**kinds: str) -> list[sa.Column]:
@@ -31,6 +31,7 @@ def columns(**kinds: str) -> list[sa.Column]:
     return [sa.Column(name, _TYPES[kind.removesuffix('?')], nullable=kind.endswith('?'))
             for name, kind in kinds.items()]
 
+# %% ../../nbs/remediation/10_audit.ipynb #1d017f1b
 AUDITED: dict[str, sa.Table] = {}      # every table whose rows the chain tells of
 
 def audited_table(name: str, *parts: Any) -> sa.Table:

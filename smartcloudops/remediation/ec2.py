@@ -39,10 +39,10 @@ def _explain_answer(answer: dict, call: str) -> Report:
     message = mask_secrets(answer['Error'].get('Message', ''))[:300]
     return Report(None if status >= 500 else False, f'{call} answered {code}: {message}')
 
-# %% ../../nbs/remediation/03_ec2.ipynb #1343f473
+# %% ../../nbs/remediation/03_ec2.ipynb #75706e07
 def explain_aws(error: Exception, call: str) -> Report:
     "What a failed AWS call means: did it happen, and what is missing."
-    if isinstance(error, (AwsError, MissingExtraError)): return Report(False, str(error))      # no credentials, no boto3
+    if isinstance(error, (AwsError, MissingExtraError)): return Report(False, str(error))     # no region, no boto3
     import botocore.exceptions as b
     if isinstance(error, b.ClientError): return _explain_answer(dict(error.response), call)
     if isinstance(error, (b.EndpointConnectionError, b.ConnectTimeoutError, b.NoCredentialsError, b.NoRegionError,
@@ -202,18 +202,20 @@ class AsgSetDesired(Ec2):
         no = _runs_the_loop(self.context, name, _describe_group(self.context, name)) if before < wanted else None
         return no or _set_size(self.context, name, {'before': wanted, 'wanted': before})
 
-# %% ../../nbs/remediation/03_ec2.ipynb #9e12743c
+# %% ../../nbs/remediation/03_ec2.ipynb #a8abc433
 def _describe_group(context: Context, name: str) -> dict:
     "The group as AWS describes it; `RemediationError` when there is none."
     found = aws_client('autoscaling', context).describe_auto_scaling_groups(AutoScalingGroupNames=[name])
     if len(found['AutoScalingGroups']) != 1: raise RemediationError(f"there is no Auto Scaling group '{name}'")
     return found['AutoScalingGroups'][0]
 
+# %% ../../nbs/remediation/03_ec2.ipynb #c02d17a4
 def _runs_the_loop(context: Context, name: str, group: dict) -> Report | None:
     "Why it may not get smaller: AWS chooses which instance ends, and the loop runs on one of them."
     if context.own_instance not in {i['InstanceId'] for i in group['Instances']}: return None
     return Report(False, f'the loop runs on {context.own_instance} of {name}, which AWS might end')
 
+# %% ../../nbs/remediation/03_ec2.ipynb #696603ba
 def _set_size(context: Context, name: str, sizes: dict) -> Report:
     "Set the group from `sizes['before']` to `sizes['wanted']`."
     before, wanted = sizes['before'], sizes['wanted']

@@ -87,13 +87,14 @@ def gate_incident(plan: Plan, incident: Any, state: State, now: int) -> Verdict:
     if getattr(incident, 'feedback', None) == 'normal': return _no('incident', lambda: 'A person marked it as normal.')
     return _yes('incident', lambda: f'Open since {at_text(to_us(incident.opened))}.')
 
-# %% ../../nbs/remediation/08_gates.ipynb #476daed3
+# %% ../../nbs/remediation/08_gates.ipynb #91d09e92
 def _absent(incident: Any, series: str) -> bool:
     "Whether the series is one that went silent."
     for a in incident.anomalies:
         if a.series == series and 'absent' in (a.kind, getattr(a, 'origin', '')): return True
     return False
 
+# %% ../../nbs/remediation/08_gates.ipynb #640ad0f5
 def _silent_alone(plan: Plan, state: State) -> Verdict:
     "A silent host, judged by whether the others are heard."
     others = len(state.fleet) - (plan.target in state.fleet)
@@ -117,7 +118,7 @@ def gate_fresh(plan: Plan, incident: Any, state: State, now: int) -> Verdict:
     return Verdict('fresh data', 'no' if age > limit else 'yes',
                    lambda: f'Newest sample is {format_duration(age)} old, limit {format_duration(limit)}.')
 
-# %% ../../nbs/remediation/08_gates.ipynb #f7da0c3f
+# %% ../../nbs/remediation/08_gates.ipynb #b788cfb6
 def gate_silence(plan: Plan, incident: Any, state: State, now: int) -> Verdict:
     "No silence covers the target and the metric."
     if state.unreadable and (bad := _unreadable('silence', state, 'silences')): return bad
@@ -126,6 +127,7 @@ def gate_silence(plan: Plan, incident: Any, state: State, now: int) -> Verdict:
         if s.covers(plan.target, metric, now): return _silenced(s)
     return _yes('silence', lambda: f'None matches {plan.target}.')
 
+# %% ../../nbs/remediation/08_gates.ipynb #6daa058a
 def _silenced(s: Silence) -> Verdict:
     who, reason = s.who or 'someone', s.reason or 'no reason given'
     return _no('silence', lambda: f'Silenced until {at_text(s.ends)} by {who}: {reason}.', s.ends)
@@ -156,7 +158,7 @@ def _repeats(plan: Plan, past: PastAction, now: int) -> Verdict | None:
     return _no('dedup', lambda: f'Action {past.id} was stopped right before its send; '
                                 f'a new plan may follow at {at_text(again)}.', again)
 
-# %% ../../nbs/remediation/08_gates.ipynb #c6d68c5c
+# %% ../../nbs/remediation/08_gates.ipynb #1b89f1fc
 def gate_dedup(plan: Plan, incident: Any, state: State, now: int) -> Verdict:
     "This step was not taken yet, nobody denied it, and nothing is under way on the target."
     for past in state.book.by_target.get(plan.target, ()):
@@ -165,17 +167,19 @@ def gate_dedup(plan: Plan, incident: Any, state: State, now: int) -> Verdict:
         if no := _repeats(plan, past, now): return no
     return _yes('dedup', lambda: f'Key {plan.key[:8]} was never sent.')
 
+# %% ../../nbs/remediation/08_gates.ipynb #382017e5
 def _under_way(plan: Plan, past: PastAction) -> Verdict:
     return _no('dedup', lambda: f'Action {past.id} on {plan.target} is {past.state.replace("_", " ")}.')
 
-# %% ../../nbs/remediation/08_gates.ipynb #05312abe
+# %% ../../nbs/remediation/08_gates.ipynb #6c39daf2
 def gate_partial(plan: Plan, incident: Any, state: State, now: int) -> Verdict:
     "Of several targets of one incident: stop at the first that did not recover."
     for past in state.book.by_incident.get((plan.fingerprint, plan.episode, plan.policy.name), ()):
-        if past.target == plan.target or past.state not in FAILED: continue
-        host, state_text = past.target, past.state.replace('_', ' ')
-        return _no('partial', lambda: f'{host} is {state_text}; the other hosts are left alone.')
+        if past.target != plan.target and past.state in FAILED: return _left_alone(past)
     return _yes('partial', lambda: 'No other target of this incident failed.')
+
+def _left_alone(past: PastAction) -> Verdict:
+    return _no('partial', lambda: f'{past.target} is {past.state.replace("_", " ")}; the other hosts are left alone.')
 
 # %% ../../nbs/remediation/08_gates.ipynb #fe2b6ed0
 _DAY = 86400 * SECOND
@@ -262,7 +266,7 @@ def gate_breaker(plan: Plan, incident: Any, state: State, now: int) -> Verdict:
     if failed < limit: return _yes('breaker', lambda: f'{failed} of {limit} failures in a row.')
     return _no('breaker', lambda: f'Open after {failed} failures in a row; a person has to close it.')
 
-# %% ../../nbs/remediation/08_gates.ipynb #9598762f
+# %% ../../nbs/remediation/08_gates.ipynb #20447959
 def _enough_peers(condition: Condition, plan: Plan, state: State) -> tuple[bool, str]:
     "Whether enough of the other hosts are as expected, and the sentence."
     hosts, ill = state.counts
@@ -271,6 +275,7 @@ def _enough_peers(condition: Condition, plan: Plan, state: State) -> tuple[bool,
     well = peers - (ill - (state.fleet.get(plan.target, 'ok') != 'ok'))
     return peers > 0 and well >= needed * peers, f'{well} of {peers} peers are as expected, {needed:.0%} needed'
 
+# %% ../../nbs/remediation/08_gates.ipynb #3b758fff
 def _in_bounds(condition: Condition, value: float) -> bool:
     "Whether a value fulfils the condition."
     return ((condition.above is None or value > condition.above)
@@ -312,7 +317,7 @@ GATES = (gate_switch, gate_lease, gate_clock, gate_target, gate_incident, gate_f
          gate_breaker, gate_precondition, gate_approval)
 PERMISSIONS = frozenset({'switch', 'lease', 'clock', 'opt-in', 'approval'})
 
-# %% ../../nbs/remediation/08_gates.ipynb #56fb0e49
+# %% ../../nbs/remediation/08_gates.ipynb #7d7f15f0
 def _draft(incident: Any, anomaly: Any, state: State, policy: Policy, now: int, step: int, attempt: int) -> Plan:
     "A plan before any gate has seen it."
     key = action_key(incident.fingerprint, incident.episode, policy.name, step, anomaly.host, attempt)
@@ -322,6 +327,7 @@ def _draft(incident: Any, anomaly: Any, state: State, policy: Policy, now: int, 
                    lower=anomaly.lower, upper=anomaly.upper, made=now,
                    expires=int(now + min(policy.limits.ttl, state.limits.ttl) * SECOND), verdicts=())
 
+# %% ../../nbs/remediation/08_gates.ipynb #f63b7880
 def _refuse(incident: Any, policy: Policy, verdict: Verdict, target: str = '', step: int = 0, mode: str = 'observe',
             verdicts: tuple[Verdict, ...] = (), series: str = '') -> Refusal:
     "The refusal that a verdict makes."
@@ -343,12 +349,13 @@ def _ask(plan: Plan, incident: Any, state: State, now: int, brief: bool = False)
     if no is None: return replace(plan, verdicts=tuple(verdicts))
     return _refuse(incident, plan.policy, no, plan.target, plan.step, plan.mode, tuple(verdicts), plan.series)
 
-# %% ../../nbs/remediation/08_gates.ipynb #f791c6b6
+# %% ../../nbs/remediation/08_gates.ipynb #3fd47b83
 def _no_match(incident: Any, policy: Policy, target: str | None) -> Refusal:
     "The refusal when the policy does not speak about the incident."
     no = _no('match', lambda: f'policy {policy.name} does not speak about this incident.')
     return _refuse(incident, policy, no, target or '')
 
+# %% ../../nbs/remediation/08_gates.ipynb #10d23e74
 def _too_early(incident: Any, policy: Policy, anomaly: Any, now: int) -> Refusal | None:
     "The refusal when the anomaly has not lasted as long as the policy wants; None when it has."
     lasted, needed = (now - anomaly.start.value // 1000) / SECOND, policy.match.lasting      # .value is nanoseconds UTC
@@ -357,6 +364,7 @@ def _too_early(incident: Any, policy: Policy, anomaly: Any, now: int) -> Refusal
              int(now + (needed - lasted) * SECOND))
     return _refuse(incident, policy, no, anomaly.host)
 
+# %% ../../nbs/remediation/08_gates.ipynb #83d84c79
 def _ladder_ended(incident: Any, policy: Policy, anomaly: Any, state: State, last: PastAction | None) -> Refusal:
     "The refusal when no step is left."
     ended = last.state.replace('_', ' ') if last else 'gone'

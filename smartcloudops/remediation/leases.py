@@ -15,7 +15,7 @@ from ..core.display import short_repr
 from .audit import AuditChain, Change, columns, database_name
 from .state import SECOND, Lease, as_us
 
-# %% ../../nbs/remediation/13_leases.ipynb #d6ec01ef
+# %% ../../nbs/remediation/13_leases.ipynb #b8bdb6b8
 EXECUTOR = 'executor'            # the one lease that there is
 LONGEST = 3600 * SECOND          # a lease that ends later than this was given by a clock that has been put back since
 
@@ -26,6 +26,7 @@ _EXECUTOR_ROW = sa.select(leases).where(leases.c.name == EXECUTOR)
 def _held_by(lease: Lease) -> sa.ColumnElement[bool]:
     return sa.and_(leases.c.name == EXECUTOR, leases.c.holder == lease.holder, leases.c.fence == lease.fence)
 
+# %% ../../nbs/remediation/13_leases.ipynb #3639c7e4
 def _row_of_executor(c: sa.Connection) -> Any:
     "The lease as it stands; made when missing."
     if not (row := c.execute(_EXECUTOR_ROW).first()):
@@ -33,7 +34,7 @@ def _row_of_executor(c: sa.Connection) -> Any:
         row = c.execute(_EXECUTOR_ROW).first()
     return row
 
-# %% ../../nbs/remediation/13_leases.ipynb #0465f7e3
+# %% ../../nbs/remediation/13_leases.ipynb #01490723
 class LeaseStore:
     "Who may act; every method is one transaction."
     def __init__(self, chain: AuditChain): self.chain = chain
@@ -64,6 +65,7 @@ class LeaseStore:
         with self.chain.change(as_us()) as change:
             change.connection.execute(leases.update().where(_held_by(lease)).values(until=0))
 
+# %% ../../nbs/remediation/13_leases.ipynb #5cabe887
 def holds_lease(change: Change, lease: Lease) -> bool:
     "Whether this very lease is in force, within a change."
     held = sa.select(leases.c.fence).where(_held_by(lease), leases.c.until > change.at)

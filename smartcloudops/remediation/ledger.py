@@ -77,7 +77,7 @@ class Ledger:
         "Check the whole chain and all that it speaks about; never raises for a damaged ledger."
         return verify_chain(self.chain)
 
-# %% ../../nbs/remediation/19_ledger.ipynb #4600088c
+# %% ../../nbs/remediation/19_ledger.ipynb #32ec0f07
 def _copied_to(bucket: str) -> Key[int]:      # the number of the last row that was copied
     return Key(f'ledger copied to {bucket}', 0)
 
@@ -86,6 +86,7 @@ def _is_there_already(error: Exception) -> bool:
     answer = getattr(error, 'response', None) or {}      # a dropped connection has a response that is None
     return str(answer.get('Error', {}).get('Code', '')) in ('PreconditionFailed', '412')
 
+# %% ../../nbs/remediation/19_ledger.ipynb #62318977
 def copy_segments(ledger: Ledger, bucket: str, s3_client: Any,
                   most: int = 1000,      # rows a segment
                  ) -> int:

@@ -23,7 +23,7 @@ from .state import SECOND, as_us
 
 log = logging.getLogger('smartcloudops.remediation')
 
-# %% ../../nbs/remediation/36_notify.ipynb #12834d02
+# %% ../../nbs/remediation/36_notify.ipynb #7c9e9a09
 @dataclass(frozen=True)
 class Message:
     "What people get to read."
@@ -34,6 +34,7 @@ class Message:
 
     def __repr__(self) -> str: return short_repr(self, self.title, 'urgent' if self.urgent else '', self.body)
 
+# %% ../../nbs/remediation/36_notify.ipynb #829037fa
 def _incident_link(link: str, id: Any) -> list[str]: return [f'{link.rstrip("/")}/incidents/{id}'] if link else []
 
 # %% ../../nbs/remediation/36_notify.ipynb #9f82bda7

@@ -48,7 +48,7 @@ def make_operation(step: Step, target: str, context: Context = Context()) -> Ope
     if step.do not in known: raise RemediationError(f"unknown operation '{step.do}'; {did_you_mean(step.do, known)}")
     return known[step.do](step.parameters, target, context)
 
-# %% ../../nbs/remediation/04_operations.ipynb #d804c2df
+# %% ../../nbs/remediation/04_operations.ipynb #5a81dd4f
 def check_parameters(step: Step) -> list[tuple[tuple, str]]:
     "What is wrong with a step's parameters: place and sentence each."
     model = operations()[step.do].Parameters
@@ -56,6 +56,7 @@ def check_parameters(step: Step) -> list[tuple[tuple, str]]:
     except ValidationError as e: return [(x['loc'], _problem(step.do, list(model.model_fields), x)) for x in e.errors()]
     return []
 
+# %% ../../nbs/remediation/04_operations.ipynb #40cf32e6
 def _problem(name: str, fields: list[str], error) -> str:
     "One problem in words; an operation without parameters says so."
     if error['type'] != 'extra_forbidden' or fields: return problem_text(error, fields)

@@ -49,7 +49,7 @@ def get_action(engine: sa.Engine, id: int) -> tuple[Action, list[dict[str, Any]]
     ledger = Ledger(engine)
     return ledger.action(id), ledger.audit(f'actions:{id}')
 
-# %% ../../nbs/remediation/37_operators.ipynb #12d58d20
+# %% ../../nbs/remediation/37_operators.ipynb #bf239132
 def approve(engine: sa.Engine, id: int, who: str,
             comment: str = '',
             plan_hash: str | None = None,      # of the plan that was shown; refused when it is another one now
@@ -57,6 +57,7 @@ def approve(engine: sa.Engine, id: int, who: str,
     "Approve the plan of an action that waits; `RemediationError` when it does not, or is not the plan that was shown."
     return Ledger(engine).approve(id, who, comment, plan_hash)
 
+# %% ../../nbs/remediation/37_operators.ipynb #71af2d0f
 def deny(engine: sa.Engine, id: int, who: str, reason: str = '') -> Action:
     "Say no; it is not proposed again in this episode."
     return Ledger(engine).deny(id, who, reason)
@@ -65,7 +66,7 @@ def cancel(engine: sa.Engine, id: int, who: str, reason: str = '') -> Action:
     "Take back an action that was not sent yet."
     return Ledger(engine).cancel(id, who, reason)
 
-# %% ../../nbs/remediation/37_operators.ipynb #c74c13a9
+# %% ../../nbs/remediation/37_operators.ipynb #4ec73993
 def _incident_title(engine: sa.Engine, incident: str) -> str:
     "web-7: cpu 97 % (incident 412), as far as it is on record."
     table = detection.incidents
@@ -75,6 +76,7 @@ def _incident_title(engine: sa.Engine, incident: str) -> str:
     except (sa.exc.SQLAlchemyError, ValueError): title = None
     return f'{title} (incident {incident})' if title else f'incident {incident}'
 
+# %% ../../nbs/remediation/37_operators.ipynb #64f98e03
 def _head(engine: sa.Engine, a: Action) -> list[str]:
     "What it is, how it stands, and what a person may do now."
     lines = [f'Action {a.id}: {a.sentence or a.operation}', f"  {a.state.replace('_', ' ')}: {a.verdict}".rstrip(': '),
@@ -89,7 +91,7 @@ def _head(engine: sa.Engine, a: Action) -> list[str]:
         lines.append(f'  verdict   on samples from {start} on, at latest at {end}')
     return lines
 
-# %% ../../nbs/remediation/37_operators.ipynb #0a3c9b35
+# %% ../../nbs/remediation/37_operators.ipynb #456d863e
 def _story_line(row: dict[str, Any]) -> str:
     "One change: when, what, who, and what was said."
     detail, event = json.loads(row['detail']), row['event'].replace('_', ' ')
@@ -98,6 +100,7 @@ def _story_line(row: dict[str, Any]) -> str:
     when = f"{pd.Timestamp(row['at'], unit='us'):%Y-%m-%d %H:%M:%S}"
     return f"  {when}  {event:<17} by {row['who']}" + (f': {said}' if said else '')
 
+# %% ../../nbs/remediation/37_operators.ipynb #0e82b74e
 _OUTPUT_LINES = 40      # of a program's output that are shown
 
 def tell_action(engine: sa.Engine, id: int) -> str:
@@ -110,7 +113,7 @@ def tell_action(engine: sa.Engine, id: int) -> str:
              ('Why, and why not', gates), ('Output', output)]
     return '\n\n'.join('\n'.join([title] * bool(title) + lines) for title, lines in parts if lines)
 
-# %% ../../nbs/remediation/37_operators.ipynb #ba3a3bc7
+# %% ../../nbs/remediation/37_operators.ipynb #ad4357a2
 def switch_on(engine: sa.Engine, settings: Any, who: str, reason: str = '') -> Switch:
     "Allow sending."
     return turn_switch(Ledger(engine), switch_path(settings), True, who, reason)
@@ -119,11 +122,12 @@ def switch_off(engine: sa.Engine, settings: Any, who: str, reason: str = '') -> 
     "Stop all sending, now."
     return turn_switch(Ledger(engine), switch_path(settings), False, who, reason)
 
+# %% ../../nbs/remediation/37_operators.ipynb #c684bc97
 def switch_status(engine: sa.Engine, settings: Any) -> Switch:
     "Whether sending is allowed, and why."
     return read_switch(Ledger(engine), switch_path(settings))
 
-# %% ../../nbs/remediation/37_operators.ipynb #73a80d25
+# %% ../../nbs/remediation/37_operators.ipynb #2a6b3585
 def add_silence(engine: sa.Engine, who: str,
                 host: str = '', metric: str = '',        # may hold * and ?; at least one says something
                 lasting: str | float = '1 h',            # from `starts` on
@@ -138,6 +142,7 @@ def add_silence(engine: sa.Engine, who: str,
     begin = time_now() if starts is None else pd.Timestamp(starts)
     return Ledger(engine).add_silence(host, metric, begin, begin + length, who, reason)
 
+# %% ../../nbs/remediation/37_operators.ipynb #71be5369
 def end_silence(engine: sa.Engine, id: int, who: str) -> Silence:
     "End a silence now; `RemediationError` when it is not in force."
     return Ledger(engine).end_silence(id, who)
@@ -161,7 +166,7 @@ def give_feedback(engine: sa.Engine, incident: str | int,
     when = time_now() if at is None else pd.Timestamp(at)
     return detection.give_feedback(engine, incident, verdict, when, check_name(by))
 
-# %% ../../nbs/remediation/37_operators.ipynb #515c04bc
+# %% ../../nbs/remediation/37_operators.ipynb #adffa930
 _NO_LEDGER = Verification(True, 0, 'no ledger yet: nothing was done')
 
 def ledger_file(where: str | Path) -> tuple[Path, Path]:
@@ -170,6 +175,7 @@ def ledger_file(where: str | Path) -> tuple[Path, Path]:
     path = path/'smartcloudops.db' if path.is_dir() or not path.suffix else path
     return path, path.parent/'ledger.anchor'
 
+# %% ../../nbs/remediation/37_operators.ipynb #e6ee7109
 def _verify_missing(path: Path, anchor: Path) -> Verification:
     "A database that is not there is in order, unless the file outside of it knows better."
     said = anchor.read_text().split() if anchor.exists() else []
@@ -177,7 +183,7 @@ def _verify_missing(path: Path, anchor: Path) -> Verification:
     text = f'{path.name} is gone, but {anchor.name} knows of {said[0].lstrip("0")} rows'
     return Verification(False, 0, text, path.name)
 
-# %% ../../nbs/remediation/37_operators.ipynb #74319652
+# %% ../../nbs/remediation/37_operators.ipynb #9f0f7eb3
 def ledger_verify(where: str | Path,      # data folder, or the state database
                  ) -> Verification:
     "Whether the ledger's chain is intact; missing or empty is in order."
@@ -191,6 +197,7 @@ def ledger_verify(where: str | Path,      # data folder, or the state database
             return Verification(False, 0, f'the database cannot be read: {getattr(e, "orig", e)}', 'database')
     return Ledger(engine, anchor, readonly=True).verify() if known else _NO_LEDGER
 
+# %% ../../nbs/remediation/37_operators.ipynb #67232fd5
 def ledger_export(where: str | Path) -> str:
     "The audit as JSON lines, which `verify_lines` can check anywhere; `StateError` when the database is damaged."
     path, _ = ledger_file(where)
@@ -200,7 +207,7 @@ def ledger_export(where: str | Path) -> str:
         raise StateError(f'{path}: the ledger cannot be read ({getattr(e, "orig", None) or e}); '
                          'see what is left of it with: smartcloudops ledger verify') from e
 
-# %% ../../nbs/remediation/37_operators.ipynb #f36a8488
+# %% ../../nbs/remediation/37_operators.ipynb #a78dba2a
 def _marked_normal(engine: sa.Engine) -> set[str]:
     "The numbers of the incidents that a person called normal."
     table = detection.incidents
@@ -209,6 +216,7 @@ def _marked_normal(engine: sa.Engine) -> set[str]:
             return {str(id) for id, in c.execute(sa.select(table.c.id).where(table.c.feedback == 'normal'))}
     except sa.exc.SQLAlchemyError: return set()
 
+# %% ../../nbs/remediation/37_operators.ipynb #e01dd40b
 _BAD = ('not_recovered', 'failed', 'escalated')
 _FIGURES = ['policy', 'step', 'operation', 'sent', 'recovered', 'not_recovered', 'false_actions', 'success',
             'recovery_seconds']
@@ -234,7 +242,7 @@ def figures(engine: sa.Engine, since: Any = None) -> pd.DataFrame:    # one row 
     out['recovery_seconds'] = grouped['took'].median()
     return out.reset_index()[_FIGURES]
 
-# %% ../../nbs/remediation/37_operators.ipynb #93bd331b
+# %% ../../nbs/remediation/37_operators.ipynb #4c4e5463
 ENOUGH = {'approve': 5, 'auto': 10}      # verified or observed cases before that mode is proposed
 
 def _earned(found: list[Action], mode: str) -> int | None:
@@ -242,6 +250,7 @@ def _earned(found: list[Action], mode: str) -> int | None:
     if any(a.state in (*_BAD, 'cancelled') for a in found): return None
     return sum(a.state == ('observed' if mode == 'observe' else 'recovered') for a in found)
 
+# %% ../../nbs/remediation/37_operators.ipynb #97f836b4
 def proposals(engine: sa.Engine, policies: Policies, days: float = 30) -> list[dict[str, Any]]:
     "Policies that have earned a higher mode: policy, mode, proposed, sentence."
     ledger, since, out = Ledger(engine, readonly=True), time_now() - pd.Timedelta(days=days), []
@@ -267,7 +276,7 @@ def close_breaker(engine: sa.Engine, policies: Policies, name: str, who: str, re
     "Let a policy act again after its failures in a row."
     Ledger(engine).reset_breaker(policies.named(name).name, who, reason)
 
-# %% ../../nbs/remediation/37_operators.ipynb #12e4b335
+# %% ../../nbs/remediation/37_operators.ipynb #988e8e92
 def _status_row(policy: Policy, mode: str, counts: Any, failures: int, limit: int, proposed: str) -> dict[str, Any]:
     "How one policy stands."
     sent, recovered = (int(counts[column].get(policy.name, 0)) for column in ('sent', 'recovered'))
@@ -275,6 +284,7 @@ def _status_row(policy: Policy, mode: str, counts: Any, failures: int, limit: in
     return {'policy': policy.name, 'mode': mode, 'in file': policy.mode, 'sent': sent, 'recovered': recovered,
             'failed in a row': failures, 'breaker': breaker, 'proposed': proposed}
 
+# %% ../../nbs/remediation/37_operators.ipynb #080d11ba
 _STATUS = ['policy', 'mode', 'in file', 'sent', 'recovered', 'failed in a row', 'breaker', 'proposed']
 
 def policy_status(engine: sa.Engine, policies: Policies, settings: Any) -> pd.DataFrame:      # one row a policy

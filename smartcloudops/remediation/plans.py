@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Verdict', 'metric_and_labels', 'matching', 'action_key', 'Plan', 'Refusal', 'ladder_position', 'effective_mode']
 
-# %% ../../nbs/remediation/07_plans.ipynb #44463976
+# %% ../../nbs/remediation/07_plans.ipynb #3cf736dc
 import hashlib, json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from ..core.display import as_table, short_repr
 from ..core.series import Series
 from .parameters import lowest
 from .policy import Match, Policy, Step
-from .state import FAILED, SECOND, PastAction, State
+from .state import FAILED, PastAction, State
 
 # %% ../../nbs/remediation/07_plans.ipynb #4da86bc9
 class Verdict(NamedTuple):
@@ -38,7 +38,7 @@ class Verdict(NamedTuple):
 
     def __repr__(self) -> str: return short_repr(self, f'{self.gate}: {self.says}', self.why())
 
-# %% ../../nbs/remediation/07_plans.ipynb #23cdfc41
+# %% ../../nbs/remediation/07_plans.ipynb #b40ae1cc
 @lru_cache(65536)
 def metric_and_labels(series: str) -> tuple[str, dict[str, str]]:
     "Metric and labels of a series; what was parsed once is remembered."
@@ -48,6 +48,7 @@ def metric_and_labels(series: str) -> tuple[str, dict[str, str]]:
 @lru_cache(65536)
 def _like_any(name: str, patterns: tuple[str, ...]) -> bool: return any(fnmatchcase(name, p) for p in patterns)
 
+# %% ../../nbs/remediation/07_plans.ipynb #75f4f4c7
 def _fits(anomaly: Any, incident_kind: str, match: Match) -> bool:
     "Whether one anomaly fulfils all the conditions."
     metric, labels = metric_and_labels(anomaly.series)

@@ -28,7 +28,7 @@ from .parameters import (
 
 _all_ = ['MODES', 'Mode', 'Seconds', 'Share', 'Step', 'Strict', 'Words', 'lowest', 'seconds']
 
-# %% ../../nbs/remediation/05_policy.ipynb #344fa4e4
+# %% ../../nbs/remediation/05_policy.ipynb #ac2c88a3
 class Match(Strict):
     "Which incidents a policy speaks about: all the conditions that are given have to hold for one of its anomalies."
     metric: Words = Field(default=(), description='metric names, e.g. cpu_utilization_percent')
@@ -49,6 +49,7 @@ class Match(Strict):
         "True when nothing in particular is selected, as by `host: '*'`."
         return _nothing(self.metric, self.host, self.kind, *self.labels.values())
 
+# %% ../../nbs/remediation/05_policy.ipynb #a55535c4
 @lru_cache(4096)
 def _nothing(*parts) -> bool:
     return not any(w.strip('*? ') for words in parts for w in ((words,) if isinstance(words, str) else words))
@@ -159,25 +160,27 @@ def _match_text(match: Match) -> str:
     lasting = f' for {format_duration(match.lasting)}' if match.lasting else ''
     return f'When {names}{where} is {kind}{much}{lasting}'
 
-# %% ../../nbs/remediation/05_policy.ipynb #46a2dea8
+# %% ../../nbs/remediation/05_policy.ipynb #abde63bd
 def _step_text(step: Step) -> str:
     "service_restart (worker.service) [observe only]"
     said = [v for v in step.parameters.values() if isinstance(v, (str, int, float, list, tuple))]
     given = ', '.join(' '.join(map(str, v)) if isinstance(v, (list, tuple)) else str(v) for v in said)
     return step.do + (f' ({given})' if given else '') + (f' [{step.mode} only]' if step.mode else '')
 
+# %% ../../nbs/remediation/05_policy.ipynb #029c05b7
 def _bounds_text(c: Condition) -> str:
     "above 5 % and below 80 %"
     unit = describe(c.metric).unit
     given = [(word, x) for word, x in (('above', c.above), ('below', c.below)) if x is not None]
     return ' and '.join(f'{word} {format_value(x, unit)}' for word, x in given)
 
+# %% ../../nbs/remediation/05_policy.ipynb #5780c762
 def _condition_text(c: Condition) -> str:
     "cpu is below 80 %"
     if c.peers_healthy is not None: return f'{c.peers_healthy:.0%} of the other hosts are as expected'
     return f'{short_name(Series(c.metric))} is {_bounds_text(c)}'
 
-# %% ../../nbs/remediation/05_policy.ipynb #fde42cd1
+# %% ../../nbs/remediation/05_policy.ipynb #4600b264
 class Policy(Strict):
     "What may be done about one sort of incident."
     name: str = Field(pattern=r'^[a-z0-9][a-z0-9_-]{0,62}$', description='lower case, digits and dashes')
@@ -217,6 +220,7 @@ class Policy(Strict):
         if then: return [s.title for s in self.ladder].index(then)
         return step + 1 if step + 1 < len(self.ladder) else None
 
+# %% ../../nbs/remediation/05_policy.ipynb #81ec6ba5
 def _titles(ladder: tuple[Step, ...]) -> str: return ', then '.join(s.title for s in ladder)
 
 # %% ../../nbs/remediation/05_policy.ipynb #5d7882ab
@@ -344,7 +348,7 @@ def parse_yaml(text: str) -> tuple[Any, Lines]:
     finally:
         if loader: loader.dispose()
 
-# %% ../../nbs/remediation/05_policy.ipynb #ae9d1059
+# %% ../../nbs/remediation/05_policy.ipynb #d77c27f9
 def _fields_at(path: tuple) -> list[str]:
     "The field names that are allowed in the part of the file at `path`."
     parts: dict[str, type[BaseModel]] = {'policies': Policy, 'match': Match, 'ladder': Step, 'limits': Limits,
@@ -352,6 +356,7 @@ def _fields_at(path: tuple) -> list[str]:
     part = next((parts[p] for p in reversed(path) if p in parts), Policies)
     return [f.alias or name for name, f in part.model_fields.items()]
 
+# %% ../../nbs/remediation/05_policy.ipynb #93f66cd9
 def _line(path: tuple, lines: Mapping[tuple, int]) -> int:
     "The line of a path, or of the nearest part of the file around it."
     while path and path not in lines: path = path[:-1]
@@ -371,7 +376,7 @@ def _explain(error: ValidationError, path: str | Path, lines: Mapping[tuple, int
     said = [(e['loc'], problem_text(dict(e), _fields_at(e['loc'][:-1]))) for e in error.errors()]
     return PolicyError('\n'.join(f'{_place(path, where, lines)}: {text}' for where, text in said))
 
-# %% ../../nbs/remediation/05_policy.ipynb #de34627d
+# %% ../../nbs/remediation/05_policy.ipynb #b2f400af
 def _step_problems(step: Step) -> list[tuple[tuple, str]]:
     "What is wrong with a step: a place inside it and a sentence each."
     from smartcloudops.remediation.operations import check_parameters, operations
@@ -379,6 +384,7 @@ def _step_problems(step: Step) -> list[tuple[tuple, str]]:
     if step.do not in known: return [(('do',), f"unknown operation '{step.do}'; {did_you_mean(step.do, known)}")]
     return [(('with', *name), problem) for name, problem in check_parameters(step)]
 
+# %% ../../nbs/remediation/05_policy.ipynb #02cc9ae7
 def _check_steps(policies: Policies, path: str | Path, lines: Mapping[tuple, int]) -> None:
     "Every step names a known operation with valid parameters; `PolicyError` otherwise."
     found = [f"{_place(path, ('policies', i, 'ladder', j, *where), lines)}: {problem}"
@@ -386,7 +392,7 @@ def _check_steps(policies: Policies, path: str | Path, lines: Mapping[tuple, int
              for where, problem in _step_problems(step)]
     if found: raise PolicyError('\n'.join(found))
 
-# %% ../../nbs/remediation/05_policy.ipynb #829bb548
+# %% ../../nbs/remediation/05_policy.ipynb #4d199846
 def read_policies(text: str,                    # YAML
                   path: str | Path = 'policy',  # what to call it in errors
                  ) -> Policies:
@@ -402,6 +408,7 @@ def read_policies(text: str,                    # YAML
     _check_steps(policies, path, lines)
     return policies
 
+# %% ../../nbs/remediation/05_policy.ipynb #212dabde
 def load_policies(path: str | Path,    # config/policies.yaml
                  ) -> Policies:
     "The policies in a file; `PolicyError` says what is wrong, on which line and field."

@@ -83,7 +83,7 @@ class Webhook(Operation):
         headers = {'Content-Type': 'application/json', 'Idempotency-Key': self.context.key, 'X-Smartcloudops-Time': at}
         return headers | ({'X-Smartcloudops-Signature': 'sha256=' + sign(body, secret, at)} if secret else {})
 
-# %% ../../nbs/remediation/02_programs.ipynb #3608261a
+# %% ../../nbs/remediation/02_programs.ipynb #7ecffaae
 OUTPUT_LIMIT = 65_536     # bytes of output that are kept
 _BARE = {'PATH': '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin', 'LANG': 'C.UTF-8'}
 
@@ -91,6 +91,7 @@ def _read_output(pipe: IO[bytes], kept: bytearray) -> None:
     "Read to the end so that the program never blocks, but keep only the first part."
     while chunk := pipe.read1(65_536): kept += chunk[:max(0, OUTPUT_LIMIT - len(kept))]     # type: ignore[attr-defined]
 
+# %% ../../nbs/remediation/02_programs.ipynb #e1ba3336
 def _kill_group(process: subprocess.Popen) -> None:
     "Whatever the program left running in its group ends now."
     try: os.killpg(process.pid, signal.SIGKILL)

@@ -19,7 +19,7 @@ from .state import Silence, as_us
 silences = audited_table('silences', *columns(
     host='str', metric='str', starts='int', ends='int', who='str', reason='text', made='int'))
 
-# %% ../../nbs/remediation/16_silences.ipynb #01b1169f
+# %% ../../nbs/remediation/16_silences.ipynb #f43d9f9e
 class SilenceStore:
     "Silences; every method is one transaction."
     def __init__(self, chain: AuditChain): self.chain = chain
@@ -55,5 +55,6 @@ class SilenceStore:
         if not all: query = query.where(silences.c.ends > as_us(at))
         with self.chain.engine.connect() as c: return [_silence(row) for row in c.execute(query)]
 
+# %% ../../nbs/remediation/16_silences.ipynb #c33e8695
 def _silence(row: Any) -> Silence:
     return Silence(row.id, row.host, row.metric, row.starts, row.ends, row.who, row.reason)

@@ -21,20 +21,21 @@ from ..core.display import as_table, pluralize, short_repr
 from ..core.series_index import host_of, metric_of
 from .policy import Limits
 
-# %% ../../nbs/remediation/06_state.ipynb #c8a1283e
+# %% ../../nbs/remediation/06_state.ipynb #6d34d6c6
 SECOND = 1_000_000      # microseconds
 
 def at_text(us: int | None) -> str:
     "A time of day for a sentence, in UTC."
     return 'never' if us is None else pd.Timestamp(us, unit='us').strftime('%d %b %H:%M:%S').lstrip('0') + ' UTC'
 
+# %% ../../nbs/remediation/06_state.ipynb #6dea5145
 def as_us(time: Any = None) -> int:
     "A time as microseconds UTC; now where none is given."
     found = to_us(time_now() if time is None else time)
     if found is None: raise ValueError(f'{time} is not a time')
     return found
 
-# %% ../../nbs/remediation/06_state.ipynb #41981205
+# %% ../../nbs/remediation/06_state.ipynb #4572c8a1
 T = TypeVar('T')
 
 def created(kind: type[T], **values: Any) -> T:
@@ -43,6 +44,7 @@ def created(kind: type[T], **values: Any) -> T:
     object.__setattr__(new, '__dict__', values)
     return new
 
+# %% ../../nbs/remediation/06_state.ipynb #5bfab0d6
 def replace(thing: T, **values: Any) -> T:
     "`dataclasses.replace` without running the initialiser, five times faster."
     new = object.__new__(type(thing))
@@ -73,7 +75,7 @@ class PastAction(NamedTuple):
         what, sent = f'{self.policy}, step {self.step} on {self.target}', f'sent {at_text(self.sent)}'
         return short_repr(self, f'#{self.id} {self.state}', what, f'attempt {self.attempt}', sent)
 
-# %% ../../nbs/remediation/06_state.ipynb #89bd526d
+# %% ../../nbs/remediation/06_state.ipynb #4314ee82
 @dataclass(frozen=True)
 class ActionIndex:
     "Earlier actions, indexed the ways that gates ask for them."
@@ -103,8 +105,10 @@ class ActionIndex:
             by_incident={k: tuple(v) for k, v in incidents.items()},
             failures=_failures_in_a_row(sends, resets or {}))
 
+# %% ../../nbs/remediation/06_state.ipynb #d4823297
 def _sent(action: PastAction) -> int: return action.sent or 0
 
+# %% ../../nbs/remediation/06_state.ipynb #48e1aae6
 def _failures_in_a_row(sends: Iterable[PastAction], resets: Mapping[str, int]) -> dict[str, int]:
     "By policy: failures since the last recovery, and since a person closed its breaker."
     failures: dict[str, int] = {}
@@ -114,7 +118,7 @@ def _failures_in_a_row(sends: Iterable[PastAction], resets: Mapping[str, int]) -
         elif a.state == 'recovered': failures[a.policy] = 0
     return failures
 
-# %% ../../nbs/remediation/06_state.ipynb #ed56192a
+# %% ../../nbs/remediation/06_state.ipynb #180d2dc8
 class Reading(NamedTuple):
     "The newest sample of a series."
     at: int                 # microseconds UTC
@@ -124,11 +128,13 @@ class Reading(NamedTuple):
     def __repr__(self) -> str:
         return short_repr(self, f'{self.value:g}', at_text(self.at), f'every {self.interval:g} s')
 
+# %% ../../nbs/remediation/06_state.ipynb #a98ac81d
 class Switch(NamedTuple):
     "Whether actions are turned on at all."
     on: bool
     why: str = 'never switched on'
 
+# %% ../../nbs/remediation/06_state.ipynb #b20cfdec
 class Lease(NamedTuple):
     "Who may act: one process at a time; `fence` counts the holders."
     holder: str

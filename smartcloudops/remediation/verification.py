@@ -19,7 +19,7 @@ from ..core.display import pluralize
 from ..core.logs import mask_secrets
 from .audit import AUDITED, GENESIS, AuditChain, audit, audit_head, chain_hash, digest
 
-# %% ../../nbs/remediation/11_verification.ipynb #648ebe3b
+# %% ../../nbs/remediation/11_verification.ipynb #e8271f95
 @dataclass(frozen=True)
 class Verification:
     "Whether the ledger is what it was when it was written."
@@ -28,6 +28,7 @@ class Verification:
     text: str                # one sentence
     where: str = ''          # the row that does not fit: 'audit 12', 'actions:3'
 
+# %% ../../nbs/remediation/11_verification.ipynb #6fcf1774
 def _intact(count: int) -> Verification:
     return Verification(True, count, f'{pluralize(count, "entry", "entries")}, chain intact')
 
@@ -40,7 +41,7 @@ def _misfit(entry: dict[str, Any], count: int, previous: str) -> str:
         return f'row {seq} does not follow row {count}: a row was changed, removed or moved'
     return '' if chain_hash(entry) == entry['hash'] else f'row {seq} was changed after it was written'
 
-# %% ../../nbs/remediation/11_verification.ipynb #0d48d5f7
+# %% ../../nbs/remediation/11_verification.ipynb #ff419512
 @dataclass
 class Walk:
     "How far the chain was followed."
@@ -49,6 +50,7 @@ class Walk:
     last: dict[str, dict] | None = None             # the last row of each subject
     bad: Verification | None = None                 # the first row that does not fit
 
+# %% ../../nbs/remediation/11_verification.ipynb #67b7f431
 def _walk(rows: Iterable[Any]) -> Walk:
     "Follow the chain from its first row to the first that does not fit."
     walk, last = Walk(), {}
@@ -78,13 +80,14 @@ def _compare(c: sa.Connection, last: dict[str, dict], count: int) -> Verificatio
     gone = min(missing)
     return Verification(False, count, f'{gone} was removed; audit row {last[gone]["seq"]} tells of it', gone)
 
-# %% ../../nbs/remediation/11_verification.ipynb #d3b57127
+# %% ../../nbs/remediation/11_verification.ipynb #538c0ea0
 def _read_anchor(anchor: Path | None) -> str | None:
     "What the file outside the database says; None when there is none, '' when it cannot be read."
     if anchor is None or not anchor.exists(): return None
     try: return anchor.read_text()
     except (OSError, ValueError): return ''
 
+# %% ../../nbs/remediation/11_verification.ipynb #62c4fc5d
 def _reaches(anchor: Path | None, said: str | None, c: sa.Connection, count: int) -> Verification | None:
     "The chain reaches at least as far as the file outside the database said; None when it does."
     if anchor is None or said is None: return None
@@ -98,7 +101,7 @@ def _reaches(anchor: Path | None, said: str | None, c: sa.Connection, count: int
     other = f'row {int(seq)} is not the one that {anchor.name} knows'
     return Verification(False, count, cut if found is None else other, f'audit {int(seq)}')
 
-# %% ../../nbs/remediation/11_verification.ipynb #bb3dafd9
+# %% ../../nbs/remediation/11_verification.ipynb #73eb1527
 @contextmanager
 def _one_moment(engine: sa.Engine) -> Iterator[sa.Connection]:
     "A connection that reads as of one moment, whatever the loop writes meanwhile."
@@ -107,6 +110,7 @@ def _one_moment(engine: sa.Engine) -> Iterator[sa.Connection]:
         else: c = c.execution_options(isolation_level='REPEATABLE READ')
         yield c
 
+# %% ../../nbs/remediation/11_verification.ipynb #a9e968fb
 def _ends_at_head(c: sa.Connection, walk: Walk) -> Verification | None:
     "The head of the chain is its last row; None when it is."
     head = c.execute(sa.select(audit_head)).first()
@@ -130,11 +134,12 @@ def verify_chain(chain: AuditChain) -> Verification:
         return Verification(False, 0, reason, 'database')
     return bad or (_intact(walk.count) if walk.count else Verification(True, 0, 'empty: nothing was done yet'))
 
-# %% ../../nbs/remediation/11_verification.ipynb #0f6e948d
+# %% ../../nbs/remediation/11_verification.ipynb #882243fb
 def export_lines(entries: Iterable[dict[str, Any]]) -> str:
     "Audit rows as JSON lines, spelled as they are hashed."
     return ''.join(json.dumps(e, sort_keys=True, ensure_ascii=False, separators=(',', ':')) + '\n' for e in entries)
 
+# %% ../../nbs/remediation/11_verification.ipynb #f3b6f00c
 def verify_lines(text: str) -> Verification:
     "Check an exported chain, offline, from its first line."
     previous, count = GENESIS, 0
