@@ -1,14 +1,34 @@
 "What is done about it: policies, gates, the ledger, and the engine that acts."
+# ruff: noqa: F401
+from typing import TYPE_CHECKING
+
 from smartcloudops.core.imports import front_door
 
-__getattr__, __dir__, __all__ = front_door(__name__, {
-    'remediate_action': 'operations', 'log_remediation_to_s3': 'ledger',
-    **{name: 'policy' for name in ('Policies', 'Policy', 'load_policies', 'read_policies', 'explain_policy', 'policy_schema')},
-    **{name: 'gates' for name in ('Plan', 'Refusal', 'State', 'decide')},
-    **{name: 'ledger' for name in ('Action', 'Ledger', 'Verification', 'copy_segments', 'verify_lines')},
-    **{name: 'operations' for name in ('Operation', 'Report', 'make_operation', 'register')},
-    **{name: 'engine' for name in ('Remediator', 'Outcome', 'read_switch')},
-    'Notifier': 'notify', **{name: 'backtest' for name in ('run_backtest', 'Backtest', 'keep_backtest', 'last_backtests')}, 'run_drill': 'drill',
-    **{name: 'operators' for name in ('list_actions', 'get_action', 'tell_action', 'approve', 'deny', 'cancel', 'switch_on', 'switch_off', 'switch_status',
-                                      'add_silence', 'list_silences', 'end_silence', 'ledger_verify', 'ledger_export', 'figures', 'proposals', 'grant_mode', 'close_breaker')},
-})
+if TYPE_CHECKING:      # what editors and type checkers read; at run time each name is imported when it is first used
+    from .backtest import Backtest, keep_backtest, last_backtests, run_backtest
+    from .drill import run_drill
+    from .engine import Outcome, Remediator, read_switch
+    from .gates import Plan, Refusal, State, decide
+    from .ledger import Action, Ledger, Verification, copy_segments, log_remediation_to_s3, verify_lines
+    from .notify import Notifier
+    from .operations import Operation, Report, make_operation, register, remediate_action
+    from .operators import (
+        add_silence, approve, cancel, close_breaker, deny, end_silence, figures, get_action, give_feedback, grant_mode,
+        ledger_export, ledger_verify, list_actions, list_silences, proposals, switch_off, switch_on, switch_status,
+        tell_action)
+    from .policy import Policies, Policy, explain_policy, load_policies, policy_schema, read_policies
+
+_HOMES = {
+    'backtest': 'Backtest keep_backtest last_backtests run_backtest',
+    'drill': 'run_drill',
+    'engine': 'Outcome Remediator read_switch',
+    'gates': 'Plan Refusal State decide',
+    'ledger': 'Action Ledger Verification copy_segments log_remediation_to_s3 verify_lines',
+    'notify': 'Notifier',
+    'operations': 'Operation Report make_operation register remediate_action',
+    'operators': 'add_silence approve cancel close_breaker deny end_silence figures get_action give_feedback grant_mode '
+                 'ledger_export ledger_verify list_actions list_silences proposals switch_off switch_on switch_status '
+                 'tell_action',
+    'policy': 'Policies Policy explain_policy load_policies policy_schema read_policies',
+}
+__getattr__, __dir__, __all__ = front_door(__name__, {n: home for home, names in _HOMES.items() for n in names.split()})

@@ -146,7 +146,7 @@ def _refusal_row(refusal: Refusal, policy: Policy, at: int) -> dict[str, Any]:
 class Superseded(RemediationError):
     "Another process has taken the lease or the action meanwhile; nothing was written."
 
-# %% ../../nbs/remediation/12_actions.ipynb #9cd2878a
+# %% ../../nbs/remediation/12_actions.ipynb #2ab0fbb8
 @dataclass(frozen=True)
 class Move:
     "A change of state, and what is said about it."
@@ -155,6 +155,8 @@ class Move:
     who: str = 'loop'
     event: str = ''                  # what the audit calls it; default: the state
     detail: dict | None = None
+
+    def __repr__(self) -> str: return short_repr(self, self.to, f'by {self.who}', self.verdict)
 
 # %% ../../nbs/remediation/12_actions.ipynb #1b30f26a
 def move_action(change: Change, id: int, move: Move, **values: Any) -> Action:

@@ -50,21 +50,26 @@ def explain_aws(error: Exception, call: str) -> Report:
         return Report(False, f'{call} did not reach AWS: {mask_secrets(str(error))[:300]}')
     return Report(None, f'{call} got no answer ({type(error).__name__}): it may have happened')
 
-# %% ../../nbs/remediation/03_ec2.ipynb #401d99da
+# %% ../../nbs/remediation/03_ec2.ipynb #3ab82b5c
 _INSTANCE = re.compile(r'i-[0-9a-f]{8,17}')
 
+def _describe_instance(context: Context, id: str) -> dict:
+    "The instance as AWS describes it; `RemediationError` when there is none."
+    if not _INSTANCE.fullmatch(id):
+        raise RemediationError(f"'{id}' is not an EC2 instance id; map it under [hosts] in the settings")
+    found = aws_client('ec2', context).describe_instances(InstanceIds=[id])['Reservations']
+    instances = [i for reservation in found for i in reservation['Instances']]
+    if len(instances) == 1: return instances[0]
+    raise RemediationError(f'{id}: AWS knows {len(instances)} instances of that id')
+
+# %% ../../nbs/remediation/03_ec2.ipynb #8abfdbd5
 class Ec2(Operation):
     "What the EC2 operations share: the instance, read live."
     host_level, aws = True, True
 
     def _instance(self) -> dict:
         "The instance's description; `RemediationError` when there is none."
-        if not _INSTANCE.fullmatch(self.target):
-            raise RemediationError(f"'{self.target}' is not an EC2 instance id; map it under [hosts] in the settings")
-        found = aws_client('ec2', self.context).describe_instances(InstanceIds=[self.target])['Reservations']
-        instances = [i for reservation in found for i in reservation['Instances']]
-        if len(instances) == 1: return instances[0]
-        raise RemediationError(f'{self.target}: AWS knows {len(instances)} instances of that id')
+        return _describe_instance(self.context, self.target)
 
     def _ask(self, judge: Callable[[dict], Report], call: str = 'ec2:DescribeInstances') -> Report:
         "What `judge` says of the instance; no where it cannot be read."

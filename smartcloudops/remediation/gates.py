@@ -372,7 +372,16 @@ def _ladder_ended(incident: Any, policy: Policy, anomaly: Any, state: State, las
     mode = effective_mode(state, policy, 0)
     return _refuse(incident, policy, no, anomaly.host, last.step if last else 0, mode, (), anomaly.series)
 
-# %% ../../nbs/remediation/08_gates.ipynb #c65ff19f
+# %% ../../nbs/remediation/08_gates.ipynb #ae63ad6a
+def _position(incident: Any, state: State, policy: Policy, host: str,
+              retry: PastAction | None) -> tuple[int | None, int, PastAction | None]:
+    "Which step is due and which attempt at it, of earlier tries; that of `retry` where there is one."
+    if retry is not None: return retry.step, retry.attempt, None
+    tries = state.book.by_incident.get((incident.fingerprint, incident.episode, policy.name), ())
+    watching = bool(tries) and effective_mode(state, policy, 0) == 'observe'
+    return ladder_position(tries, policy, host, watching)
+
+# %% ../../nbs/remediation/08_gates.ipynb #2004d778
 def decide(incident: Any,                # an Incident of detection
            state: State,                 # the world, as a snapshot
            policy: Policy,
@@ -387,11 +396,6 @@ def decide(incident: Any,                # an Incident of detection
     if not found: return _no_match(incident, policy, target)
     anomaly = found[0]
     if early := _too_early(incident, policy, anomaly, now): return early
-    step: int | None
-    if retry is not None: step, attempt, last = retry.step, retry.attempt, None
-    else:
-        tries = state.book.by_incident.get((incident.fingerprint, incident.episode, policy.name), ())
-        watching = bool(tries) and effective_mode(state, policy, 0) == 'observe'
-        step, attempt, last = ladder_position(tries, policy, anomaly.host, watching)
+    step, attempt, last = _position(incident, state, policy, anomaly.host, retry)
     if step is None or step >= len(policy.ladder): return _ladder_ended(incident, policy, anomaly, state, last)
     return _ask(_draft(incident, anomaly, state, policy, now, step, attempt), incident, state, now, brief)

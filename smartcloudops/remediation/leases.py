@@ -34,7 +34,20 @@ def _row_of_executor(c: sa.Connection) -> Any:
         row = c.execute(_EXECUTOR_ROW).first()
     return row
 
-# %% ../../nbs/remediation/13_leases.ipynb #01490723
+# %% ../../nbs/remediation/13_leases.ipynb #38557025
+def _take(change: Change, holder: str, until: int) -> Lease:
+    "Whoever holds the lease from now on, within a change: `holder`, unless it is another's."
+    row = _row_of_executor(change.connection)
+    taken_over = row.holder != holder
+    if taken_over and change.at < row.until <= until + LONGEST: return Lease(row.holder, row.fence, row.until)
+    fence = row.fence + (taken_over or row.until <= change.at)      # one that ran out is new, even for its old holder
+    given = leases.update().where(leases.c.name == EXECUTOR)
+    change.connection.execute(given.values(holder=holder, fence=fence, until=until))
+    fenced = {'fence': fence}
+    if taken_over: change.note(holder, 'lease taken', 'leases:executor', fenced, row.holder, holder, fenced)
+    return Lease(holder, fence, until)
+
+# %% ../../nbs/remediation/13_leases.ipynb #0cd150ba
 class LeaseStore:
     "Who may act; every method is one transaction."
     def __init__(self, chain: AuditChain): self.chain = chain
@@ -48,17 +61,7 @@ class LeaseStore:
             ) -> Lease:            # whoever holds it now
         "Renew or take over the lease where that is allowed; returns whoever holds it now."
         at = as_us(at)
-        until = int(at + seconds * SECOND)
-        with self.chain.change(at) as change:
-            row = _row_of_executor(change.connection)
-            taken_over = row.holder != holder
-            if taken_over and at < row.until <= until + LONGEST: return Lease(row.holder, row.fence, row.until)
-            fence = row.fence + (taken_over or row.until <= at)      # one that ran out is new, even for its old holder
-            given = leases.update().where(leases.c.name == EXECUTOR)
-            change.connection.execute(given.values(holder=holder, fence=fence, until=until))
-            fenced = {'fence': fence}
-            if taken_over: change.note(holder, 'lease taken', 'leases:executor', fenced, row.holder, holder, fenced)
-            return Lease(holder, fence, until)
+        with self.chain.change(at) as change: return _take(change, holder, int(at + seconds * SECOND))
 
     def release(self, lease: Lease) -> None:
         "Give it back at a clean stop, so that the next process need not wait."

@@ -8,7 +8,7 @@ __all__ = ['log', 'Ledger', 'copy_segments', 'log_remediation_to_s3', 'AUDITED',
            'audit_head', 'breakers', 'chain_hash', 'digest', 'export_lines', 'leases', 'policy_modes', 'silences',
            'switches', 'verify_lines']
 
-# %% ../../nbs/remediation/19_ledger.ipynb #48311466
+# %% ../../nbs/remediation/19_ledger.ipynb #7f061d18
 import logging
 from pathlib import Path
 from typing import Any
@@ -26,18 +26,20 @@ from .audit import (
     AUDITED, GENESIS, AuditChain, audit, audit_head, chain_hash, database_name, digest)
 from .intents import IntentStore
 from .leases import EXECUTOR, LONGEST, LeaseStore, leases
-from .modes import ModeStore, policy_modes
+from .modes import BreakerStore, ModeStore, policy_modes
 from .silences import SilenceStore, silences
 from .state import ActionIndex
 from .switches import SwitchStore, switches
 from .verification import Verification, export_lines, verify_chain, verify_lines
 
+log = logging.getLogger('smartcloudops.remediation')
+
+# %% ../../nbs/remediation/19_ledger.ipynb #203d3763
 _all_ = ['AUDITED', 'Action', 'ENDED', 'EXECUTOR', 'GENESIS', 'LONGEST', 'Superseded', 'TRANSITIONS', 'Verification',
          'WAITING', 'actions', 'approvals', 'audit', 'audit_head', 'breakers', 'chain_hash', 'digest', 'export_lines',
          'leases', 'policy_modes', 'silences', 'switches', 'verify_lines']
-log = logging.getLogger('smartcloudops.remediation')
 
-# %% ../../nbs/remediation/19_ledger.ipynb #81d82460
+# %% ../../nbs/remediation/19_ledger.ipynb #4b5007e5
 class Ledger:
     "Actions and audit rows in the state database; every method is one transaction."
     def __init__(self,
@@ -59,7 +61,7 @@ class Ledger:
         self.add_silence, self.end_silence = silence_store.add, silence_store.end
         self.silences = silence_store.find
         self.turn_switch, self.switch = switch_store.turn, switch_store.read
-        self.set_mode, self.modes, self.reset_breaker = mode_store.set, mode_store.in_force, mode_store.reset_breaker
+        self.set_mode, self.modes, self.reset_breaker = mode_store.set, mode_store.in_force, BreakerStore(chain).reset
         self.audit = chain.rows
 
     def __repr__(self) -> str: return short_repr(self, database_name(self.engine))

@@ -6,7 +6,7 @@
 __all__ = ['log', 'Message', 'incident_message', 'outcome_message', 'unheard', 'Hidden', 'HourlyLimit', 'send_by_apprise',
            'Delivery', 'Notifier']
 
-# %% ../../nbs/remediation/36_notify.ipynb #3ec0519f
+# %% ../../nbs/remediation/36_notify.ipynb #0a64b328
 import logging, queue, threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from ..core.kv import Key
 from ..core.logs import mask_secrets
 from ..core.series_index import metric_of
 from .ledger import Ledger
-from .state import SECOND, as_us
+from .state import SECOND, Silence, as_us
 
 log = logging.getLogger('smartcloudops.remediation')
 
@@ -80,9 +80,15 @@ def unheard(engine: sa.Engine, messages: list[Message]) -> list[Message]:
     if new: _TOLD_KEYS.put(engine, (known + [m.key for m in new])[-_KEYS_KEPT:])
     return new
 
-# %% ../../nbs/remediation/36_notify.ipynb #69c80705
+# %% ../../nbs/remediation/36_notify.ipynb #dec04614
 _SILENCED: Key[list[str]] = Key('silenced incidents', [])
 
+def _all_covered(incident: Any, silences: list[Silence], now: int) -> bool:
+    "Whether each anomaly of an incident lies under a silence; a part of it is not enough."
+    parts = {(a.host, metric_of(a.series)) for a in incident.anomalies} or {(incident.host, '')}
+    return all(any(s.covers(host, metric, now) for s in silences) for host, metric in parts)
+
+# %% ../../nbs/remediation/36_notify.ipynb #ea3271e1
 class Hidden:
     "The open incidents that a silence hides."
     def __init__(self, ledger: Ledger): self.ledger = ledger
@@ -98,9 +104,7 @@ class Hidden:
         "Whether silences cover all of an incident at this moment."
         try: silences = self.ledger.silences(at)
         except Exception: return False                     # a silence that can't be read does not hide an incident
-        now = as_us(at)
-        parts = {(a.host, metric_of(a.series)) for a in incident.anomalies} or {(incident.host, '')}
-        return bool(silences) and all(any(s.covers(h, m, now) for s in silences) for h, m in parts)
+        return bool(silences) and _all_covered(incident, silences, as_us(at))
 
     def keep(self, before: set[str], those: set[str]) -> None:
         "Remember them until their silence or they themselves are over."
