@@ -87,7 +87,7 @@ def test_a_backup_of_a_running_loop_is_restored_as_it_was(host):
 
     (host/'said').unlink(missing_ok=True)
     said = run(host, RESTORE[0].replace('systemctl start smartcloudops\n', ''))
-    assert f'{kept["rows"]} rows, unbroken' in said and re.search(rf'^samples +{told["samples"]}$', said, re.M)
+    assert f'{kept["rows"]} entries, chain intact' in said and re.search(rf'^samples +{told["samples"]}$', said, re.M)
     with History(host/'data-before'/'history.db', readonly=True) as before, History(host/'data'/'history.db', readonly=True) as after:
         restored = after.read()
         pd.testing.assert_frame_equal(restored, before.read(end=restored.index[-1] + pd.Timedelta('1us')))

@@ -699,4 +699,4 @@ def test_autonomy_is_earned_granted_and_lost(tmp_path, monkeypatch, effect):
         assert r.ledger.actions(limit=1)[0].state == 'not_recovered' and (standing()['mode'], standing()['proposed'], standing()['failed in a row']) == ('approve', '', 1)
         audit = r.ledger.audit()
         assert [(e['event'], e['who'] == 'loop') for e in audit if e['event'].startswith('mode ')] == [('mode approve', False), ('mode auto', False), ('mode approve', True)]
-        assert 'looked at it' in cli('actions', 'show', '6') and 'unbroken' in cli('ledger', 'verify')
+        assert 'looked at it' in cli('actions', 'show', '6') and 'chain intact' in cli('ledger', 'verify')

@@ -9,7 +9,9 @@ from smartcloudops.core.clock import FakeClock, use_clock
 from smartcloudops.core.settings import Settings
 from smartcloudops.core.database import open_state
 from smartcloudops.remediation.engine import Remediator, Tags, switch_path, turn_switch
-from smartcloudops.remediation.operations import AsgSetDesired, Command, Context, Ec2Reboot, Ec2StopStart, Operation, Report, ServiceRestart, Webhook, check_parameters, operations, register, sign
+from smartcloudops.remediation.operations import (
+    AsgSetDesired, Command, Context, Ec2Reboot, Ec2StopStart, Operation, Report, ServiceRestart, Webhook,
+    check_parameters, operations, register, sign)
 from smartcloudops.remediation.policy import Policies, Step, read_policies
 from tests.conftest import free_port
 from tests.remediation_fleet import START, Always, anomaly, freshness, incident
@@ -21,7 +23,10 @@ ALLOWED = Context(commands=('/bin/sh', '/bin/echo', '/bin/sleep', '/usr/bin/env'
 def command(script, **more): return Command({'run': ['/bin/sh', '-c', script], **more}, 'web-1', ALLOWED)
 
 
-@pytest.mark.parametrize('script, ok, says', [('exit 0', True, 'ended with exit code 0'), ('echo no room >&2; exit 3', False, 'ended with exit code 3: no room'), ('kill -9 $$', False, 'killed by signal 9'), ('kill -TERM $$', False, 'signal 15')])
+@pytest.mark.parametrize('script, ok, says', [('exit 0', True, 'ended with exit code 0'),
+                                              ('echo no room >&2; exit 3', False, 'ended with exit code 3: no room'),
+                                              ('kill -9 $$', False, 'killed by signal 9'),
+                                              ('kill -TERM $$', False, 'signal 15')])
 def test_what_an_exit_means(script, ok, says):
     report = command(script).send()
     assert report.ok is ok and says in report.text
@@ -33,7 +38,8 @@ def test_a_hanging_command_and_its_children_are_killed_and_the_outcome_is_unknow
     assert report.ok is None and 'not known' in report.text and time.monotonic() - begin < 10
     child = int((tmp_path/'child').read_text())
     time.sleep(.1)
-    with pytest.raises(ProcessLookupError): os.kill(child, 0) if not _zombie(child) else (_ for _ in ()).throw(ProcessLookupError)
+    with pytest.raises(ProcessLookupError): os.kill(child, 0) if not _zombie(child) else (_
+        for _ in ()).throw(ProcessLookupError)
 
 
 def _zombie(pid):
@@ -72,10 +78,11 @@ def test_unit_names_are_checked(unit): assert check_parameters(Step(do='service_
 
 def test_service_restart_knows_whether_the_unit_exists():
     assert ServiceRestart({'unit': 'no-such-thing.service'}, 'vm', Context(own_host='vm')).check().ok is False
-    assert '--host' in ServiceRestart({'unit': 'a.service'}, 'web-1', Context(own_host='vm')).argv('restart') and '--host' not in ServiceRestart({'unit': 'a.service'}, 'vm', Context(own_host='vm')).argv('restart')
+    assert '--host' in ServiceRestart({'unit': 'a.service'}, 'web-1',
+                                      Context(own_host='vm')).argv('restart') and '--host' not in ServiceRestart({'unit': 'a.service'}, 'vm', Context(own_host='vm')).argv('restart')
 
 
-# webhook -------------------------------------------------------------------------------------------------------------------------
+# webhook ----------------------------------------------------------------------------------------------------
 
 class Receiver(BaseHTTPRequestHandler):
     def do_POST(self):
@@ -83,7 +90,8 @@ class Receiver(BaseHTTPRequestHandler):
         self.server.got.append((self.path, dict(self.headers), body))
         if self.path == '/drop': self.connection.shutdown(socket.SHUT_RDWR); return
         if self.path == '/slow': time.sleep(2)
-        if self.path.startswith('/endless'): return self.go_on(*{'/endless/drops': (b'.', .2), '/endless/flood': (b'x' * 65_536, 0)}[self.path])
+        if self.path.startswith('/endless'): return self.go_on(*{'/endless/drops': (b'.', .2),
+                                                                 '/endless/flood': (b'x' * 65_536, 0)}[self.path])
         if self.path == '/elsewhere': self.send_response(307); self.send_header('Location', '/ok')
         else: self.send_response(int(self.path[1:]) if self.path[1:].isdigit() else 200)
         self.send_header('Content-Length', '0'); self.end_headers()
@@ -104,7 +112,8 @@ def receiver():
     server.shutdown(); server.server_close()
 
 
-@pytest.mark.parametrize('path, ok', [('/ok', True), ('/204', True), ('/404', False), ('/500', None), ('/drop', None), ('/slow', None), ('/elsewhere', False)])
+@pytest.mark.parametrize('path, ok', [('/ok', True), ('/204', True), ('/404', False), ('/500', None), ('/drop', None),
+                                      ('/slow', None), ('/elsewhere', False)])
 def test_webhook_is_sent_once_whatever_comes_back(receiver, path, ok):
     report = Webhook({'url': receiver.url + path, 'timeout': 1}, 'web-1', Context(key='k1')).send()
     time.sleep(.05)
@@ -114,7 +123,8 @@ def test_webhook_is_sent_once_whatever_comes_back(receiver, path, ok):
 @pytest.mark.parametrize('path', ['/endless/drops', '/endless/flood'])
 def test_an_answer_without_an_end_is_neither_awaited_nor_kept(receiver, path):
     report = Webhook({'url': receiver.url + path, 'timeout': 1}, 'web-1').send()
-    assert report.ok and report.text == 'answered 200' and len(report.detail['output']) <= 2000 and receiver.given_up.wait(10)
+    assert (report.ok and report.text == 'answered 200' and len(report.detail['output']) <= 2000
+            and receiver.given_up.wait(10))
 
 
 def test_webhook_signature(receiver, monkeypatch):
@@ -123,7 +133,8 @@ def test_webhook_signature(receiver, monkeypatch):
     monkeypatch.setenv('HOOK', 'sesame')
     assert hook.check().ok and hook.send().ok
     _, headers, body = receiver.got[0]
-    assert headers['X-Smartcloudops-Signature'] == 'sha256=' + sign(body, 'sesame', headers['X-Smartcloudops-Time']) and json.loads(body) == {'a': 1, 'key': 'k', 'target': 'web-1'}
+    assert headers['X-Smartcloudops-Signature'] == 'sha256=' + sign(body, 'sesame',
+                                                                    headers['X-Smartcloudops-Time']) and json.loads(body) == {'a': 1, 'key': 'k', 'target': 'web-1'}
 
 
 def test_webhook_to_nobody_is_known_not_to_have_arrived():
@@ -136,7 +147,8 @@ def test_an_operation_of_ones_own_is_one_small_class():
         "Writes a line."
         name = 'write_line'
         def send(self): return Report(True, 'written')
-    assert 'write_line' in operations() and read_policies('policies: [{name: a, match: {metric: m}, ladder: [{do: write_line}]}]').policies
+    assert ('write_line' in operations()
+            and read_policies('policies: [{name: a, match: {metric: m}, ladder: [{do: write_line}]}]').policies)
 
 
 def test_an_installed_package_brings_its_operation(tmp_path):
@@ -157,22 +169,26 @@ class Purge(Operation):
 """)
     policy = 'policies: [{name: cache, match: {metric: disk_used_percent}, ladder: [{do: purge_cache, with: {path: /tmp/x}}]}]'
     (tmp_path/'good.yaml').write_text(policy); (tmp_path/'bad.yaml').write_text(policy.replace('path:', 'paht:'))
-    run = lambda *a: subprocess.run([sys.executable, *a], env={**os.environ, 'PYTHONPATH': f'{site}:{os.getcwd()}'}, cwd=tmp_path, capture_output=True, text=True)
-    sent = run('-c', "from smartcloudops.remediation import make_operation; from smartcloudops.remediation.policy import Step; print(make_operation(Step(do='purge_cache', parameters={'path': '/tmp/x'}), 'web-1').send().text)")
+    run = lambda *a: subprocess.run([sys.executable, *a], env={**os.environ, 'PYTHONPATH': f'{site}:{os.getcwd()}'},
+                                    cwd=tmp_path, capture_output=True, text=True)
+    sent = run('-c',
+               "from smartcloudops.remediation import make_operation; from smartcloudops.remediation.policy import Step; print(make_operation(Step(do='purge_cache', parameters={'path': '/tmp/x'}), 'web-1').send().text)")
     assert sent.stdout.strip() == '/tmp/x purged for web-1', sent.stderr
     good, bad = (run('-m', 'smartcloudops.cli', 'policy', 'check', name) for name in ('good.yaml', 'bad.yaml'))
-    assert good.returncode == 0 and bad.returncode == 1 and "did you mean 'path'" in bad.stderr, (good.stderr, bad.stderr)
+    assert good.returncode == 0 and bad.returncode == 1 and "did you mean 'path'" in bad.stderr, (good.stderr,
+        bad.stderr)
     drill = run('-m', 'smartcloudops.cli', 'backtest', '--policy', 'good.yaml', '--data', 'none.csv')
     assert drill.returncode == 1 and 'none.csv' in drill.stderr and 'Traceback' not in drill.stderr
 
 
-# AWS -----------------------------------------------------------------------------------------------------------------------------
+# AWS --------------------------------------------------------------------------------------------------------
 
 @pytest.fixture(scope='module')
 def moto():
     pytest.importorskip('boto3')
     port = free_port()
-    process = subprocess.Popen([sys.executable, '-m', 'moto.server', '-p', str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen([sys.executable, '-m', 'moto.server', '-p', str(port)], stdout=subprocess.DEVNULL,
+                               stderr=subprocess.DEVNULL)
     for _ in range(150):
         try: socket.create_connection(('127.0.0.1', port), .2).close(); break
         except OSError: time.sleep(.1)
@@ -183,7 +199,8 @@ def moto():
 @pytest.fixture
 def aws(moto, monkeypatch):
     import httpx
-    for k, v in dict(AWS_ACCESS_KEY_ID='test', AWS_SECRET_ACCESS_KEY='test', AWS_DEFAULT_REGION='eu-west-1').items(): monkeypatch.setenv(k, v)
+    for k, v in dict(AWS_ACCESS_KEY_ID='test', AWS_SECRET_ACCESS_KEY='test',
+                     AWS_DEFAULT_REGION='eu-west-1').items(): monkeypatch.setenv(k, v)
     httpx.post(moto + '/moto-api/reset')
     return AwsClients(Settings(aws={'endpoint_url': moto, 'regions': ['eu-west-1']}))
 
@@ -191,7 +208,10 @@ def aws(moto, monkeypatch):
 def an_instance(aws, tags={'smartcloudops': 'act'}):
     ec2 = aws.write('ec2')
     image = ec2.describe_images()['Images'][0]['ImageId']
-    return ec2.run_instances(ImageId=image, MinCount=1, MaxCount=1, TagSpecifications=[{'ResourceType': 'instance', 'Tags': [{'Key': k, 'Value': v} for k, v in tags.items()]}])['Instances'][0]['InstanceId']
+    return ec2.run_instances(ImageId=image, MinCount=1, MaxCount=1,
+                             TagSpecifications=[{'ResourceType': 'instance',
+                                                 'Tags': [{'Key': k, 'Value': v} for k,
+                                                          v in tags.items()]}])['Instances'][0]['InstanceId']
 
 
 def context(aws, **more): return Context(clients=lambda: aws, **more)
@@ -210,8 +230,13 @@ def test_reboot_stop_start_and_desired(aws):
 
 def a_group(aws, size=1):
     asg = aws.write('autoscaling')
-    asg.create_launch_configuration(LaunchConfigurationName='l', ImageId=aws.write('ec2').describe_images()['Images'][0]['ImageId'], InstanceType='t2.micro')
-    asg.create_auto_scaling_group(AutoScalingGroupName='g', LaunchConfigurationName='l', MinSize=1, MaxSize=2, DesiredCapacity=size, AvailabilityZones=['eu-west-1a'], Tags=[{'Key': 'smartcloudops', 'Value': 'act', 'ResourceId': 'g', 'ResourceType': 'auto-scaling-group', 'PropagateAtLaunch': False}])
+    asg.create_launch_configuration(LaunchConfigurationName='l',
+                                    ImageId=aws.write('ec2').describe_images()['Images'][0]['ImageId'],
+                                    InstanceType='t2.micro')
+    asg.create_auto_scaling_group(AutoScalingGroupName='g', LaunchConfigurationName='l', MinSize=1, MaxSize=2,
+                                  DesiredCapacity=size, AvailabilityZones=['eu-west-1a'],
+                                  Tags=[{'Key': 'smartcloudops', 'Value': 'act', 'ResourceId': 'g',
+                                         'ResourceType': 'auto-scaling-group', 'PropagateAtLaunch': False}])
     return asg
 
 
@@ -224,9 +249,11 @@ def test_group_members_are_not_stopped_and_sizes_stay_within_bounds(aws):
     assert grow.tags() == {'smartcloudops': 'act'}
     report = grow.send()
     assert report.ok and report.detail == {'before': 1, 'wanted': 2}
-    assert AsgSetDesired({'group': 'g', 'add': 1}, member, context(aws)).send().ok is False          # 3 is above the maximum: refused here, moto would take it
+    # 3 is above the maximum: refused here, moto would take it
+    assert AsgSetDesired({'group': 'g', 'add': 1}, member, context(aws)).send().ok is False
     again = AsgSetDesired({'group': 'g'}, member, context(aws, extra=report.detail))
-    assert again.observe().ok and again.undo().ok and asg.describe_auto_scaling_groups()['AutoScalingGroups'][0]['DesiredCapacity'] == 1
+    assert (again.observe().ok and again.undo().ok
+            and asg.describe_auto_scaling_groups()['AutoScalingGroups'][0]['DesiredCapacity'] == 1)
     assert AsgSetDesired({'group': 'none'}, member, context(aws)).check().ok is False
 
 
@@ -246,10 +273,13 @@ def test_a_group_that_the_loop_runs_in_does_not_get_smaller(aws):
     asg = a_group(aws)
     sent = AsgSetDesired({'group': 'g', 'add': 1}, 'web-1', context(aws)).send()
     member = asg.describe_auto_scaling_groups()['AutoScalingGroups'][0]['Instances'][0]['InstanceId']
-    shrink = lambda instance: AsgSetDesired({'group': 'g', 'add': -1}, 'web-1', context(aws, own_instance=instance, extra=sent.detail))
-    for report in (shrink(member).check(), shrink(member).send(), shrink(member).undo()): assert report == Report(False, f'the loop runs on {member} of g, which AWS might end')
+    shrink = lambda instance: AsgSetDesired({'group': 'g', 'add': -1}, 'web-1',
+                                            context(aws, own_instance=instance, extra=sent.detail))
+    for report in (shrink(member).check(), shrink(member).send(), shrink(member).undo()): assert report == Report(False,
+        f'the loop runs on {member} of g, which AWS might end')
     assert asg.describe_auto_scaling_groups()['AutoScalingGroups'][0]['DesiredCapacity'] == 2
-    assert shrink('i-0123456789abcdef0').check().ok and shrink('').undo().ok and AsgSetDesired({'group': 'g'}, 'web-1', context(aws, own_instance=member)).check().ok
+    assert shrink('i-0123456789abcdef0').check().ok and shrink('').undo().ok and AsgSetDesired({'group': 'g'}, 'web-1',
+        context(aws, own_instance=member)).check().ok
 
 
 def test_unknown_and_foreign_instances(aws):
@@ -261,20 +291,26 @@ def test_unknown_and_foreign_instances(aws):
 def test_observe_calls_nothing_of_aws_that_changes_anything(aws, moto, tmp_path):
     "Invariant 14, at the wire: the same incident in mode observe, step after step; the server sees questions only."
     id = an_instance(aws)
-    settings = Settings(data_dir=tmp_path, targets_file=tmp_path/'none', aws={'endpoint_url': moto, 'regions': ['eu-west-1']})
+    settings = Settings(data_dir=tmp_path, targets_file=tmp_path/'none',
+                        aws={'endpoint_url': moto, 'regions': ['eu-west-1']})
     from smartcloudops.remediation.engine import _aws
     before = dict(_aws(settings).calls)
     with use_clock(FakeClock(START)) as clock:
-        r = Remediator(open_state(tmp_path/'s.db'), settings, read_policies(POLICY.replace('mode: auto', 'mode: observe')))
+        r = Remediator(open_state(tmp_path/'s.db'), settings,
+                       read_policies(POLICY.replace('mode: auto', 'mode: observe')))
         turn_switch(r.ledger, switch_path(settings), True, 'x')
-        for episode in range(3): r.step(clock.now(), [incident(id, episode=episode, anomalies=(anomaly(id),))], freshness([id, 'b', 'c'], clock.now()), Always(97)); clock.advance(1000)
+        for episode in range(3): r.step(clock.now(), [incident(id, episode=episode, anomalies=(anomaly(id),))],
+                                        freshness([id, 'b', 'c'], clock.now()), Always(97)); clock.advance(1000)
         asked = _aws(settings).calls
-    assert {a.state for a in r.ledger.actions()} == {'observed'} and all(call.split('.')[1].startswith('Describe') for call in asked if asked[call] > before.get(call, 0)), asked
+    assert {a.state for a in r.ledger.actions()} == {'observed'} and all(call.split('.')[1].startswith('Describe')
+                                                                         for call in asked
+                                                                         if asked[call] > before.get(call, 0)), asked
     assert aws.read('ec2').describe_instances(InstanceIds=[id])['Reservations'][0]['Instances'][0]['State']['Name'] == 'running'
 
 
 def test_no_credentials_is_a_refusal(monkeypatch, moto):
-    found = Ec2Reboot({}, 'i-0123456789abcdef0', context(AwsClients(Settings(aws={'endpoint_url': moto, 'regions': ['eu-west-1']}))))
+    found = Ec2Reboot({}, 'i-0123456789abcdef0', context(AwsClients(Settings(aws={'endpoint_url': moto,
+        'regions': ['eu-west-1']}))))
     assert found.check().ok is False and 'credentials' in found.check().text
 
 
@@ -287,27 +323,34 @@ class Broken(BaseHTTPRequestHandler):
         how = self.server.how
         if how == 'drop': self.connection.shutdown(socket.SHUT_RDWR); return
         if how == 'slow': time.sleep(3); self.close_connection = True; return
-        status, code = {'denied': (403, 'UnauthorizedOperation'), 'throttle': (503, 'RequestLimitExceeded'), 'throttle400': (400, 'Throttling'), '500': (500, 'InternalError'), '503': (503, 'Unavailable')}[how]
+        status, code = {'denied': (403, 'UnauthorizedOperation'), 'throttle': (503, 'RequestLimitExceeded'),
+                        'throttle400': (400, 'Throttling'), '500': (500, 'InternalError'),
+                        '503': (503, 'Unavailable')}[how]
         text = f'<Response><Errors><Error><Code>{code}</Code><Message>no password=hunter2</Message></Error></Errors><RequestID>1</RequestID></Response>'.encode()
-        self.send_response(status); self.send_header('Content-Length', str(len(text))); self.end_headers(); self.wfile.write(text)
+        self.send_response(status); self.send_header('Content-Length',
+                                                     str(len(text))); self.end_headers(); self.wfile.write(text)
     def log_message(self, *_): pass
 
 
-@pytest.mark.parametrize('how, ok, says', [('drop', None, 'may have happened'), ('slow', None, 'may have happened'), ('denied', False, 'needs the permission ec2:RebootInstances'),
-                                           ('throttle', False, 'throttled'), ('throttle400', False, 'throttled'), ('500', None, 'InternalError'), ('503', None, 'Unavailable')])
+@pytest.mark.parametrize('how, ok, says', [('drop', None, 'may have happened'), ('slow', None, 'may have happened'),
+                                           ('denied', False, 'needs the permission ec2:RebootInstances'),
+                                           ('throttle', False, 'throttled'), ('throttle400', False, 'throttled'),
+                                           ('500', None, 'InternalError'), ('503', None, 'Unavailable')])
 def test_at_most_one_reboot_arrives_whatever_the_network_does(monkeypatch, how, ok, says):
     for k, v in dict(AWS_ACCESS_KEY_ID='test', AWS_SECRET_ACCESS_KEY='test').items(): monkeypatch.setenv(k, v)
     server = ThreadingHTTPServer(('127.0.0.1', 0), Broken)
     server.calls, server.how = [], how
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        clients = AwsClients(Settings(aws={'endpoint_url': f'http://127.0.0.1:{server.server_port}', 'regions': ['eu-west-1']}))
+        clients = AwsClients(Settings(aws={'endpoint_url': f'http://127.0.0.1:{server.server_port}',
+                                           'regions': ['eu-west-1']}))
         client = clients.write('ec2')
         client.meta.config.__dict__['read_timeout'] = 1
         client._endpoint.http_session._timeout = __import__('urllib3').Timeout(connect=1, read=1)
         report = Ec2Reboot({}, 'i-0123456789abcdef0', context(clients)).send()
         time.sleep(.2)
-        assert server.calls == ['RebootInstances'] and report.ok is ok and says in report.text and 'hunter2' not in report.text
+        assert (server.calls == ['RebootInstances'] and report.ok is ok and says in report.text
+                and 'hunter2' not in report.text)
     finally: server.shutdown(); server.server_close()
 
 
@@ -323,11 +366,14 @@ POLICY = 'policies: [{name: web, match: {metric: cpu_utilization_percent}, mode:
 def test_the_whole_way_on_aws_with_the_tag_read_live(aws, moto, tmp_path):
     "A tagged instance is rebooted once; when the tag is gone at the moment of the send, it is not."
     id = an_instance(aws)
-    settings = Settings(data_dir=tmp_path, targets_file=tmp_path/'none', aws={'endpoint_url': moto, 'regions': ['eu-west-1']}, remediation={'cooldown_seconds': 1})
+    settings = Settings(data_dir=tmp_path, targets_file=tmp_path/'none',
+                        aws={'endpoint_url': moto, 'regions': ['eu-west-1']}, remediation={'cooldown_seconds': 1})
     with use_clock(FakeClock(START)) as clock:
-        r = Remediator(open_state(tmp_path/'s.db'), settings, read_policies(POLICY.replace('mode: auto', 'mode: approve')))
+        r = Remediator(open_state(tmp_path/'s.db'), settings,
+                       read_policies(POLICY.replace('mode: auto', 'mode: approve')))
         turn_switch(r.ledger, switch_path(settings), True, 'x')
-        def step(episode): return r.step(clock.now(), [incident(id, episode=episode, anomalies=(anomaly(id),))], freshness([id, 'b', 'c'], clock.now()), Always(97))
+        def step(episode): return r.step(clock.now(), [incident(id, episode=episode, anomalies=(anomaly(id),))],
+                                         freshness([id, 'b', 'c'], clock.now()), Always(97))
         assert [o.state for o in step(1)] == ['awaiting_approval']
         aws.write('ec2').create_tags(Resources=[id], Tags=[{'Key': 'smartcloudops', 'Value': 'no'}])
         r.ledger.approve(1, 'oncall'); clock.advance(15)
@@ -340,6 +386,9 @@ def test_the_whole_way_on_aws_with_the_tag_read_live(aws, moto, tmp_path):
 
 
 def test_inventory_labels_carry_the_tag_too(tmp_path):
-    (tmp_path/'t.json').write_text(json.dumps({'node_exporter': [{'target': 'web-1:9100', 'labels': {'smartcloudops': 'act'}}, 'web-2:9100']}))
+    (tmp_path/'t.json').write_text(json.dumps({'node_exporter': [{'target': 'web-1:9100',
+                                                                  'labels': {'smartcloudops': 'act'}}, 'web-2:9100']}))
     tags = Tags(Settings(targets_file=tmp_path/'t.json'))
-    assert tags.of('web-1', Policies()) == {'smartcloudops': 'act'} and tags.of('web-2', Policies()) == {} and tags.of('web-2', Policies(opt_in=['web-2'])) == {'smartcloudops': 'act'}
+    assert tags.of('web-1', Policies()) == {'smartcloudops': 'act'} and tags.of('web-2',
+                                                                                Policies()) == {} and tags.of('web-2',
+                                                                                    Policies(opt_in=['web-2'])) == {'smartcloudops': 'act'}

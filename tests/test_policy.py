@@ -7,7 +7,8 @@ from hypothesis import given, settings, strategies as st
 from smartcloudops.core.errors import PolicyError
 from smartcloudops.core.files import package_file
 from smartcloudops.remediation.gates import matching
-from smartcloudops.remediation.policy import Match, Policies, Policy, explain_policy, load_policies, parse_yaml, policy_schema, read_policies, seconds
+from smartcloudops.remediation.policy import (
+    Match, Policies, Policy, explain_policy, load_policies, parse_yaml, policy_schema, read_policies, seconds)
 from tests.remediation_fleet import anomaly, incident
 
 pytestmark = pytest.mark.phase4
@@ -32,7 +33,8 @@ GOOD = '''policies:
     (GOOD.replace('{metric: cpu_utilization_percent}', '{}'), 3, 'empty selector'),
     (GOOD.replace('{metric: cpu_utilization_percent}', "{host: '*'}"), 3, 'empty selector'),
     (GOOD + '      - {do: webhook, with: {url: "http://x", urrl: y}}\n', 6, "urrl: unknown field; did you mean 'url'?"),
-    (GOOD + '      - {do: webhook, with: {url: "http://x"}, then: ec2_reboot}\n', 2, "cyclic ladder: step 'webhook' leads back to 'ec2_reboot'"),
+    (GOOD + '      - {do: webhook, with: {url: "http://x"}, then: ec2_reboot}\n', 2,
+     "cyclic ladder: step 'webhook' leads back to 'ec2_reboot'"),
     (GOOD + '      - {do: command, with: {run: [rm]}}\n', 6, "'rm' is not a full path"),
     (GOOD + '    verify: {within: 1 min, back_for: 5 min}\n', 6, 'too short'),
     (GOOD + '    name: again\n', 6, "field 'name' stands there twice"),
@@ -76,11 +78,13 @@ def test_any_text_is_policies_or_a_policy_error(text):
     except PolicyError as e: assert str(e)
 
 
-@given(st.lists(st.sampled_from(['', '*', '**', '?', ' *']), max_size=3), st.dictionaries(st.just('env'), st.sampled_from(['*', '?*'])))
+@given(st.lists(st.sampled_from(['', '*', '**', '?', ' *']), max_size=3),
+       st.dictionaries(st.just('env'), st.sampled_from(['*', '?*'])))
 def test_invariant_1_an_empty_selector_selects_nothing(hosts, labels):
     "By the file it is an error; a match that was built past the check still matches nothing."
     with pytest.raises(ValueError): Match(host=hosts, labels=labels)
-    rogue = Match.model_construct(metric=(), labels=labels, host=tuple(hosts), kind=(), severity=(), score=0., lasting=0.)
+    rogue = Match.model_construct(metric=(), labels=labels, host=tuple(hosts), kind=(), severity=(), score=0.,
+                                  lasting=0.)
     policy = Policy.model_construct(name='x', match=rogue, mode='auto', ladder=())
     assert matching(incident(anomalies=(anomaly(),)), policy) == []
 
@@ -95,7 +99,8 @@ def test_shipped_schema_is_the_models():
     assert json.loads(package_file('config/policies.schema.json').read_text()) == json.loads(json.dumps(policy_schema()))
 
 
-@pytest.mark.parametrize('text, value', [('90 s', 90), ('1h30m', 5400), ('250ms', .25), ('1.5 min', 90), (7, 7), ('2 d', 172800)])
+@pytest.mark.parametrize('text, value', [('90 s', 90), ('1h30m', 5400), ('250ms', .25), ('1.5 min', 90), (7, 7),
+                                         ('2 d', 172800)])
 def test_durations(text, value): assert seconds(text) == value
 
 

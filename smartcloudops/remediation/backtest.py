@@ -28,7 +28,7 @@ from ..detection.incidents import Incident, list_incidents
 from .engine import fleet_limits, opt_in_tag
 
 # %% ../../nbs/remediation/05_backtest.ipynb #18b5ecca
-from .gates import FAILED, SECOND, Book, Lease, Past, Plan, Reading, State, Switch, changed, decide, matching
+from .gates import FAILED, SECOND, ActionIndex, Lease, PastAction, Plan, Reading, State, Switch, decide, matching, replace
 from .policy import Policies, Policy, load_policies
 
 log = logging.getLogger('smartcloudops.remediation')
@@ -110,15 +110,15 @@ class _Memory:
         self.open, self.sends, self.targets, self.incidents, self.failures = {}, deque(), {}, {}, {}
         self.count, self._book = 0, None
 
-    def book(self) -> Book:
+    def book(self) -> ActionIndex:
         "What the gates ask: lists that grow, not copies of them."
-        if self._book is None: self._book = Book(tuple(self.open.values()), self.sends, self.targets, self.incidents, self.failures)
+        if self._book is None: self._book = ActionIndex(tuple(self.open.values()), self.sends, self.targets, self.incidents, self.failures)
         return self._book
 
-    def add(self, plan: Plan, at: int) -> Past:
+    def add(self, plan: Plan, at: int) -> PastAction:
         "An action that is under way from now on."
         self.count, self._book = self.count + 1, None
-        past = Past(self.count, plan.key, plan.fingerprint, plan.episode, plan.policy.name, plan.step, plan.target, plan.attempt, 'verifying', at, at)
+        past = PastAction(self.count, plan.key, plan.fingerprint, plan.episode, plan.policy.name, plan.step, plan.target, plan.attempt, 'verifying', at, at)
         self.open[past.id] = past
         self.sends.append(past)
         while self.sends and self.sends[0].sent < at - 86400 * SECOND: self.sends.popleft()
@@ -126,7 +126,7 @@ class _Memory:
         self.incidents.setdefault((plan.fingerprint, plan.episode, plan.policy.name), []).append(past)
         return past
 
-    def end(self, past: Past, state: str) -> None:
+    def end(self, past: PastAction, state: str) -> None:
         "Its verdict."
         ended = past._replace(state=state)
         self.open.pop(past.id, None)
@@ -178,7 +178,7 @@ class _Seeing(_Walk):
     def state(self, incident: Incident, at: int) -> State:
         "The world as it was then."
         counts = (len(self.fleet), len(self.ill))      # counted as incidents open and close, not again at each question
-        return changed(self.base, book=self.memory.book(), newest=self.newest(incident, at), counts=counts)
+        return replace(self.base, book=self.memory.book(), newest=self.newest(incident, at), counts=counts)
 
     def newest(self, incident: Incident, at: int) -> dict[str, Reading]:
         "The samples that were known then; without a frame, the incident's own values count as fresh."
@@ -200,7 +200,7 @@ class _Events(_Seeing):
     "What each event does."
     def open(self, at: int, n: int) -> None:
         past = self.incidents[n]
-        incident = changed(past, state='open', anomalies=tuple([changed(a, ongoing=True) for a in past.anomalies]))
+        incident = replace(past, state='open', anomalies=tuple([replace(a, ongoing=True) for a in past.anomalies]))
         for h in incident.hosts:
             if h in self.fleet: self.ill[h] += 1; self.fleet[h] = 'abnormal'
         for policy in self.policies.policies:
@@ -241,7 +241,7 @@ class _Asking(_Events):
         self.rows.append((at, n, plan.target, plan.policy.name, plan.step, 'acted', '', 'recovered' if helped else 'not recovered'))
         self.push(max(over, soonest) if helped else late, VERDICT, n, past, 'recovered' if helped else 'not_recovered')
 
-    def verdict(self, at: int, n: int, past: Past, state: str) -> None:
+    def verdict(self, at: int, n: int, past: PastAction, state: str) -> None:
         self.memory.end(past, state)
         for waits in self.waiting:                    # a place in flight is free again
             if waits[0] in self.live: self.push(at, ASK, *waits)
