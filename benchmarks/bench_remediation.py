@@ -15,7 +15,7 @@ from smartcloudops.core.database import open_state
 from smartcloudops.detection.anomalies import Anomaly
 from smartcloudops.detection.incidents import Incident
 from smartcloudops.remediation.backtest import backtest
-from smartcloudops.remediation.gates import SECOND, Book, Lease, Past, Plan, Reading, State, Switch, decide
+from smartcloudops.remediation.gates import SECOND, ActionIndex, Lease, PastAction, Plan, Reading, State, Switch, decide
 from smartcloudops.remediation.ledger import Ledger
 from smartcloudops.remediation.policy import Policies, Policy
 
@@ -33,8 +33,8 @@ def an_incident(host: str, number: int, opened: pd.Timestamp, minutes: float) ->
 def bench_decide(seconds: float = 3) -> float:
     hosts = [f'h-{i}' for i in range(100)]
     at = to_us(START + pd.Timedelta('12 h'))
-    past = [Past(i, f'k{i}', f'x{i}', 1, 'other', 0, f'h-{i + 1}', 1, 'recovered', at - (5000 + i) * SECOND, at) for i in range(50)]
-    state = State(book=Book.of(past), switch=Switch(True), me='a', lease=Lease('a', 1, at * 2), fleet=dict.fromkeys(hosts, 'ok'), tags={h: {'smartcloudops': 'act'} for h in hosts},
+    past = [PastAction(i, f'k{i}', f'x{i}', 1, 'other', 0, f'h-{i + 1}', 1, 'recovered', at - (5000 + i) * SECOND, at) for i in range(50)]
+    state = State(book=ActionIndex.of(past), switch=Switch(True), me='a', lease=Lease('a', 1, at * 2), fleet=dict.fromkeys(hosts, 'ok'), tags={h: {'smartcloudops': 'act'} for h in hosts},
                   newest={f'cpu_utilization_percent{{host="{h}"}}': Reading(at, 97., 60.) for h in hosts})
     found = [an_incident(h, n, START, 60 * 24) for n, h in enumerate(hosts)]
     found = [Incident(**{**vars(i), 'state': 'open', 'anomalies': tuple(Anomaly(**{**vars(a), 'ongoing': True}) for a in i.anomalies)}) for i in found]

@@ -11,6 +11,7 @@ from smartcloudops.core.errors import DataError
 from smartcloudops.core.settings import Settings
 from smartcloudops.remediation.backtest import backtest, incidents_in, join, read_labels, run_backtest, stretches, threshold_anomalies
 from smartcloudops.remediation.policy import read_policies
+from smartcloudops.remediation.policy_file import Trust
 from tests.conftest import soak
 from tests.remediation_fleet import POLICY, START, Effect, anomaly, cpu, executor, freshness, incident
 
@@ -97,7 +98,7 @@ def test_same_decisions_as_the_live_engine(tmp_path, monkeypatch):
     ended = lambda host, t: not any(i.host == host and i.opened <= t < i.closed for i in found)
     with use_clock(FakeClock(START)) as clock:
         r = executor(tmp_path, text, attempts=9, breaker_failures=9, per_hour=9)
-        monkeypatch.setattr(type(r), '_lower', lambda *a: None)                       # earned trust is not part of a backtest
+        monkeypatch.setattr(Trust, 'lower', lambda *a: None)                          # earned trust is not part of a backtest
         class Samples:
             def read(self, series, start, end):
                 index = pd.date_range(start.ceil('15s'), end, freq='15s') if end >= start else pd.DatetimeIndex([], tz='UTC')

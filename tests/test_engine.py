@@ -1,10 +1,12 @@
 "The engine: at most one send a key whatever is killed, paused or doubled; verdicts on fresh samples only; everything rechecked at the send."
 import os, random, signal, sys, threading, time
+from pathlib import Path
 
 import pandas as pd
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from smartcloudops import remediation
 from smartcloudops.core.inventory import own_host
 from smartcloudops.core.clock import FakeClock, SystemClock, use_clock
 from smartcloudops.core.errors import SmartCloudOpsError, StateError
@@ -15,6 +17,7 @@ from smartcloudops.remediation.notify import outcome_message
 from smartcloudops.remediation.operations import Report
 from smartcloudops.remediation.operators import figures, ledger_verify, proposals
 from smartcloudops.remediation.policy import read_policies
+from tests import remediation_fleet
 from tests.conftest import soak
 from tests.remediation_fleet import POLICY, START, Always, Effect, Table, cpu, effects, executor, freshness, incident, anomaly, settings_in, states
 
@@ -42,7 +45,7 @@ def tick(r, clock, incidents=None, history=None, hosts=HOSTS, **more):
 def test_observe_says_once_what_it_would_do_and_sends_nothing(tmp_path, clock, effect):
     r = executor(tmp_path, OBSERVE, switch=False)
     first = tick(r, clock)
-    assert [(o.state, o.mode) for o in first] == [('observed', 'observe')] and first[0].sentence.startswith('Would propose: ')
+    assert [(o.state, o.mode) for o in first] == [('observed', 'observe')] and first[0].sentence.startswith('Proposed (not sent): ')
     for _ in range(5): clock.advance(15); assert tick(r, clock) == []
     again = executor(tmp_path, OBSERVE, switch=False)
     clock.advance(60); assert tick(again, clock) == []                               # nor after a restart
@@ -127,8 +130,8 @@ def test_failed_sends_open_the_breaker_until_a_person_closes_it(tmp_path, clock,
     (lambda r, c: (switch_path(r.settings).unlink(), switch_path(r.settings).mkdir()), 'switch'), (lambda r, c: switch_path(r.settings).write_bytes(b'\xff\xfe'), 'switch'),
     (lambda r, c: switch_path(r.settings).write_text('on?'), 'switch'), (lambda r, c: r.ledger.turn_switch(False, 'x'), 'switch'),
     (lambda r, c: r.ledger.add_silence('web-*', '', c.now(), c.now() + pd.Timedelta('1h'), 'x', ''), 'silence'),
-    (lambda r, c: setattr(r, 'policies', read_policies(APPROVE.replace('back_for: 60 s', 'back_for: 61 s'))), 'approval'),
-    (lambda r, c: setattr(r, 'policies', read_policies(APPROVE.replace('web-1, ', ''))), 'opt-in'),
+    (lambda r, c: setattr(r.stages.policy_file, 'current', read_policies(APPROVE.replace('back_for: 60 s', 'back_for: 61 s'))), 'approval'),
+    (lambda r, c: setattr(r.stages.policy_file, 'current', read_policies(APPROVE.replace('web-1, ', ''))), 'opt-in'),
     (lambda r, c: r.ledger.set_mode(r.policies.policies[0], 'observe', 'x'), 'approval'),
 ])
 def test_invariants_10_and_12_everything_is_asked_again_at_the_send(tmp_path, clock, effect, happens, gate):
@@ -215,7 +218,7 @@ def test_a_clock_put_back_leaves_nothing_in_flight_until_the_wrong_time_comes(tm
     "The machine had started a month ahead and sent; then its clock was set right. One in flight is all there is."
     clock.set(START + pd.Timedelta('30D'))
     r = executor(tmp_path)
-    if killed: monkeypatch.setattr(r, '_start', lambda *a: [])
+    if killed: monkeypatch.setattr(r.stages.runner, 'start', lambda *a: [])
     tick(r, clock); r.stop()
     clock.set(START)
     r, found = executor(tmp_path, name='restarted'), []
@@ -270,7 +273,7 @@ def test_invariant_18_home_is_home_under_any_name(tmp_path, clock, monkeypatch, 
     home = 'i-0123456789abcdef0'
     r = executor(tmp_path, POLICY.replace('web-1', home).replace('do: test_effect', f'do: {do}', 1))
     if known_as == 'alias': r.settings.hosts = {own_host(): home}
-    else: monkeypatch.setattr('smartcloudops.remediation.engine.own_instance', lambda: home)
+    else: monkeypatch.setattr('smartcloudops.remediation.snapshot.own_instance', lambda: home)
     out = tick(r, clock, [incident(home, now=clock.now())], hosts=[*HOSTS, home])
     assert [(o.state, o.gate) for o in out] == [('refused', 'target')] and 'loop' in r.ledger.action(1).verdict
 
@@ -314,7 +317,7 @@ def test_what_is_seen_not_to_have_happened_goes_to_a_person(tmp_path, clock, mon
 def test_a_slow_send_does_not_stop_the_loop(tmp_path, clock, effect, monkeypatch):
     go = threading.Event()
     monkeypatch.setattr(Effect, 'before', staticmethod(lambda key: go.wait(10)))
-    r = executor(tmp_path); r.settle = .05
+    r = executor(tmp_path); r.stages.runner.settle = .05
     assert [o.state for o in tick(r, clock)] == ['sent']
     clock.advance(20); assert tick(r, clock) == []
     go.set(); time.sleep(.2); clock.advance(20)
@@ -325,7 +328,7 @@ def test_a_send_that_never_ends_does_not_hold_its_place_for_ever(tmp_path, clock
     "One in flight is all there is: after its time it counts as unknown, is judged by samples, and the next one may go."
     go = threading.Event()
     monkeypatch.setattr(Effect, 'before', staticmethod(lambda key: go.wait(60)))
-    r = executor(tmp_path); r.settle = .05
+    r = executor(tmp_path); r.stages.runner.settle = .05
     seen = [o.state for o in tick(r, clock)]
     for _ in range(30): clock.advance(15); seen += [o.state for o in tick(r, clock, [])]
     assert seen == ['sent', 'unknown', 'verifying', 'not_recovered'] and 'No answer came in time' in str(r.ledger.audit('actions:1'))
@@ -368,7 +371,7 @@ def test_what_could_not_be_written_down_is_decided_again(tmp_path, clock, effect
 def test_what_was_done_before_the_database_was_locked_is_told(tmp_path, clock, effect, monkeypatch):
     "The first of two hosts was acted on when the second one's plan could not be written: nothing is sent unseen."
     two = read_policies(POLICY.replace('mode: auto', 'mode: auto\n    limits: {in_flight: 2, share_of_fleet: 100 %}'))
-    r = executor(tmp_path, in_flight=2); r.policies = two
+    r = executor(tmp_path, in_flight=2); r.stages.policy_file.current = two
     monkeypatch.setattr(r.ledger, 'record', fails_once(r.ledger.record, lambda plan, *_: plan.target == 'web-2'))
     both = [incident('web-1', id=1), incident('web-2', id=2)]
     assert [(o.target, o.state) for o in tick(r, clock, both)] == [('web-1', 'sent'), ('web-1', 'verifying')]
@@ -450,15 +453,16 @@ def life(folder, clock, name):
 
 
 def killed_at(folder, line):
-    "Run a life in a child that is killed with SIGKILL before it executes its `line`th line of the engine, ledger or operations; returns lines executed when it lived."
+    "Run a life in a child that is killed with SIGKILL before it executes its `line`th line of the engine, the ledger or the operation; returns lines executed when it lived."
     read, write = os.pipe()
     pid = os.fork()
     if pid == 0:
         count = 0
-        files = ('remediation/engine.py', 'remediation/ledger.py', 'tests/remediation_fleet.py')
+        pure = {'policy.py', 'gates.py', 'operations.py', 'notify.py', 'operators.py', 'verdict.py', 'outcome.py'}      # they write nothing on this way
+        files = {str(f) for f in Path(remediation.__file__).parent.glob('*.py') if f.name not in pure} | {remediation_fleet.__file__}
         def trace(frame, event, arg):
             nonlocal count
-            if not frame.f_code.co_filename.endswith(files): return None
+            if frame.f_code.co_filename not in files: return None
             if event == 'line':
                 count += 1
                 if count == line: os.kill(os.getpid(), signal.SIGKILL)
@@ -507,7 +511,7 @@ def test_invariants_3_4_5_killed_at_any_line(tmp_path, monkeypatch):
 def test_invariant_5_killed_between_commit_and_send(tmp_path, clock, effect, monkeypatch):
     "The intent is there, the effect is not: it is looked at and judged, and never sent."
     r = executor(tmp_path, name='first')
-    monkeypatch.setattr(r, '_start', lambda *a: [])
+    monkeypatch.setattr(r.stages.runner, 'start', lambda *a: [])
     assert [o.state for o in tick(r, clock)] == ['sent']
     clock.advance(31)
     other = executor(tmp_path, name='second')
@@ -538,7 +542,7 @@ def test_invariant_6_a_holder_paused_after_the_commit_and_its_successor(tmp_path
     go = threading.Event()
     monkeypatch.setattr(Effect, 'before', staticmethod(lambda key: go.wait(20)))
     first, second = executor(tmp_path, name='first'), executor(tmp_path, name='second')
-    first.settle = .05
+    first.stages.runner.settle = .05
     assert [o.state for o in tick(first, clock)] == ['sent']
     clock.advance(31)
     for _ in range(3): assert tick(second, clock) == []; clock.advance(10)
@@ -585,7 +589,7 @@ def test_invariant_6_two_processes_on_one_ledger(tmp_path, effect):
 def test_a_plan_left_behind_by_a_killed_process_goes_on(tmp_path, clock, effect, monkeypatch):
     "Killed between `planned` and what follows: the next process does not wait for the plan to expire."
     r = executor(tmp_path, name='first')
-    monkeypatch.setattr(r, '_approve_by_policy', lambda *a: (_ for _ in ()).throw(KeyboardInterrupt()))
+    monkeypatch.setattr(r.stages.waiting, 'approve_by_policy', lambda *a: (_ for _ in ()).throw(KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt): tick(r, clock)
     assert states(r.ledger) == ['planned']
     clock.advance(31)
@@ -621,8 +625,8 @@ def test_a_plan_that_slept_past_its_time_dies_at_the_send(tmp_path, clock, effec
     "The step began in time, then the process slept: the clock at the send counts."
     r = executor(tmp_path, APPROVE)
     tick(r, clock); r.ledger.approve(1, 'oncall')
-    real = r._send
-    monkeypatch.setattr(r, '_send', lambda *a: (clock.advance(1000), real(*a))[1])
+    real = r.stages.sender.send
+    monkeypatch.setattr(r.stages.sender, 'send', lambda *a: (clock.advance(1000), real(*a))[1])
     assert [o.state for o in tick(r, clock)][:1] == ['expired'] and effects(effect) == []
 
 
@@ -680,7 +684,6 @@ def test_autonomy_is_earned_granted_and_lost(tmp_path, monkeypatch, effect):
         def case(back=31):
             nonlocal n; n += 1
             host = f'web-{n % 5 + 1}'
-            r.lease = None
             out = tick(r, clock, [incident(host, id=n, episode=n, anomalies=(anomaly(host),))], Always(back))
             for a in r.ledger.actions(['awaiting_approval']):
                 cli('actions', 'approve', str(a.id), '--comment', 'looked at it')

@@ -82,16 +82,16 @@ def of_remediation(folder):
     with use_clock(FakeClock(START)):
         done = executor(folder)
         outcomes = done.step(START, [incident()], freshness(['web-1', 'web-2', 'web-3'], START), Always(97.))
-        mine, us = done._load(), to_us(START)
+        mine, us = done.policies, to_us(START)
         state = good_state(silences=(gates.Silence(1, 'web-9', '', us, us + 9, 'ann', f'token={SECRET}'),), fleet={'web-1': 'ok', '<script>': 'late', 'web-3': 'ok'})
         plan, refusal = (gates.decide(incident(), each, mine.policies[0], START) for each in (good_state(), good_state(switch=gates.Switch(False))))
-        past, action = gates.Past(3, 'k' * 64, 'f', 1, 'web-cpu', 0, 'web-1', 1, 'recovered', us, us), done.ledger.actions()[0]
+        past, action = gates.PastAction(3, 'k' * 64, 'f', 1, 'web-cpu', 0, 'web-1', 1, 'recovered', us, us), done.ledger.actions()[0]
     assert isinstance(plan, gates.Plan) and isinstance(refusal, gates.Refusal)
     known = [made(given, 'web-1') for made, given in ((operations.Webhook, dict(url=f'https://ann:{SECRET}@example.org/{{target}}')), (operations.Command, dict(run=['/bin/echo', f'password={SECRET}', 'x' * 900])),
              (operations.ServiceRestart, dict(unit='a.service')), (operations.Ec2, {}), (operations.Ec2Reboot, {}), (operations.Ec2StopStart, {}), (operations.AsgSetDesired, dict(group='web')), (operations.Operation, {}))]
     told = backtest.backtest(mine, [incident(), incident('web-2', id=2, state='closed', closed=START + pd.Timedelta('5min'))], settings=done.settings)
     condition = policy.Condition(metric='load1', above=1)
-    return [*outcomes, done, done.tags, done.ledger, action, done.ledger.verify(), plan, plan.verdicts[0], refusal, state, gates.State(), past, gates.Book.of([past]), gates.Reading(us, 97., 15.), gates.Switch(False), gates.Lease('me', 1, us), state.silences[0],
+    return [*outcomes, done, done.tags, done.ledger, action, done.ledger.verify(), plan, plan.verdicts[0], refusal, state, gates.State(), past, gates.ActionIndex.of([past]), gates.Reading(us, 97., 15.), gates.Switch(False), gates.Lease('me', 1, us), state.silences[0],
             mine, mine.policies[0], mine.policies[0].match, mine.policies[0].ladder[0], mine.policies[0].verify, policy.Limits(per_hour=9), condition, policy.Strict(), policy.Policies(), *known, known[0].parameters,
             operations.Report(None, 'no answer', dict(output='x' * 2000)), operations.Context('web-1', clients=lambda: None), notify.Message('k', 'web-1: down', f'password={SECRET}\n' * 50, True), notify.Notifier(done.ledger.engine, done.settings),
             told, backtest.backtest(policy.Policies(), []), drill.Drill('web-cpu', tuple((START, o) for o in outcomes), 2, 1, False, 'one step was not reached'), drill.Drill('web-cpu', (), 2, 0, False, ''), drill.Service(folder/'drill', 'web-1')]

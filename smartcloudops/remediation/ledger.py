@@ -25,7 +25,7 @@ from ..core.logs import mask_secrets
 from ..core.clock import from_us, to_us
 from ..core.database import create_tables, define_table
 from ..core.kv import get_value, put_value
-from .gates import OPEN, SECOND, Book, Lease, Past, Plan, Refusal, Silence, Switch
+from .gates import OPEN, SECOND, ActionIndex, Lease, PastAction, Plan, Refusal, Silence, Switch
 from .policy import MODES, Policy
 
 log = logging.getLogger('smartcloudops.remediation')
@@ -125,9 +125,9 @@ class Action:
     def __repr__(self) -> str: return short_repr(self, f'#{self.id} {self.state}', f'{self.operation} on {self.target}', f'attempt {self.attempt} by {self.policy}', f'{self.mode}, {self.made:%Y-%m-%d %H:%M} UTC', self.verdict or self.sentence)
     def _repr_html_(self) -> str: return as_table([{k: g.get(k, '') for k in ('gate', 'says', 'why')} for g in self.gates], repr(self))
 
-    def past(self) -> Past:
+    def past(self) -> PastAction:
         "What the gates need of it."
-        return Past(self.id, self.key, self.fingerprint, self.episode, self.policy, self.step, self.target, self.attempt, self.state, to_us(self.sent), to_us(self.made))
+        return PastAction(self.id, self.key, self.fingerprint, self.episode, self.policy, self.step, self.target, self.attempt, self.state, to_us(self.sent), to_us(self.made))
 
 # %% ../../nbs/remediation/02_ledger.ipynb #90366179
 _TIMES = ('made', 'updated', 'expires', 'sent', 'judge_from', 'judge_until', 'ended')
@@ -422,17 +422,17 @@ class _Reading(_Modes):
         if limit is not None: query = query.limit(limit)
         with self.engine.connect() as c: return [dict(r._mapping) for r in c.execute(query)]
 
-    def book(self, at=None, incidents: Iterable[tuple[str, int]] = ()) -> Book:
+    def book(self, at=None, incidents: Iterable[tuple[str, int]] = ()) -> ActionIndex:
         "What the gates need: all that is open, a day of sends, each open incident's tries, and the newest sends of each policy for its breaker."
         day = to_us(at if at is not None else time_now()) - 86400 * SECOND
-        columns = [actions.c[n] for n in Past._fields]
+        columns = [actions.c[n] for n in PastAction._fields]
         fingerprints = {f for f, _ in incidents}
         with self.engine.connect() as c:
             rows = list(c.execute(sa.select(*columns).where(sa.or_(actions.c.state.in_([*OPEN, *WAITING]), actions.c.sent > day, actions.c.fingerprint.in_(fingerprints)))))
             for (name,) in c.execute(sa.select(actions.c.policy).where(actions.c.sent.isnot(None)).distinct()).all():
                 rows += c.execute(sa.select(*columns).where(actions.c.policy == name, actions.c.sent.isnot(None)).order_by(actions.c.sent.desc()).limit(100)).all()
             resets = dict(c.execute(sa.select(breakers.c.policy, sa.func.max(breakers.c.at)).group_by(breakers.c.policy)).all())
-        return Book.of({Past(*r) for r in rows}, resets)
+        return ActionIndex.of({PastAction(*r) for r in rows}, resets)
 
 # %% ../../nbs/remediation/02_ledger.ipynb #d2dc9b78
 @dataclass(frozen=True)
