@@ -7,8 +7,11 @@ __all__ = ['log', 'CLOCK_DOUBT', 'JUMP', 'REPLAYED', 'DOUBTED', 'ClockDoubt', 'S
            'read_switch', 'turn_switch', 'fleet_of', 'fleet_limits', 'opt_in_tag', 'own_instance', 'judge', 'Tags',
            'Outcome']
 
-# %% ../../nbs/remediation/23_engine.ipynb #9df032fc
-import logging, os, socket, uuid
+# %% ../../nbs/remediation/23_engine.ipynb #468b61ec
+import logging
+import os
+import socket
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +40,8 @@ from .switch import read_switch, switch_path, turn_switch
 from .verdict import judge
 from .verifier import History, Recovery, Verifier
 
-if TYPE_CHECKING: from smartcloudops.detection.incidents import Incident
+if TYPE_CHECKING:
+    from smartcloudops.detection.incidents import Incident
 
 log = logging.getLogger('smartcloudops.remediation')
 _all_ = ['switch_path', 'read_switch', 'turn_switch', 'fleet_of', 'fleet_limits', 'opt_in_tag', 'own_instance', 'judge',
@@ -54,7 +58,8 @@ class ClockDoubt:
         self.engine = engine
         self._last: tuple[pd.Timestamp, float] | None = None      # wall and steady time of the step before
 
-    def __repr__(self) -> str: return short_repr(self, f'last step {self._last[0]:%H:%M:%S}' if self._last else 'no step yet')
+    def __repr__(self) -> str:
+        return short_repr(self, f'last step {self._last[0]:%H:%M:%S}' if self._last else 'no step yet')
 
     def why(self, now: pd.Timestamp) -> str | None:
         "Why the clock can't be trusted, if so: it jumped ahead, or the step's time is not now."
@@ -81,18 +86,25 @@ class Stages:
     planner: Planner
 
     @classmethod
-    def compose(cls, ledger: Ledger, settings: Settings, policy_file: PolicyFile, make: MakeOperation, settle: float) -> 'Stages':
+    def compose(cls, ledger: Ledger, settings: Settings, policy_file: PolicyFile, make: MakeOperation,
+                settle: float) -> 'Stages':
         "Each with its collaborators."
         trust, waiting = Trust(ledger, policy_file), WaitingPlans(ledger)
         runner = SendRunner(ledger, trust, settle)
+        recovery, verifier = Recovery(ledger, settings, make, runner), Verifier(ledger, settings, make, trust)
         sender = Sender(ledger, settings, make, runner)
-        return cls(policy_file, waiting, runner, Recovery(ledger, settings, make, runner), Verifier(ledger, settings, make, trust),
-                   sender, Planner(ledger, settings, make, waiting, sender.send))
+        planner = Planner(ledger, settings, make, waiting, sender.send)
+        return cls(policy_file, waiting, runner, recovery, verifier, sender, planner)
 
     def __repr__(self) -> str: return short_repr(self, repr(self.policy_file), repr(self.runner))
 
-    def look_after(self, outcomes: list[Outcome], incidents: dict[str, 'Incident'], history: History, now: pd.Timestamp, lease: Lease) -> None:
-        "What was sent, and what waits: also when nothing new may be sent. What happened is added as it happens."
+    def look_after(self,
+                   outcomes: list[Outcome],               # grows as things happen, so that none is lost when a later one fails
+                   incidents: dict[str, 'Incident'],      # open ones, by id
+                   history: History,
+                   now: pd.Timestamp, lease: Lease,
+                  ) -> None:
+        "What was sent, and what waits: also when nothing new may be sent."
         outcomes += self.runner.collect()
         outcomes += self.recovery.recover(now, lease)
         outcomes += self.verifier.judge(history, now)
@@ -107,7 +119,7 @@ class Remediator:
                  settings: Settings,
                  policies: Policies | str | Path | None = None,   # or the file; default: the one of the settings
                  name: str | None = None,                         # this executor's name in the lease
-                 settle: float = 1.5,                             # seconds a step waits for a send; longer ones end in a later step
+                 settle: float = 1.5,                             # seconds a step waits for a send to end
                  make: MakeOperation = make_operation,            # a drill's operations do nothing
                 ):
         self.settings, self.tags, self.clock_doubt = settings, Tags(settings), ClockDoubt(engine)
@@ -116,7 +128,8 @@ class Remediator:
         self.lease: Lease | None = None
         self.stages = Stages.compose(self.ledger, settings, PolicyFile(policies, settings), make, settle)
 
-    def __repr__(self) -> str: return short_repr(self, self.me, f'at most {self.settings.remediation.mode}', repr(self.stages.policy_file))
+    def __repr__(self) -> str:
+        return short_repr(self, self.me, f'at most {self.settings.remediation.mode}', repr(self.stages.policy_file))
 
     @property
     def policies(self) -> Policies | None: return self.stages.policy_file.current
@@ -124,7 +137,7 @@ class Remediator:
     def step(self,
              now: pd.Timestamp,                       # the tick's time, UTC
              incidents: list['Incident'],             # open incidents
-             freshness: pd.DataFrame | Callable[[], pd.DataFrame] | None = None,      # of monitoring.latest, or what gives it
+             freshness: pd.DataFrame | Callable[[], pd.DataFrame] | None = None,      # of monitoring.latest, or a function
              history: History | None = None,          # for the verdicts
             ) -> list[Outcome]:                       # what changed
         "Look after what was sent, send what was approved, decide what is new."

@@ -31,8 +31,9 @@ class Outcome:
     attempt: int = 0               # 0: refused before there was a plan
 
     def __repr__(self) -> str:
+        gate = f'gate {self.gate}' if self.gate else ''
         what = f'{self.operation} on {self.target} by {self.policy}'
-        return short_repr(self, f'#{self.action} {self.state}', what, f'gate {self.gate}' if self.gate else '', self.sentence)
+        return short_repr(self, f'#{self.action} {self.state}', what, gate, self.sentence)
 
     @classmethod
     def of(cls, action: Action,

@@ -25,7 +25,8 @@ from .policy import Policies, Policy
 from .snapshot import with_new_book
 from .switch import read_switch, switch_path
 
-if TYPE_CHECKING: from smartcloudops.detection.incidents import Incident
+if TYPE_CHECKING:
+    from smartcloudops.detection.incidents import Incident
 
 # %% ../../nbs/remediation/20_planner.ipynb #1e3da668
 def policy_for(incident: 'Incident', policies: Policies) -> tuple[Policy | None, list[str]]:
@@ -63,7 +64,8 @@ class WaitingPlans:
 
     def approve_by_policy(self, action: Action, now: pd.Timestamp) -> Action:
         "Mode auto: the policy is the one who says yes."
-        return self.ledger.change(action.id, 'approved', f'Approved by policy {action.policy}, mode auto.', 'policy', now)
+        text = f'Approved by policy {action.policy}, mode auto.'
+        return self.ledger.change(action.id, 'approved', text, 'policy', now)
 
     def resume(self, now: pd.Timestamp) -> Iterator[Outcome]:
         "Plans that a process wrote down right before it ended: they go on from there."
@@ -79,8 +81,8 @@ class WaitingPlans:
         for action in self.ledger.actions(WAITING):
             ended = action.incident not in incidents
             if not ended and now < action.expires: continue
-            why = 'Not sent in time'
-            if action.state == 'awaiting_approval': why = f'No answer in {format_duration((now - action.made).total_seconds())}'
+            waited = format_duration((now - action.made).total_seconds())
+            why = f'No answer in {waited}' if action.state == 'awaiting_approval' else 'Not sent in time'
             text = f'{why}; the incident ended by itself.' if ended else why + '.'
             try: yield Outcome.of(self.ledger.change(action.id, 'expired', text, at=now))
             except Superseded: pass
@@ -104,7 +106,8 @@ class Planner:
 
     def __repr__(self) -> str: return short_repr(self, pluralize(len(self._written), 'decision'))
 
-    def propose(self, state: State, policies: Policies, incidents: list['Incident'], now: pd.Timestamp) -> Iterator[Outcome]:
+    def propose(self, state: State, policies: Policies, incidents: list['Incident'],
+                now: pd.Timestamp) -> Iterator[Outcome]:
         "Ask the gates about each host of each incident; after each action they see the ledger and the switch anew."
         for incident in incidents:
             policy, hosts = policy_for(incident, policies)
@@ -133,6 +136,7 @@ class Planner:
         action = self.ledger.record(plan, sentence, policy, at=now, report={'peers': peers})
         self._written.add(plan.key)
         if action is None: return []
-        if plan.mode == 'observe': return [Outcome.of(action, f'Proposed (not sent): {sentence[:1].lower() + sentence[1:]}.')]
+        proposal = f'Proposed (not sent): {sentence[:1].lower() + sentence[1:]}.'
+        if plan.mode == 'observe': return [Outcome.of(action, proposal)]
         if plan.mode == 'approve': return [self.waiting.ask_person(action, now)]
         return self.send(self.waiting.approve_by_policy(action, now), incident, policy, state, now)

@@ -67,9 +67,11 @@ class PracticeFleet:
     def freshness(self, now: pd.Timestamp) -> pd.DataFrame:
         "As monitoring tells it: every series has just been heard of."
         last = pd.DatetimeIndex([now])
-        return pd.DataFrame([{'series': name, 'host': host_of(name), 'last': now, 'value': float(self.values(name, last)[0]),
-                              'age_seconds': 0., 'interval_seconds': float(self.interval), 'late': False} for name in self.names])
+        value = [float(self.values(name, last)[0]) for name in self.names]
+        same = {'last': now, 'age_seconds': 0., 'interval_seconds': float(self.interval), 'late': False}
+        return pd.DataFrame({'series': self.names, 'host': [host_of(n) for n in self.names], 'value': value, **same})
 
     def incident(self, now: pd.Timestamp, title: str = 'drill') -> Incident:
         "The open incident that detection would have made of it."
-        return Incident('1', title, 1, 'open', title, 'page', now, now, None, self.lead.host, (self.lead.host,), title, '', (self.lead,))
+        host = self.lead.host
+        return Incident('1', title, 1, 'open', title, 'page', now, now, None, host, (host,), title, '', (self.lead,))

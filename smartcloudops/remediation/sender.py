@@ -9,7 +9,7 @@ __all__ = ['PATIENT', 'send_once', 'SendRunner', 'last_look', 'no_longer_approve
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -28,7 +28,8 @@ from .policy_file import Trust
 from .snapshot import with_new_book
 from .switch import read_switch, switch_path
 
-if TYPE_CHECKING: from smartcloudops.detection.incidents import Incident
+if TYPE_CHECKING:
+    from smartcloudops.detection.incidents import Incident
 
 # %% ../../nbs/remediation/21_sender.ipynb #d1fec241
 def send_once(operation: Operation) -> Report:
@@ -55,7 +56,8 @@ class SendRunner:
     def start(self, action: Action, operation: Operation) -> Iterator[Outcome]:
         "Begin to send; its answer is among the outcomes when it came in time."
         answer: list[Report] = []
-        thread = threading.Thread(target=lambda: answer.append(send_once(operation)), name=f'action-{action.id}', daemon=True)
+        work = lambda: answer.append(send_once(operation))
+        thread = threading.Thread(target=work, name=f'action-{action.id}', daemon=True)
         self._running[action.id] = (thread, answer)
         thread.start()
         thread.join(self.settle)
@@ -66,7 +68,7 @@ class SendRunner:
         for id, (thread, answer) in list(self._running.items()):
             if thread.is_alive(): continue
             yield from self._answered(id, answer[0] if answer else Report(None, 'it ended without an answer'))
-            del self._running[id]                 # only now: an answer that could not be written is kept for the next step
+            del self._running[id]                 # only now: what could not be written is kept for the next step
 
     def _answered(self, id: int, report: Report) -> list[Outcome]:
         action, now = self.ledger.action(id), time_now()
@@ -74,14 +76,15 @@ class SendRunner:
         state = {True: 'verifying', False: 'failed', None: 'unknown'}[report.ok]
         window = _judged_later(action, now) if state == 'verifying' else {}
         if state == 'failed': self.trust.lower(action, state)
-        text, kept = report.text[:1].upper() + report.text[1:] + '.', action.report | {'text': report.text, **report.detail}
-        return [Outcome.of(self.ledger.change(id, state, text, at=now, report=report_json(kept), **window))]
+        text = report.text[:1].upper() + report.text[1:] + '.'
+        kept = report_json(action.report | {'text': report.text, **report.detail})
+        return [Outcome.of(self.ledger.change(id, state, text, at=now, report=kept, **window))]
 
     def join(self, wait: float) -> None:
         "Give each send so many seconds to end."
         for thread, _ in list(self._running.values()): thread.join(wait)
 
-def _judged_later(action: Action, now: pd.Timestamp) -> dict[str, int | None]:
+def _judged_later(action: Action, now: pd.Timestamp) -> dict[str, Any]:
     "A send that took its time moves the window in which it is judged."
     late = max(pd.Timedelta(0), now - action.sent)
     return {'judge_from': to_us(late + action.judge_from), 'judge_until': to_us(late + action.judge_until)}
@@ -100,9 +103,9 @@ def last_look(operation: Operation,
     switch = read_switch(ledger, switch_path(settings))
     return None if switch.on else ('switch', f'Off: {switch.why}.')
 
-def _not_opted_in(operation: Operation, opt_in: tuple[str, str]) -> str | None:
+def _not_opted_in(operation: Any, opt_in: tuple[str, str]) -> str | None:
     "Why an AWS target's own tags do not allow it."
-    tags, (name, value) = getattr(operation, 'tags')(), opt_in
+    tags, (name, value) = operation.tags(), opt_in
     if tags is None: return f'{operation.target} has tags that cannot be read.'
     return None if tags.get(name) == value else f'{operation.target} does not carry {name}={value} now.'
 
@@ -131,7 +134,9 @@ class Sender:
         by_name = {p.name: p for p in policies.policies}
         for action in reversed(self.ledger.actions(['approved'])):
             incident, policy, outcome = incidents.get(action.incident), by_name.get(action.policy), None
-            if policy is None: yield from self._stop(action, 'approval', f'There is no policy {action.policy} any more.', now); continue
+            if policy is None:
+                yield from self._stop(action, 'approval', f'There is no policy {action.policy} any more.', now)
+                continue
             for outcome in self.send(action, incident, policy, state, now): yield outcome
             if outcome: state = with_new_book(state, self.ledger, now, incidents.values())
 
@@ -139,27 +144,34 @@ class Sender:
              now: pd.Timestamp) -> Iterable[Outcome]:
         "Ask everything again, then commit and send."
         now = max(now, time_now())                # the process may have slept since the step began
-        if now >= action.expires: return [Outcome.of(self.ledger.change(action.id, 'expired', 'Not sent in time.', at=now))]
+        if now >= action.expires:
+            return [Outcome.of(self.ledger.change(action.id, 'expired', 'Not sent in time.', at=now))]
         plan = decide(incident, state, policy, now, action.target, retry=action.past())
-        if isinstance(plan, Refusal): return [] if plan.gate in PATIENT else self._stop(action, plan.gate, plan.verdict.sentence, now)
+        if isinstance(plan, Refusal):
+            return [] if plan.gate in PATIENT else self._stop(action, plan.gate, plan.verdict.sentence, now)
         if why := no_longer_approved(action, plan): return self._stop(action, 'approval', why, now)
         operation = self.make(plan.rung, action.target, operation_context(self.settings, action.key))
         if no := last_look(operation, state, self.ledger, self.settings): return self._stop(action, *no, now)
-        return self._commit(action, plan, operation, state, max(now, time_now()))      # it looked a while: a lost lease commits nothing
+        now = max(now, time_now())                # and while it looked: a lease that ran out commits nothing
+        return self._commit(action, plan, operation, state, now)
 
-    def _commit(self, action: Action, plan: Plan, operation: Operation, state: State, now: pd.Timestamp) -> Iterable[Outcome]:
+    def _commit(self, action: Action, plan: Plan, operation: Operation, state: State,
+                now: pd.Timestamp) -> Iterable[Outcome]:
         "The intent first; what was not written down is not sent."
+        if state.lease is None: return []
         try: action = self.ledger.intend(action.id, state.lease, now, *_judged_between(plan, state, now))
         except Superseded: return []
         except RemediationError as e: return self._stop(action, 'approval', str(e), now)
         return chain([Outcome.of(action, action.sentence + '.')], self.runner.start(action, operation))
 
     def _stop(self, action: Action, gate: str, why: str, now: pd.Timestamp) -> list[Outcome]:
-        return [Outcome.of(self.ledger.change(action.id, 'refused', f'{gate}: {why}', at=now, detail={'gate': gate}), gate=gate)]
+        refused = self.ledger.change(action.id, 'refused', f'{gate}: {why}', at=now, detail={'gate': gate})
+        return [Outcome.of(refused, gate=gate)]
 
 # %% ../../nbs/remediation/21_sender.ipynb #a34bb9aa
 def _judged_between(plan: Plan, state: State, now: pd.Timestamp) -> tuple[pd.Timestamp, pd.Timestamp]:
     "The time whose samples count: after boot, the source's delay and one interval, until the verdict is due."
     verify = plan.policy.verify
     step = state.newest[plan.series].interval if plan.series in state.newest else 60
-    return now + pd.Timedelta(seconds=verify.boot + verify.delay) + pd.Timedelta(seconds=step), now + pd.Timedelta(seconds=verify.within)
+    first = now + pd.Timedelta(seconds=verify.boot + verify.delay) + pd.Timedelta(seconds=step)
+    return first, now + pd.Timedelta(seconds=verify.within)

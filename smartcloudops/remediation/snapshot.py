@@ -15,7 +15,7 @@ import pandas as pd
 from ..core.logs import mask_secrets
 from ..core.settings import Settings
 from ..monitoring.latest import gone
-from .context import own_host_name, own_instance
+from .context import host_here, own_instance
 from .gates import Lease, Reading, Silence, State, matching
 from .host_tags import Tags, opt_in_tag
 from .ledger import Ledger
@@ -23,10 +23,11 @@ from .operations import operations
 from .policy import Limits, Policies
 from .switch import read_switch, switch_path
 
-if TYPE_CHECKING: from smartcloudops.detection.incidents import Incident
+if TYPE_CHECKING:
+    from smartcloudops.detection.incidents import Incident
 
 # %% ../../nbs/remediation/13_snapshot.ipynb #361de585
-def readings(freshness: pd.DataFrame | None,     # of monitoring.latest: series, host, last, value, interval_seconds, late
+def readings(freshness: pd.DataFrame | None,     # of monitoring.latest: series, last, value, interval_seconds
             ) -> dict[str, Reading]:
     "The newest sample of each series."
     if freshness is None or not len(freshness): return {}
@@ -110,5 +111,5 @@ def snapshot(ledger: Ledger,
         silences=silences, fleet=fleet_of(freshness, incidents), tags=_tags_of(incidents, policies, tags),
         newest=readings(_asked_about(freshness, incidents)), modes=ledger.modes(policies.policies),
         mode=settings.remediation.mode, limits=fleet_limits(settings),
-        own_host=own_host_name(settings), own_instance=own_instance(), opt_in=opt_in_tag(settings),
+        own_host=host_here(settings), own_instance=own_instance(), opt_in=opt_in_tag(settings),
         unreadable=bad | trouble, host_level=_operations_with('host_level'), local=_operations_with('local'))

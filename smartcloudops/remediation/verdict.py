@@ -15,7 +15,7 @@ import pandas as pd
 from ..core.series import Series, describe, format_duration, format_range, format_value, short_name
 
 # %% ../../nbs/remediation/16_verdict.ipynb #61bfd94d
-GAP = 3      # usual intervals without a sample, after which samples are no longer one run, and the newest is no longer fresh
+GAP = 3      # usual intervals without a sample, after which a run has ended and its newest sample is no longer fresh
 
 def band_of(plan: Mapping[str, Any]) -> tuple[float, float]:
     "The expected band that the plan was made with; a missing side is open."
@@ -42,7 +42,7 @@ def judge(values: pd.Series,              # samples of the series, index UTC
           now: pd.Timestamp,
           back_for: float,                # seconds within the band
           interval: float = 60.,          # usual seconds between samples
-         ) -> tuple[str | None, pd.Series]:   # 'recovered', 'not_recovered' or None (not yet), and the run within the band
+         ) -> tuple[str | None, pd.Series]:   # 'recovered', 'not_recovered' or None (not yet); the last run in the band
     "Whether the series is back as expected, on samples from after the action only."
     values = values[(values.index >= start) & (values.index <= now)].dropna()
     run = last_run(values, band, interval)
@@ -66,8 +66,8 @@ def verdict_sentence(values: pd.Series,           # samples that counted
     series = Series.parse(plan['series'])
     if not len(values): return f'No fresh sample of {short_name(series)} came within {format_duration(after)}.'
     unit = describe(series.metric).unit
-    measured = format_value(float(values.iloc[-1]), unit)
-    return f'{short_name(series)} {measured}{_band_text(band_of(plan), unit)}, {format_duration(after)} after it was sent.'
+    measured = format_value(float(values.iloc[-1]), unit) + _band_text(band_of(plan), unit)
+    return f'{short_name(series)} {measured}, {format_duration(after)} after it was sent.'
 
 # %% ../../nbs/remediation/16_verdict.ipynb #f03e54b1
 def peers_sentence(back: int,      # untouched peers that are in their band again
