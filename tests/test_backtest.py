@@ -9,9 +9,10 @@ from hypothesis import given, settings, strategies as st
 from smartcloudops.core.clock import FakeClock, use_clock
 from smartcloudops.core.errors import DataError
 from smartcloudops.core.settings import Settings
-from smartcloudops.remediation.backtest import backtest, incidents_in, join, read_labels, run_backtest, stretches, threshold_anomalies
+from smartcloudops.remediation.backtest import backtest, read_labels, run_backtest
 from smartcloudops.remediation.policy import read_policies
 from smartcloudops.remediation.policy_file import Trust
+from smartcloudops.remediation.sample_incidents import incidents_in, join, stretches, threshold_anomalies
 from tests.conftest import soak
 from tests.remediation_fleet import POLICY, START, Effect, anomaly, cpu, executor, freshness, incident
 
