@@ -117,7 +117,7 @@ def _rows_of(walk: Walk, labels: Mapping[str, str]) -> pd.DataFrame:
 # %% ../../nbs/remediation/40_backtest.ipynb #264d45b2
 def backtest(policies: Policies | Policy,
              incidents: Iterable[Incident],
-             frame: pd.DataFrame | None = None,          # samples, for fresh data and preconditions; None: taken as fresh
+             frame: pd.DataFrame | None = None,          # samples; None: everything counts as fresh
              settings: Settings | None = None,
              labels: Mapping[str, str] | None = None,    # incident id → 'real', 'normal'; None: people's feedback
              progress: Callable[[float], None] | None = None,      # called with the share that is done
@@ -214,7 +214,9 @@ def keep_backtest(found: Backtest, file: str | Path, data: str | Path, settings:
 
 # %% ../../nbs/remediation/40_backtest.ipynb #b6bafa79
 def last_backtests(engine: sa.Engine,      # state database
-                  ) -> dict[str, dict[str, Any]]:      # policy → policy_hash, at (UTC), data, weeks, incidents, covered,
-                                                       # acted, recovered, false_actions, real, real_covered, refused
-    "The newest backtest of each policy by its name; `refused` counts by gate."
+                  ) -> dict[str, dict[str, Any]]:      # policy → its part
+    """The newest backtest of each policy by its name.
+
+    policy_hash, at (UTC), data, weeks, incidents, covered, acted, recovered, false_actions, real, real_covered, and
+    refused: gate → count."""
     return {name: kept | {'at': from_us(kept['at'])} for name, kept in LAST_BACKTESTS.get(engine).items()}

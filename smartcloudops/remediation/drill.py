@@ -110,7 +110,8 @@ def _walk_ladder(remediator: Remediator, fleet: PracticeFleet, clock: FakeClock,
         now = clock.now()
         outcomes = remediator.step(now, [begin], fleet.freshness(now), fleet)
         story += [(now, o) for o in outcomes]
-        for a in remediator.ledger.actions(['awaiting_approval']): remediator.ledger.approve(a.id, 'drill', 'for the drill')
+        for a in remediator.ledger.actions(['awaiting_approval']):
+            remediator.ledger.approve(a.id, 'drill', 'for the drill')
         if any(o.gate in THE_END for o in outcomes): break
         busy = remediator.ledger.actions(BUSY)
         quiet = 0. if outcomes or busy else quiet + 60
@@ -174,7 +175,8 @@ class Service:
 
     def __repr__(self) -> str: return short_repr(self, self.folder.name, self.series)
 
-    def argv(self, verb: str) -> list[str]: return [sys.executable, str(self.folder/'service.py'), str(self.folder), verb]
+    def argv(self, verb: str) -> list[str]:
+        return [sys.executable, str(self.folder/'service.py'), str(self.folder), verb]
 
     def start(self) -> None:
         "Begin to eat one core."
@@ -225,8 +227,9 @@ def _real_settings(settings: Settings, folder: Path) -> Settings:
     "Everything that a drill needs is allowed, by a switch of its own."
     limits = {'mode': 'auto', 'commands': [sys.executable], 'cooldown_seconds': 1., 'attempts': 20, 'per_hour': 20,
               'switch_file': folder/'drill-switch'}
-    return settings.model_copy(update={'data_dir': folder, 'remediation': settings.remediation.model_copy(update=limits),
-                                       'incidents': settings.incidents.model_copy(update={'quiet_seconds': 5.})})
+    sections = {'remediation': settings.remediation.model_copy(update=limits),
+                'incidents': settings.incidents.model_copy(update={'quiet_seconds': 5.})}
+    return settings.model_copy(update={'data_dir': folder, **sections})
 
 # %% ../../nbs/remediation/41_drill.ipynb #bcd0f5d4
 @dataclass
@@ -248,7 +251,8 @@ class RealDrill:
         now = time_now()
         frame = self.service.read(now)
         if len(frame): self.history.append(frame)
-        for i in self.tracker.update(now, self.rules.update(frame, now)).opened: self.tell(f'incident {i.id}: {i.title}')
+        changes = self.tracker.update(now, self.rules.update(frame, now))
+        for i in changes.opened: self.tell(f'incident {i.id}: {i.title}')
         fresh = lambda: freshness(self.history, now)
         outcomes = self.remediator.step(now, open_incidents(self.engine), fresh, self.history)
         for o in outcomes: self.tell(f'{o.state.replace("_", " ")}: {o.sentence}')
@@ -306,7 +310,8 @@ def drill_real(settings: Settings,
     return _conclude_real(story, begin, folder)
 
 def _conclude_real(story: Story, begin: pd.Timestamp, folder: Path) -> Drill:
-    took, last = format_duration((time_now() - begin).total_seconds()), story[-1][1].sentence if story else 'nothing was detected'
+    took = format_duration((time_now() - begin).total_seconds())
+    last = story[-1][1].sentence if story else 'nothing was detected'
     ok = any(o.state == 'recovered' for _, o in story)
     action = next((o.action for _, o in story if o.state in ('sent', 'verifying', 'recovered')), None)
     text = f'Detected, restarted and verified in {took}.' if ok else f'Not recovered after {took}: {last}'

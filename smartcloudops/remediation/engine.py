@@ -99,7 +99,7 @@ class Stages:
     def __repr__(self) -> str: return short_repr(self, repr(self.policy_file), repr(self.runner))
 
     def look_after(self,
-                   outcomes: list[Outcome],               # grows as things happen, so that none is lost when a later one fails
+                   outcomes: list[Outcome],               # grows as things happen: none is lost when a later one fails
                    incidents: dict[str, 'Incident'],      # open ones, by id
                    history: History,
                    now: pd.Timestamp, lease: Lease,
@@ -137,7 +137,7 @@ class Remediator:
     def step(self,
              now: pd.Timestamp,                       # the tick's time, UTC
              incidents: list['Incident'],             # open incidents
-             freshness: pd.DataFrame | Callable[[], pd.DataFrame] | None = None,      # of monitoring.latest, or a function
+             freshness: pd.DataFrame | Callable[[], pd.DataFrame] | None = None,      # of monitoring.latest, or its maker
              history: History | None = None,          # for the verdicts
             ) -> list[Outcome]:                       # what changed
         "Look after what was sent, send what was approved, decide what is new."

@@ -15,7 +15,7 @@ import pandas as pd
 from ..core.logs import mask_secrets
 from ..core.settings import Settings
 from ..monitoring.latest import gone
-from .context import host_here, own_instance
+from .context import loop_host, own_instance
 from .gates import Lease, Reading, Silence, State, matching
 from .host_tags import Tags, opt_in_tag
 from .ledger import Ledger
@@ -111,5 +111,5 @@ def snapshot(ledger: Ledger,
         silences=silences, fleet=fleet_of(freshness, incidents), tags=_tags_of(incidents, policies, tags),
         newest=readings(_asked_about(freshness, incidents)), modes=ledger.modes(policies.policies),
         mode=settings.remediation.mode, limits=fleet_limits(settings),
-        own_host=host_here(settings), own_instance=own_instance(), opt_in=opt_in_tag(settings),
+        own_host=loop_host(settings), own_instance=own_instance(), opt_in=opt_in_tag(settings),
         unreadable=bad | trouble, host_level=_operations_with('host_level'), local=_operations_with('local'))

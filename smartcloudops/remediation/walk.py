@@ -260,8 +260,9 @@ class Walk:
 def assumed_state(settings: Settings, fleet: dict[str, str], silences: tuple[Silence, ...] = ()) -> State:
     "A world in which everything that a person grants is granted."
     name, value = opt_in_tag(settings)
+    tags = {h: {name: value} for h in fleet}
     return State(switch=Switch(True, 'assumed'), me='backtest', lease=Lease('backtest', 1, 2**62), silences=silences,
-                 fleet=fleet, tags={h: {name: value} for h in fleet}, limits=fleet_limits(settings), opt_in=(name, value))
+                 fleet=fleet, tags=tags, limits=fleet_limits(settings), opt_in=(name, value))
 
 def build_walk(policies: Policies, incidents: list[Incident], settings: Settings,
                frame: pd.DataFrame | None = None,      # samples; None: the incidents' own values count as fresh
