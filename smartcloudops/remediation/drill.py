@@ -180,8 +180,8 @@ class Service:
 
     def start(self) -> None:
         "Begin to eat one core."
-        quiet = dict.fromkeys(('stdin', 'stdout', 'stderr'), subprocess.DEVNULL)
-        self._child = subprocess.Popen(self.argv('busy'), start_new_session=True, **quiet)
+        none = subprocess.DEVNULL
+        self._child = subprocess.Popen(self.argv('busy'), start_new_session=True, stdin=none, stdout=none, stderr=none)
         (self.folder/'service.pid').write_text(str(self._child.pid))
 
     def pid(self) -> int: return int((self.folder/'service.pid').read_text())

@@ -96,13 +96,15 @@ def join(anomalies: Iterable[Anomaly],
     for a in sorted(anomalies, key=lambda a: (a.host, a.start)):
         if a.host in ends and a.start <= ends[a.host] + pd.Timedelta(seconds=within): groups[-1].append(a)
         else: groups.append([a])
-        ends[a.host] = max(ends.get(a.host, a.end), a.end)
+        ends[a.host] = max(ends.get(a.host, _over(a)), _over(a))
     return [_closed(n, g, quiet) for n, g in enumerate(sorted(groups, key=lambda g: g[0].start), 1)]
+
+def _over(anomaly: Anomaly) -> pd.Timestamp: return anomaly.start if anomaly.end is None else anomaly.end
 
 def _closed(number: int, group: list[Anomaly], quiet: float) -> Incident:
     lead = max(group, key=lambda a: a.score)
     metric, host = metric_of(lead.series), lead.host
-    short, end = describe(metric).short, max(a.end for a in group) + pd.Timedelta(seconds=quiet)
+    short, end = describe(metric).short, max(_over(a) for a in group) + pd.Timedelta(seconds=quiet)
     return Incident(str(number), f'{metric}|{host}', number, 'closed', short, 'page', group[0].start, end, end,
                     host, (host,), f'{host}: {short} abnormal', '', tuple(group))
 
