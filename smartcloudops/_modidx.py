@@ -3736,6 +3736,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                          'smartcloudops/remediation/walk.py'),
                                                 'smartcloudops.remediation.walk.OpenIncident': ( 'remediation/walk.html#openincident',
                                                                                                  'smartcloudops/remediation/walk.py'),
+                                                'smartcloudops.remediation.walk.OpenIncident.__repr__': ( 'remediation/walk.html#openincident.__repr__',
+                                                                                                          'smartcloudops/remediation/walk.py'),
                                                 'smartcloudops.remediation.walk.SimulatedActions': ( 'remediation/walk.html#simulatedactions',
                                                                                                      'smartcloudops/remediation/walk.py'),
                                                 'smartcloudops.remediation.walk.SimulatedActions.__init__': ( 'remediation/walk.html#simulatedactions.__init__',

@@ -4,9 +4,9 @@ import os
 
 import pandas as pd
 
-from smartcloudops.core.settings import Settings
 from smartcloudops.core.clock import to_us
 from smartcloudops.core.database import open_state
+from smartcloudops.core.settings import Settings
 from smartcloudops.detection.anomalies import Anomaly
 from smartcloudops.detection.incidents import Incident
 from smartcloudops.remediation.engine import Remediator, switch_path, turn_switch

@@ -201,6 +201,7 @@ def test_the_policy_file_in_force_keeps_its_last_backtest(tmp_path, monkeypatch,
     """By the command line, as people do it: the page of policies reads it from the state; another file leaves no
     trace; where nothing can be written, it is still told."""
     from click.testing import CliRunner
+
     from smartcloudops.cli import main
     from smartcloudops.core.database import open_state
     from smartcloudops.remediation import last_backtests

@@ -1,6 +1,11 @@
 """The engine: at most one send a key whatever is killed, paused or doubled; verdicts on fresh samples only; everything
 rechecked at the send."""
-import os, random, signal, sys, threading, time
+import os
+import random
+import signal
+import sys
+import threading
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -8,10 +13,10 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from smartcloudops import remediation
-from smartcloudops.core.inventory import own_host
 from smartcloudops.core.clock import FakeClock, SystemClock, use_clock
-from smartcloudops.core.errors import SmartCloudOpsError, StateError
 from smartcloudops.core.database import open_state
+from smartcloudops.core.errors import SmartCloudOpsError, StateError
+from smartcloudops.core.inventory import own_host
 from smartcloudops.remediation.engine import Remediator, fleet_of, judge, switch_path, turn_switch
 from smartcloudops.remediation.ledger import ENDED, Ledger
 from smartcloudops.remediation.notify import outcome_message
@@ -26,12 +31,12 @@ from tests.remediation_fleet import (
     Always,
     Effect,
     Table,
+    anomaly,
     cpu,
     effects,
     executor,
     freshness,
     incident,
-    anomaly,
     settings_in,
     states,
 )
@@ -686,12 +691,12 @@ def test_invariant_6_a_holder_paused_after_the_commit_and_its_successor(tmp_path
 
 
 def _run(folder, name, seconds, pause):
-    settings = settings_in(folder, in_flight=9, per_hour=99, attempts=9, cooldown_seconds=1, lease_seconds=.4)
+    settings = settings_in(folder, in_flight=9, per_hour=99, attempts=9, cooldown_seconds=1, lease_seconds=1)
     text = POLICY.replace('mode: auto', 'mode: auto\n    limits: {in_flight: 5, share_of_fleet: 100 %, per_hour: 99, '
                         'attempts: 9, cooldown: 0, unhealthy: 100 %}')
     r = Remediator(open_state(folder/'smartcloudops.db'), settings, read_policies(text), name=name)
     end, chosen = time.monotonic() + seconds, random.Random(name)
-    while time.monotonic() < end:
+    while time.monotonic() < end and not (folder/'enough').exists():
         now = pd.Timestamp.now(tz='UTC')
         many = [
             incident(
@@ -707,16 +712,31 @@ def _run(folder, name, seconds, pause):
     os._exit(0)
 
 
+def until(happened, at_least, at_most=90):
+    "Wait until something has happened, however busy the machine is."
+    begin = time.monotonic()
+    while time.monotonic() < begin + at_least or not (happened() or time.monotonic() > begin + at_most): time.sleep(.1)
+
+
+def holders(folder):
+    engine = open_state(folder/'smartcloudops.db')
+    found = {e['who'] for e in Ledger(engine).audit() if e['event'] == 'lease taken'}
+    engine.dispose()
+    return found
+
+
 def test_invariant_6_two_processes_on_one_ledger(tmp_path, effect):
     "Both walk the same incidents; now and then one sleeps past its lease, and one is killed. No key has two effects."
     executor(tmp_path)
     children = []
     for name in 'ab':
         pid = os.fork()
-        if pid == 0: _run(tmp_path, name, soak(4, 60), .7)
+        if pid == 0: _run(tmp_path, name, 240, 1.5)
         children.append(pid)
-    time.sleep(soak(2, 30))
+    until(lambda: 'a' in holders(tmp_path) and effects(effect), soak(2, 30))
     os.kill(children[0], signal.SIGKILL)
+    until(lambda: holders(tmp_path) == {'a', 'b'} and len(effects(effect)) >= 3, soak(2, 30))
+    (tmp_path/'enough').touch()
     for pid in children: os.waitpid(pid, 0)
     keys = [e.split()[0] for e in effects(effect)]
     assert len(keys) >= 3 and len(keys) == len(set(keys))
@@ -745,7 +765,7 @@ def test_what_can_be_taken_back_is_when_it_did_not_help(tmp_path, clock, effect,
         folder.mkdir()
         monkeypatch.setattr(Effect, 'can_undo', True); monkeypatch.setattr(Effect, 'undo_when_failed', True)
         calls = []
-        monkeypatch.setattr(Effect, 'undo', lambda self: (calls.append(1), answer)[1])
+        monkeypatch.setattr(Effect, 'undo', lambda self, calls=calls, answer=answer: (calls.append(1), answer)[1])
         r = executor(folder)
         tick(r, clock); clock.advance(301); tick(r, clock, []); clock.advance(60); tick(r, clock, [])
         events = [e['event'] for e in r.ledger.audit('actions:1')]
@@ -823,8 +843,10 @@ def test_invariant_2_what_cannot_be_read_authorises_nothing(tmp_path, clock, eff
 def test_autonomy_is_earned_granted_and_lost(tmp_path, monkeypatch, effect):
     """The whole path, by the command line: observed → proposed → granted → approved ten times → proposed → granted
     auto → acts alone → one failure → asks again; the audit names who."""
-    from click.testing import CliRunner
     import json
+
+    from click.testing import CliRunner
+
     from smartcloudops.cli import main
     (tmp_path/'config').mkdir(); (tmp_path/'config/policies.yaml').write_text(OBSERVE); monkeypatch.chdir(tmp_path)
     (tmp_path/'config/smartcloudops.toml').write_text('[remediation]\nmode = "auto"\n')

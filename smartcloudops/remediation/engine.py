@@ -137,7 +137,7 @@ class Remediator:
     def step(self,
              now: pd.Timestamp,                       # the tick's time, UTC
              incidents: list['Incident'],             # open incidents
-             freshness: pd.DataFrame | Callable[[], pd.DataFrame] | None = None,      # of monitoring.latest; or gives it
+             freshness: pd.DataFrame | Callable[[], pd.DataFrame] | None = None,      # monitoring.latest, or a function
              history: History | None = None,          # for the verdicts
             ) -> list[Outcome]:                       # what changed
         "Look after what was sent, send what was approved, decide what is new."

@@ -188,6 +188,8 @@ class OpenIncident:
     policy: Policy
     said: set[tuple]
 
+    def __repr__(self) -> str: return short_repr(self, self.incident.title, self.policy.name)
+
 Row = tuple[int, int, str, str, int, str, str, str]      # time, incident, target, policy, step, did, gate, why
 
 def reopened(incident: Incident) -> Incident:
