@@ -58,7 +58,7 @@ def _summary_text(row: dict[str, Any]) -> str:
     return (f"{row['policy']}: acted {row['acted']} times ({row['a week']:g} a week), {row['recovered']} recovered; "
             f"refused {row['refused']}{gates}; false actions {row['false actions']}.")
 
-# %% ../../nbs/remediation/40_backtest.ipynb #3081901e
+# %% ../../nbs/remediation/40_backtest.ipynb #c9ed0412
 @dataclass(frozen=True)
 class Backtest:
     "What the policies would have done on these incidents."
@@ -97,7 +97,7 @@ class Backtest:
         head = f'{self.incidents} incidents in {span}, {self.covered} match a policy.'
         return '\n'.join([head, *(lines or ['Nothing would have been done.']), CANNOT_KNOW])
 
-# %% ../../nbs/remediation/40_backtest.ipynb #8f762e0a
+# %% ../../nbs/remediation/40_backtest.ipynb #7758b654
 def _weeks(walk: Walk, frame: pd.DataFrame | None) -> float:
     "How long the history is, from its first sample or incident to its last."
     if frame is not None and len(frame): times = frame.index.as_unit('us').asi8.tolist()
@@ -114,7 +114,7 @@ def _rows_of(walk: Walk, labels: Mapping[str, str]) -> pd.DataFrame:
     table['label'] = [labels.get(i, '') for i in table.incident]
     return table
 
-# %% ../../nbs/remediation/40_backtest.ipynb #264d45b2
+# %% ../../nbs/remediation/40_backtest.ipynb #3144c038
 def backtest(policies: Policies | Policy,
              incidents: Iterable[Incident],
              frame: pd.DataFrame | None = None,          # samples; None: everything counts as fresh
@@ -134,7 +134,7 @@ def backtest(policies: Policies | Policy,
     rows, covered = _rows_of(walk, labels), walk.covered.total()
     return Backtest(rows, len(incidents), covered, _weeks(walk, frame), counts, by_policy)
 
-# %% ../../nbs/remediation/40_backtest.ipynb #cb25373d
+# %% ../../nbs/remediation/40_backtest.ipynb #1e5302e7
 Replay = tuple[pd.DataFrame | None, list[Incident]]      # samples, where there are any, and incidents
 
 def _stored(settings: Settings) -> Replay:
@@ -153,7 +153,7 @@ def _from_file(path: Path, settings: Settings) -> Replay:
     if not len(frame): raise DataError(f'{path}: holds no samples')
     return frame, incidents_in(frame, settings)
 
-# %% ../../nbs/remediation/40_backtest.ipynb #27fffbae
+# %% ../../nbs/remediation/40_backtest.ipynb #6d1eb0cc
 def read_labels(path: str | Path,                   # CSV: start,end[,host]
                 incidents: Iterable[Incident],
                ) -> dict[str, str]:                 # incident id → 'real' or 'normal'
@@ -174,7 +174,7 @@ def _label_table(path: Path) -> pd.DataFrame:
     if {'start', 'end'} <= set(table): return table
     raise DataError(f"{path}: expected columns start,end and perhaps host, found {', '.join(table)}")
 
-# %% ../../nbs/remediation/40_backtest.ipynb #5392056d
+# %% ../../nbs/remediation/40_backtest.ipynb #28581615
 def run_backtest(policy: str | Path,              # policy file
                  data: str | Path = 'history',    # 'history', or a file of samples
                  settings: Settings | None = None,
@@ -186,7 +186,7 @@ def run_backtest(policy: str | Path,              # policy file
     frame, incidents = _stored(settings) if str(data) == 'history' else _from_file(Path(data), settings)
     return backtest(policies, incidents, frame, settings, read_labels(labels, incidents) if labels else None, progress)
 
-# %% ../../nbs/remediation/40_backtest.ipynb #af54a6c3
+# %% ../../nbs/remediation/40_backtest.ipynb #b9add1b8
 LAST_BACKTESTS: Key[dict] = Key('backtests', {})      # policy → its part of the newest backtest
 
 def _part_of(found: Backtest, policy: Policy, data: str) -> dict[str, Any]:
@@ -198,7 +198,7 @@ def _part_of(found: Backtest, policy: Policy, data: str) -> dict[str, Any]:
             'recovered': _recovered(acted), 'false_actions': _false_actions(acted), 'real': found.labels.get('real', 0),
             'real_covered': _real_covered(acted), 'refused': _refused_by_gate(mine)}
 
-# %% ../../nbs/remediation/40_backtest.ipynb #5b19a79e
+# %% ../../nbs/remediation/40_backtest.ipynb #511da495
 def keep_backtest(found: Backtest, file: str | Path, data: str | Path, settings: Settings) -> bool:
     "Keep the result for the page when `file` is the policy file in force; False when it is another or cannot be kept."
     configured = settings.file('policy_file')
@@ -212,7 +212,7 @@ def keep_backtest(found: Backtest, file: str | Path, data: str | Path, settings:
         return False
     return True
 
-# %% ../../nbs/remediation/40_backtest.ipynb #b6bafa79
+# %% ../../nbs/remediation/40_backtest.ipynb #b6f3084a
 def last_backtests(engine: sa.Engine,      # state database
                   ) -> dict[str, dict[str, Any]]:      # policy → its part
     """The newest backtest of each policy by its name.

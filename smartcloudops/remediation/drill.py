@@ -81,7 +81,7 @@ class Drill:
                 for t, o in self.story]
         return pd.DataFrame(rows, columns=['after', 'state', 'gate', 'target', 'what'])
 
-# %% ../../nbs/remediation/41_drill.ipynb #6e71ad32
+# %% ../../nbs/remediation/41_drill.ipynb #7076b097
 def _eager(policy: Policy) -> Policy:
     "The policy in mode auto, each of its steps too."
     steps = tuple(s.model_copy(update={'mode': None}) for s in policy.ladder)
@@ -97,7 +97,7 @@ def _silent_log() -> Iterator[None]:
     try: yield
     finally: log.disabled = False
 
-# %% ../../nbs/remediation/41_drill.ipynb #ce399182
+# %% ../../nbs/remediation/41_drill.ipynb #ee590e7d
 THE_END = ('ladder', 'attempts', 'breaker')      # gates that end a drill: a person is needed
 BUSY = ('approved', 'sent', 'verifying', 'unknown')
 
@@ -119,7 +119,7 @@ def _walk_ladder(remediator: Remediator, fleet: PracticeFleet, clock: FakeClock,
         if progress: progress(min(1., len({o.action for _, o in story}) / (ladder + 1)))
     return story
 
-# %% ../../nbs/remediation/41_drill.ipynb #f69b85be
+# %% ../../nbs/remediation/41_drill.ipynb #e788e027
 def _conclude(policy: Policy, story: Story, walked: int) -> Drill:
     last, steps = story[-1][1] if story else None, len(policy.ladder)
     ok = walked == steps and last is not None and last.gate in THE_END
@@ -142,7 +142,7 @@ def drill(policy: Policy, settings: Settings,
         engine.dispose()
     return _conclude(policy, story, len(walked))
 
-# %% ../../nbs/remediation/41_drill.ipynb #c8c4dc16
+# %% ../../nbs/remediation/41_drill.ipynb #d8c99c66
 SERVICE = '''
 import os, signal, subprocess, sys, time
 folder, verb = sys.argv[1], sys.argv[2]
@@ -161,7 +161,7 @@ elif verb == 'restart':
     print('restarted: was', pid, 'is', child.pid)
 '''
 
-# %% ../../nbs/remediation/41_drill.ipynb #cf1499b7
+# %% ../../nbs/remediation/41_drill.ipynb #d2638616
 _NO_SAMPLE = pd.DataFrame(index=pd.DatetimeIndex([], tz='UTC'))
 
 class Service:
@@ -204,7 +204,7 @@ class Service:
         percent = 100 * max(0., used - before[1]) / max(1e-3, at - before[2])
         return pd.DataFrame({self.series: [percent]}, index=pd.DatetimeIndex([now]))
 
-# %% ../../nbs/remediation/41_drill.ipynb #ee5ed6b6
+# %% ../../nbs/remediation/41_drill.ipynb #854d5d8f
 RESTARTED = {'unhealthy': 1., 'cooldown': 0, 'attempts': 20, 'per_hour': 20}      # limits that stop no drill
 
 def drill_policy(service: Service, host: str) -> Policies:
@@ -215,7 +215,7 @@ def drill_policy(service: Service, host: str) -> Policies:
                     verify={'back_for': 10, 'within': 90})
     return Policies(opt_in=(host,), policies=(policy,))
 
-# %% ../../nbs/remediation/41_drill.ipynb #fed4789c
+# %% ../../nbs/remediation/41_drill.ipynb #49a2849a
 def _free_folder(settings: Settings) -> Path:
     "The data folder, or one beside it while a loop holds its lease or incidents are open there."
     engine = open_state(settings.state_path)
@@ -231,7 +231,7 @@ def _real_settings(settings: Settings, folder: Path) -> Settings:
                 'incidents': settings.incidents.model_copy(update={'quiet_seconds': 5.})}
     return settings.model_copy(update={'data_dir': folder, **sections})
 
-# %% ../../nbs/remediation/41_drill.ipynb #bcd0f5d4
+# %% ../../nbs/remediation/41_drill.ipynb #3c9d5d35
 @dataclass
 class RealDrill:
     "A loop of its own around one process."
@@ -269,7 +269,7 @@ class RealDrill:
 
 DECIDED = ('recovered', 'not_recovered', 'failed', 'escalated')
 
-# %% ../../nbs/remediation/41_drill.ipynb #0eea19a2
+# %% ../../nbs/remediation/41_drill.ipynb #01cf200e
 @contextmanager
 def _switched_on(remediator: Remediator, quiet: bool) -> Iterator[None]:
     "The switch is on for the drill, and afterwards as it was; who is told what happens need not read it in the log."
@@ -289,7 +289,7 @@ def _started(service: Service) -> Iterator[None]:
     try: yield
     finally: service.stop()
 
-# %% ../../nbs/remediation/41_drill.ipynb #2a05b0df
+# %% ../../nbs/remediation/41_drill.ipynb #c8a6b425
 def drill_real(settings: Settings,
                seconds: float = 170,                              # after which it is given up
                progress: Callable[[str], None] | None = None,     # told what happens, as it happens
@@ -318,7 +318,7 @@ def _conclude_real(story: Story, begin: pd.Timestamp, folder: Path) -> Drill:
     if action: text += f' The story: smartcloudops actions show {action}'
     return Drill('drill', tuple(story), 1, int(action is not None), ok, text, str(folder))
 
-# %% ../../nbs/remediation/41_drill.ipynb #d2c78779
+# %% ../../nbs/remediation/41_drill.ipynb #39701da9
 def run_drill(policy: str | None = None,          # name of a policy
               settings: Settings | None = None,
               policies: str | Path | Policies | None = None,   # default: the policy file of the settings

@@ -38,7 +38,7 @@ from .sender import Sender, SendRunner
 from .snapshot import fleet_limits, fleet_of, snapshot, with_new_book
 from .switch import read_switch, switch_path, turn_switch
 from .verdict import judge
-from .verifier import History, Recovery, Verifier
+from .verifier import Recovery, SampleHistory, Verifier
 
 if TYPE_CHECKING:
     from smartcloudops.detection.incidents import Incident
@@ -101,7 +101,7 @@ class Stages:
     def look_after(self,
                    outcomes: list[Outcome],               # grows as things happen: none is lost when a later one fails
                    incidents: dict[str, 'Incident'],      # open ones, by id
-                   history: History,
+                   history: SampleHistory,
                    now: pd.Timestamp, lease: Lease,
                   ) -> None:
         "What was sent, and what waits: also when nothing new may be sent."
@@ -138,7 +138,7 @@ class Remediator:
              now: pd.Timestamp,                       # the tick's time, UTC
              incidents: list['Incident'],             # open incidents
              freshness: pd.DataFrame | Callable[[], pd.DataFrame] | None = None,      # monitoring.latest, or a function
-             history: History | None = None,          # for the verdicts
+             history: SampleHistory | None = None,          # for the verdicts
             ) -> list[Outcome]:                       # what changed
         "Look after what was sent, send what was approved, decide what is new."
         outcomes: list[Outcome] = []

@@ -87,11 +87,11 @@ class WaitingPlans:
             try: yield Outcome.of(self.ledger.change(action.id, 'expired', text, at=now))
             except Superseded: pass
 
-# %% ../../nbs/remediation/20_planner.ipynb #a67faf4d
+# %% ../../nbs/remediation/20_planner.ipynb #d5d84c68
 SendPlan = Callable[[Action, Any, Policy, State, pd.Timestamp], Iterable[Outcome]]     # action, its incident, …, now
 QUIET = frozenset({'match', 'dedup', 'incident', 'lease'})      # refusals that add nothing to what is written already
 
-# %% ../../nbs/remediation/20_planner.ipynb #4b656b93
+# %% ../../nbs/remediation/20_planner.ipynb #03dea153
 class Planner:
     "Decides about open incidents, and writes each plan and each refusal down once."
     def __init__(self,

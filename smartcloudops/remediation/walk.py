@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['DAY', 'CLOSE', 'VERDICT', 'OPEN', 'ASK', 'NEVER', 'AGAIN', 'Row', 'SimulatedActions', 'KnownSamples',
-           'taken_as_fresh', 'SimulatedFleet', 'EventQueue', 'OpenIncident', 'reopened', 'outcome_of', 'Walk',
-           'assumed_state', 'build_walk', 'run_walk']
+           'taken_as_fresh', 'SimulatedFleet', 'EventQueue', 'OpenIncident', 'reopened', 'outcome_of', 'assumed_state',
+           'Walk', 'build_walk', 'run_walk']
 
 # %% ../../nbs/remediation/39_walk.ipynb #ce3ca5e1
 import heapq
@@ -202,7 +202,15 @@ def outcome_of(verify: Any, at: int, over: int) -> tuple[str, int]:
     late = at + int(verify.within * SECOND)
     return ('recovered', max(over, soonest)) if max(over, soonest) <= late else ('not_recovered', late)
 
-# %% ../../nbs/remediation/39_walk.ipynb #bd249f63
+# %% ../../nbs/remediation/39_walk.ipynb #db5f59cf
+def assumed_state(settings: Settings, fleet: dict[str, str], silences: tuple[Silence, ...] = ()) -> State:
+    "A world in which everything that a person grants is granted."
+    name, value = opt_in_tag(settings)
+    tags = {h: {name: value} for h in fleet}
+    return State(switch=Switch(True, 'assumed'), me='backtest', lease=Lease('backtest', 1, 2**62), silences=silences,
+                 fleet=fleet, tags=tags, limits=fleet_limits(settings), opt_in=(name, value))
+
+# %% ../../nbs/remediation/39_walk.ipynb #e93289a0
 class Walk:
     "One pass over the incidents, event by event."
     def __init__(self, policies: Policies, incidents: list[Incident], queue: EventQueue, fleet: SimulatedFleet,
@@ -258,14 +266,7 @@ class Walk:
         self.waiting = {}
         if state == 'not_recovered': self.queue.push(at, ASK, n, past.target)
 
-# %% ../../nbs/remediation/39_walk.ipynb #05cdc8df
-def assumed_state(settings: Settings, fleet: dict[str, str], silences: tuple[Silence, ...] = ()) -> State:
-    "A world in which everything that a person grants is granted."
-    name, value = opt_in_tag(settings)
-    tags = {h: {name: value} for h in fleet}
-    return State(switch=Switch(True, 'assumed'), me='backtest', lease=Lease('backtest', 1, 2**62), silences=silences,
-                 fleet=fleet, tags=tags, limits=fleet_limits(settings), opt_in=(name, value))
-
+# %% ../../nbs/remediation/39_walk.ipynb #e3319e1c
 def build_walk(policies: Policies, incidents: list[Incident], settings: Settings,
                frame: pd.DataFrame | None = None,      # samples; None: the incidents' own values count as fresh
                silences: tuple[Silence, ...] = (),
@@ -278,7 +279,7 @@ def build_walk(policies: Policies, incidents: list[Incident], settings: Settings
     base = assumed_state(settings, fleet.states, silences)
     return Walk(policies, incidents, EventQueue(incidents), fleet, newest, base)
 
-# %% ../../nbs/remediation/39_walk.ipynb #b73e5fcc
+# %% ../../nbs/remediation/39_walk.ipynb #f91e4da8
 def run_walk(walk: Walk, progress: Callable[[float], None] | None = None) -> None:
     "Event after event, until nothing more can happen; `progress` is told the share that is done."
     do, total, done = (walk.close, walk.verdict, walk.open, walk.ask), max(1, len(walk.incidents)), 0
