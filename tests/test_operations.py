@@ -293,7 +293,7 @@ def test_observe_calls_nothing_of_aws_that_changes_anything(aws, moto, tmp_path)
     id = an_instance(aws)
     settings = Settings(data_dir=tmp_path, targets_file=tmp_path/'none',
                         aws={'endpoint_url': moto, 'regions': ['eu-west-1']})
-    from smartcloudops.remediation.engine import _aws
+    from smartcloudops.remediation.context import shared_aws_clients as _aws
     before = dict(_aws(settings).calls)
     with use_clock(FakeClock(START)) as clock:
         r = Remediator(open_state(tmp_path/'s.db'), settings,

@@ -93,7 +93,7 @@ def of_remediation(folder):
     with use_clock(FakeClock(START)):
         done = executor(folder)
         outcomes = done.step(START, [incident()], freshness(['web-1', 'web-2', 'web-3'], START), Always(97.))
-        mine, us = done._load(), to_us(START)
+        mine, us = done.policies, to_us(START)
         state = good_state(silences=(gates.Silence(1, 'web-9', '', us, us + 9, 'ann', f'token={SECRET}'),), fleet={'web-1': 'ok', '<script>': 'late', 'web-3': 'ok'})
         plan, refusal = (gates.decide(incident(), each, mine.policies[0], START) for each in (good_state(), good_state(switch=gates.Switch(False))))
         past, action = gates.PastAction(3, 'k' * 64, 'f', 1, 'web-cpu', 0, 'web-1', 1, 'recovered', us, us), done.ledger.actions()[0]
@@ -102,10 +102,26 @@ def of_remediation(folder):
              (operations.ServiceRestart, dict(unit='a.service')), (operations.Ec2, {}), (operations.Ec2Reboot, {}), (operations.Ec2StopStart, {}), (operations.AsgSetDesired, dict(group='web')), (operations.Operation, {}))]
     told = backtest.backtest(mine, [incident(), incident('web-2', id=2, state='closed', closed=START + pd.Timedelta('5min'))], settings=done.settings)
     condition = policy.Condition(metric='load1', above=1)
-    return [*_stores(done.ledger, done.settings), *outcomes, done, done.tags, done.ledger, action, done.ledger.verify(), plan, plan.verdicts[0], refusal, state, gates.State(), past, gates.ActionIndex.of([past]), gates.Reading(us, 97., 15.), gates.Switch(False), gates.Lease('me', 1, us), state.silences[0],
+    return [*_stores(done.ledger, done.settings), *outcomes, done, *of_engine(done, folder), done.tags, done.ledger, action, done.ledger.verify(), plan, plan.verdicts[0], refusal, state, gates.State(), past, gates.ActionIndex.of([past]), gates.Reading(us, 97., 15.), gates.Switch(False), gates.Lease('me', 1, us), state.silences[0],
             mine, mine.policies[0], mine.policies[0].match, mine.policies[0].ladder[0], mine.policies[0].verify, policy.Limits(per_hour=9), condition, policy.Strict(), policy.Policies(), *known, known[0].parameters,
             operations.Report(None, 'no answer', dict(output='x' * 2000)), operations.Context('web-1', clients=lambda: None), notify.Message('k', 'web-1: down', f'password={SECRET}\n' * 50, True), notify.Notifier(done.ledger.engine, done.settings),
             told, backtest.backtest(policy.Policies(), []), drill.Drill('web-cpu', tuple((START, o) for o in outcomes), 2, 1, False, 'one step was not reached'), drill.Drill('web-cpu', (), 2, 0, False, ''), drill.Service(folder/'drill', 'web-1')]
+
+
+def of_engine(done, folder):
+    "What a remediator and a backtest are made of."
+    from smartcloudops.remediation import drill, practice_fleet, verifier, walk
+    stages, policies = done.stages, done.policies
+    fleet = practice_fleet.PracticeFleet(practice_fleet.fault_for(policies.policies[0]))
+    past = incident('web-2', id=2, state='closed', closed=START + pd.Timedelta('5min'))
+    walked = walk.build_walk(policies, [past], done.settings, pd.DataFrame({'load1{host="web-2"}': [1.]}, [START]))
+    walk.run_walk(walked)
+    known = walk.KnownSamples(pd.DataFrame({'load1{host="web-2"}': [1.]}, [START]))
+    live = walk.OpenIncident(incident(title='<script>'), policies.policies[0], set())
+    real = drill.RealDrill(drill.Service(folder/'drill', 'web-1'), None, None, None, done, done.ledger.engine, print)
+    return [stages, *(getattr(stages, f) for f in stages.__dataclass_fields__), stages.runner.trust, done.clock_doubt,
+            fleet, verifier.Judgement(None, pd.Series([1., 2.])), walked, walked.actions, walked.fleet, walked.queue,
+            known, live, real]
 
 
 def of_together(folder):

@@ -109,5 +109,6 @@ __getattr__, __dir__, __all__ = front_door(
         'proposals': 'operators',
         'grant_mode': 'operators',
         'close_breaker': 'operators',
+        'give_feedback': 'operators',
     },
 )
