@@ -21,7 +21,7 @@ log = logging.getLogger('smartcloudops.loop')
 # %% auto #0
 __all__ = ['log', 'Score', 'InventoryCheck', 'Judge']
 
-# %% ../../nbs/loop/04_detect.ipynb #1cefc55b
+# %% ../../nbs/loop/04_detect.ipynb #6de0ca02
 class Score:
     "Let the models see the new rows."
     def __init__(self, models: Models): self.models = models
@@ -31,7 +31,7 @@ class Score:
         tick.seen = tick.fresh
         if not len(tick.fresh): return
         tick.seen, tick.scores = self.models.score(tick.fresh)
-        tick.joint = self.models.joint.score(tick.seen)
+        if self.models.joint.models: tick.joint = self.models.joint.score(tick.seen)
 
 # %% ../../nbs/loop/04_detect.ipynb #f103310a
 class InventoryCheck:
