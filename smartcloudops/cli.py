@@ -4,16 +4,19 @@
 
 # %% auto #0
 __all__ = ['json_option', 'NUMBER', 'actions_approve', 'actions_deny', 'actions_cancel', 'switch_on', 'switch_off',
-           'switch_status', 'policy_argument', 'Front', 'main', 'settings_of', 'show_table', 'run', 'detect', 'targets',
-           'targets_write', 'targets_check', 'history', 'history_info', 'config_group', 'config_show', 'report',
-           'actions', 'actions_list', 'actions_show', 'switch', 'silence', 'silence_add', 'silence_list', 'silence_end',
-           'incidents_group', 'incidents_list', 'incidents_show', 'feedback', 'policy', 'policy_check',
-           'policy_explain', 'policy_status', 'policy_grant', 'policy_close_breaker', 'policy_schema_command', 'ledger',
-           'ledger_verify', 'ledger_export', 'backtest', 'drill', 'evaluate', 'ingest', 'history_export',
-           'history_import', 'history_compact', 'targets_discover', 'schedule', 'doctor']
+           'switch_status', 'policy_argument', 'CliGroup', 'main', 'settings_of', 'show_json', 'show_table', 'run',
+           'detect', 'targets', 'targets_write', 'targets_check', 'history', 'history_info', 'config_group',
+           'config_show', 'report', 'actions', 'actions_list', 'actions_show', 'switch', 'silence', 'silence_add',
+           'silence_list', 'silence_end', 'incidents_group', 'incidents_list', 'incidents_show', 'feedback', 'policy',
+           'policy_check', 'policy_explain', 'policy_status', 'policy_grant', 'policy_close_breaker',
+           'policy_schema_command', 'ledger', 'ledger_verify', 'ledger_export', 'backtest', 'drill', 'evaluate',
+           'ingest', 'history_export', 'history_import', 'history_compact', 'targets_discover', 'schedule', 'doctor']
 
-# %% ../nbs/cli.ipynb #873a1658
-import json, math, os, sys
+# %% ../nbs/cli.ipynb #ba444779
+import json
+import math
+import os
+import sys
 from pathlib import Path
 
 import click
@@ -25,8 +28,8 @@ from .core.logs import configure_logging, mask_secrets
 from .core.series import format_duration
 from .core.settings import Settings, load_settings, settings_file, show_settings
 
-# %% ../nbs/cli.ipynb #63bf4def
-class Front(click.Group):
+# %% ../nbs/cli.ipynb #6ed3d4eb
+class CliGroup(click.Group):
     "The group of all commands: nearest match for a mistyped one, one line for an error that is understood."
     def resolve_command(self, ctx, args):
         name = args[0] if args else ''
@@ -40,19 +43,23 @@ class Front(click.Group):
             click.echo(f'smartcloudops: {mask_secrets(e)}', err=True)
             ctx.exit(2 if isinstance(e, UsageError) else 1)
         except UnicodeEncodeError as e:
-            click.echo(f'smartcloudops: {ascii(e.object)[:100]} is not UTF-8; say it in a terminal that speaks UTF-8, or without such letters', err=True)
+            click.echo(f'smartcloudops: {ascii(e.object)[:100]} is not UTF-8; '
+                       'say it in a terminal that speaks UTF-8, or without such letters', err=True)
             ctx.exit(1)
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             ctx.exit(1)
         except OSError as e:      # a file or a device that says no is understood too
-            click.echo(f"smartcloudops: {mask_secrets(f'{e.filename}: ' if e.filename else '')}{e.strerror or e}; check the path, its permissions and the free space", err=True)
+            where = mask_secrets(f'{e.filename}: ' if e.filename else '')
+            click.echo(f'smartcloudops: {where}{e.strerror or e}; '
+                       'check the path, its permissions and the free space', err=True)
             ctx.exit(1)
 
-# %% ../nbs/cli.ipynb #6de3197a
-@click.group(cls=Front, context_settings=dict(help_option_names=['-h', '--help'], max_content_width=110))
+# %% ../nbs/cli.ipynb #76200b68
+@click.group(cls=CliGroup, context_settings=dict(help_option_names=['-h', '--help'], max_content_width=110))
 @click.version_option(__version__, prog_name='smartcloudops')
-@click.option('--config', type=click.Path(dir_okay=False, path_type=Path), help='Settings file; default: $SMARTCLOUDOPS_CONFIG, else config/smartcloudops.toml.')
+@click.option('--config', type=click.Path(dir_okay=False, path_type=Path),
+              help='Settings file; default: $SMARTCLOUDOPS_CONFIG, else config/smartcloudops.toml.')
 @click.option('--verbose', '-v', is_flag=True, help='Log what happens in detail.')
 @click.option('--log-format', type=click.Choice(['text', 'json']), help='How the log is written, to standard error.')
 @click.pass_context
@@ -63,20 +70,27 @@ def main(ctx, config, verbose, log_format):
     """
     ctx.obj = dict(config=config, verbose=verbose, log_format=log_format)
 
-# %% ../nbs/cli.ipynb #b604a26b
+# %% ../nbs/cli.ipynb #cd9df3a4
 def settings_of(ctx: click.Context,     # the command's context
                 **overrides,            # options that were given; None means not given
                ) -> Settings:
     "Settings in force for this command; the log is set up by them."
     given = {k: v for k, v in overrides.items() if v is not None}
     settings = load_settings(ctx.obj['config'], **given)
-    configure_logging('DEBUG' if ctx.obj['verbose'] else settings.log.level, ctx.obj['log_format'] or settings.log.format)
+    configure_logging(
+        'DEBUG' if ctx.obj['verbose'] else settings.log.level, ctx.obj['log_format'] or settings.log.format
+    )
     return settings
 
-# %% ../nbs/cli.ipynb #7daee769
+# %% ../nbs/cli.ipynb #23aeed93
+def show_json(value) -> None:
+    "Print plain values for programs; times and paths as text."
+    click.echo(json.dumps(value, indent=2, default=str, ensure_ascii=False))
+
 def show_table(rows: list[dict], as_json: bool, empty: str = 'none') -> None:
     "Print rows for people, or as JSON for programs."
-    if as_json: return click.echo(json.dumps([{k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()} for row in rows], indent=2, default=str, ensure_ascii=False))
+    finite = lambda v: None if isinstance(v, float) and not math.isfinite(v) else v
+    if as_json: return show_json([{k: finite(v) for k, v in row.items()} for row in rows])
     if not rows: return click.echo(empty)
     plain = lambda v: '' if v is None else f'{v:.4g}' if isinstance(v, float) else str(v)
     cells = [list(rows[0])] + [[plain(v) for v in row.values()] for row in rows]
@@ -86,14 +100,17 @@ def show_table(rows: list[dict], as_json: bool, empty: str = 'none') -> None:
 json_option = click.option('--json', 'as_json', is_flag=True, help='Print JSON.')
 NUMBER = click.IntRange(1, 10**15)       # what databases take as a number
 
-# %% ../nbs/cli.ipynb #d2f23f84
+# %% ../nbs/cli.ipynb #71fc34e7
 @main.command()
 @click.option('--once', is_flag=True, help='One tick, then a summary.')
-@click.option('--source', help='host, synthetic, cloudwatch, prometheus or replay:FILE; default from the settings: host.')
-@click.option('--interval', type=click.FloatRange(min=0, min_open=True), help="Seconds between ticks; default: the source's own.")
+@click.option('--source',
+              help='host, synthetic, cloudwatch, prometheus or replay:FILE; default from the settings: host.')
+@click.option('--interval', type=click.FloatRange(min=0, min_open=True),
+              help="Seconds between ticks; default: the source's own.")
 @click.option('--port', type=click.IntRange(1, 65535), help='Where the page is served (default 5000).')
 @click.option('--no-dashboard', is_flag=True, help='Only the loop, no page.')
-@click.option('--data-dir', type=click.Path(file_okay=False, path_type=Path), help='Where history and state are kept (default data).')
+@click.option('--data-dir', type=click.Path(file_okay=False, path_type=Path),
+              help='Where history and state are kept (default data).')
 @json_option
 @click.pass_context
 def run(ctx, once, source, interval, port, no_dashboard, data_dir, as_json):
@@ -106,17 +123,21 @@ def run(ctx, once, source, interval, port, no_dashboard, data_dir, as_json):
     settings = settings_of(ctx, source=source, interval=interval, data_dir=data_dir)
     if port: settings.dashboard.port = port
     if once: return _once(settings, as_json)
-    from smartcloudops.main import serve
+    from smartcloudops.process import serve
     if not no_dashboard:
         from smartcloudops.dashboard.access import check_bind
         check_bind(settings)                # before an address is told that will not be served
-        click.echo(f'smartcloudops {__version__} watches {settings.source}; page: http://{settings.dashboard.host}:{settings.dashboard.port}/', err=True)
+        web = settings.dashboard
+        click.echo(
+            f'smartcloudops {__version__} watches {settings.source}; page: http://{web.host}:{web.port}/', err=True
+        )
     serve(settings, dashboard=not no_dashboard, config=settings_file(ctx.obj['config']))
 
-# %% ../nbs/cli.ipynb #a6c85446
+# %% ../nbs/cli.ipynb #38788503
 def _once(settings: Settings, as_json: bool) -> None:
-    from smartcloudops.main import Loop, OnlyLoop
-    with OnlyLoop(settings.data_dir):
+    from smartcloudops.loop.runner import Loop
+    from smartcloudops.process import DataDirLock
+    with DataDirLock(settings.data_dir):
         loop = Loop(settings)
         try:
             tick = loop.tick()
@@ -126,23 +147,29 @@ def _once(settings: Settings, as_json: bool) -> None:
     if as_json: return click.echo(json.dumps(summary, indent=2, default=str, ensure_ascii=False))
     for name, value in summary.items():
         if not isinstance(value, list): click.echo(f'{name:10} {value}')
-        else: click.echo(f'{name:10} {len(value)}' + ''.join(f'\n  {v}' for v in value[:20]) + (f'\n  … and {len(value) - 20} more' if len(value) > 20 else ''))
+        else:
+            more = [f'… and {len(value) - 20} more'] if len(value) > 20 else []
+            click.echo('\n  '.join([f'{name:10} {len(value)}', *map(str, value[:20]), *more]))
 
-# %% ../nbs/cli.ipynb #71d0e609
+# %% ../nbs/cli.ipynb #27633222
 def _summary(tick, loop) -> dict:
     "What one tick saw, as plain values."
     notes = [*getattr(loop.source, 'notes', []), *([tick.problem] if tick.problem else [])]
-    if tick.rewritten and not loop.live: notes.append(f'{tick.rewritten} rows are not newer than what was judged before: stored, not judged; to judge them, choose another --data-dir')
+    if tick.rewritten and not loop.source.live:
+        notes.append(f'{tick.rewritten} rows are not newer than what was judged before: stored, not judged; '
+                     'to judge them, choose another --data-dir')
     would = [str(getattr(o, 'sentence', o)) for o in tick.outcomes]
     return dict(source=loop.source.name, rows=tick.rows, samples=tick.samples, series=len(loop.history.series()),
                 notes=notes, anomalies=[a.reason for a in tick.anomalies],
                 opened=[i.title for i in tick.opened], closed=[i.title for i in tick.closed], decided=would)
 
-# %% ../nbs/cli.ipynb #e00dede8
+# %% ../nbs/cli.ipynb #1a34b99f
 @main.command()
 @click.argument('file', type=click.Path(path_type=Path))
-@click.option('-o', '--output', type=click.Path(dir_okay=False, path_type=Path), help='Where the scores go, as CSV; default: only a summary.')
-@click.option('--plot', type=click.Path(dir_okay=False, path_type=Path), help='A figure: series, band, anomalies shaded.')
+@click.option('-o', '--output', type=click.Path(dir_okay=False, path_type=Path),
+              help='Where the scores go, as CSV; default: only a summary.')
+@click.option('--plot', type=click.Path(dir_okay=False, path_type=Path),
+              help='A figure: series, band, anomalies shaded.')
 @json_option
 @click.pass_context
 def detect(ctx, file, output, plot, as_json):
@@ -162,17 +189,25 @@ def detect(ctx, file, output, plot, as_json):
     if plot: _write_plot(plot, file, seen, scores)
     _detect_summary(seen, scores, as_json)
 
-# %% ../nbs/cli.ipynb #4995d4a5
+# %% ../nbs/cli.ipynb #8c84e08b
 def _columns(values, scores, column: int) -> dict:
     "One series' scores, as columns of the output."
     import numpy as np
     pick = lambda name: np.asarray(getattr(scores, name))[:, column]
-    return dict(value=values, anomaly_score=pick('score'), expected=pick('expected'), lower=pick('lower'), upper=pick('upper'), anomaly=pick('anomaly').astype(int))
+    return dict(
+        value=values,
+        anomaly_score=pick('score'),
+        expected=pick('expected'),
+        lower=pick('lower'),
+        upper=pick('upper'),
+        anomaly=pick('anomaly').astype(int),
+    )
 
-# %% ../nbs/cli.ipynb #96450af0
+# %% ../nbs/cli.ipynb #200cf9f8
 def _write_scores(output: Path, file: Path, found, seen, scores) -> None:
     "One row an input row for timestamp,value; else one row a sample: time, series, …"
     import pandas as pd
+
     from smartcloudops.core.files import write_atomically
     if found.layout == 'value':
         at = seen.index.get_indexer(found.times)
@@ -180,11 +215,18 @@ def _write_scores(output: Path, file: Path, found, seen, scores) -> None:
         table['value'] = found.values
         table.insert(0, 'timestamp', found.stamps.to_numpy())
     else:
-        parts = [pd.DataFrame(_columns(seen[c].to_numpy(), scores, j)).assign(time=seen.index, series=c) for j, c in enumerate(seen.columns)]
-        table = pd.concat(parts)[['time', 'series', *(c for c in parts[0] if c not in ('time', 'series'))]].dropna(subset='value').sort_values('time', kind='stable')
+        parts = [
+            pd.DataFrame(_columns(seen[c].to_numpy(), scores, j)).assign(time=seen.index, series=c)
+            for j, c in enumerate(seen.columns)
+        ]
+        table = (
+            pd.concat(parts)[['time', 'series', *(c for c in parts[0] if c not in ('time', 'series'))]]
+            .dropna(subset='value')
+            .sort_values('time', kind='stable')
+        )
     write_atomically(output, table.to_csv(index=False))
 
-# %% ../nbs/cli.ipynb #c49df3d8
+# %% ../nbs/cli.ipynb #bc726e62
 def _write_plot(plot: Path, file: Path, seen, scores) -> None:
     from smartcloudops.explore import plot as draw
     draw(seen, scores, path=plot, title=file.stem)
@@ -192,20 +234,29 @@ def _write_plot(plot: Path, file: Path, seen, scores) -> None:
 def _detect_summary(seen, scores, as_json: bool) -> None:
     import numpy as np
     score, flags = np.asarray(scores.score), np.asarray(scores.anomaly)
-    rows = [dict(series=c, rows=int(seen[c].notna().sum()), anomalies=int(flags[:, j].sum()), highest=round(float(np.nanmax(score[:, j], initial=0)), 3),
-                 first=_first(seen.index, flags[:, j])) for j, c in enumerate(seen.columns)]
+    rows = [
+        dict(
+            series=c,
+            rows=int(seen[c].notna().sum()),
+            anomalies=int(flags[:, j].sum()),
+            highest=round(float(np.nanmax(score[:, j], initial=0)), 3),
+            first=_first(seen.index, flags[:, j]),
+        )
+        for j, c in enumerate(seen.columns)
+    ]
     show_table(rows if as_json else sorted(rows, key=lambda r: -r['highest'])[:20], as_json)
 
 def _first(times, flags) -> str:
     return str(times[flags.argmax()]) if flags.any() else ''
 
-# %% ../nbs/cli.ipynb #1c5718df
+# %% ../nbs/cli.ipynb #e54d337d
 @main.group()
 def targets():
     "aws_targets.json → Prometheus' file_sd, prometheus.yml, rules, dashboards."
 
 @targets.command('write')
-@click.option('--out', type=click.Path(file_okay=False, path_type=Path), default=Path('infra'), show_default=True, help='The folder to write into.')
+@click.option('--out', type=click.Path(file_okay=False, path_type=Path), default=Path('infra'), show_default=True,
+              help='The folder to write into.')
 @json_option
 @click.pass_context
 def targets_write(ctx, out, as_json):
@@ -218,9 +269,10 @@ def targets_write(ctx, out, as_json):
     changed = write_targets(settings, out)
     show_table([dict(file=str(path), changed=was) for path, was in changed.items()], as_json)
 
-# %% ../nbs/cli.ipynb #24889ff2
+# %% ../nbs/cli.ipynb #56716614
 @targets.command('check')
-@click.option('--out', type=click.Path(file_okay=False, path_type=Path), default=Path('infra'), show_default=True, help='The folder to compare with.')
+@click.option('--out', type=click.Path(file_okay=False, path_type=Path), default=Path('infra'), show_default=True,
+              help='The folder to compare with.')
 @json_option
 @click.pass_context
 def targets_check(ctx, out, as_json):
@@ -269,10 +321,11 @@ def config_show(ctx):
     click.echo(f'# from {file or "the embedded defaults"} and the environment')
     click.echo(show_settings(settings), nl=False)
 
-# %% ../nbs/cli.ipynb #a97e4d52
+# %% ../nbs/cli.ipynb #4d1e26e6
 @main.command()
 @click.argument('name', required=False)
-@click.option('-p', '--parameter', 'parameters', type=(str, str), multiple=True, metavar='KEY VALUE', help='A parameter of the report and its value.')
+@click.option('-p', '--parameter', 'parameters', type=(str, str), multiple=True, metavar='KEY VALUE',
+              help='A parameter of the report and its value.')
 @click.option('--out', help='Folder where notebook, HTML and result go (default reports).')
 @json_option
 @click.pass_context
@@ -283,12 +336,16 @@ def report(ctx, name, parameters, out, as_json):
     """
     from smartcloudops.reporting import list_reports, run_report
     settings = settings_of(ctx)
-    if not name: return show_table([dict(r) if isinstance(r, dict) else dict(report=str(r)) for r in list_reports()], as_json)
+    if not name:
+        return show_table([dict(r) if isinstance(r, dict) else dict(report=str(r)) for r in list_reports()], as_json)
     done = run_report(name, dict(parameters), out_dir=out or settings.reports_dir, progress=sys.stderr.isatty())
-    show_table([dict(what=what, file=str(path)) for what in ('notebook', 'html', 'json') if (path := getattr(done, what))], as_json)
+    show_table(
+        [dict(what=what, file=str(path)) for what in ('notebook', 'html', 'json') if (path := getattr(done, what))],
+        as_json,
+    )
     if not done.ok: ctx.exit(1)
 
-# %% ../nbs/cli.ipynb #0a9e2dc1
+# %% ../nbs/cli.ipynb #79c2ebe8
 def _who() -> str:
     "Who gives the command; in a container a user often has a number only."
     import getpass
@@ -297,8 +354,9 @@ def _who() -> str:
 
 def _state(ctx, readonly: bool = False):
     "(settings, state database) of the data folder."
+    import smartcloudops.detection.incidents  # noqa: F401  their tables
+    import smartcloudops.remediation.ledger  # noqa: F401
     from smartcloudops.core.database import open_state
-    import smartcloudops.detection.incidents, smartcloudops.remediation.ledger
     settings = settings_of(ctx)
     return settings, open_state(settings.state_path, readonly=readonly)
 
@@ -309,7 +367,7 @@ def _rows(table) -> list[dict]:
     plain = lambda v: f'{v:%Y-%m-%d %H:%M:%S}' if isinstance(v, pd.Timestamp) and v == v else '' if v is pd.NaT else v
     return [{k: plain(v) for k, v in row.items()} for row in table.to_dict('records')]
 
-# %% ../nbs/cli.ipynb #ca771868
+# %% ../nbs/cli.ipynb #5779f527
 @main.group()
 def actions():
     "What was done, or waits for a decision."
@@ -327,10 +385,11 @@ def actions_list(ctx, state, limit, as_json):
     from smartcloudops.remediation.operators import list_actions
     table = list_actions(_state(ctx)[1], state, limit)
     short = lambda text: text if len(text) <= 60 else text[:59] + '…'
-    brief = table[['id', 'made', 'state', 'target', 'policy', 'sentence', 'verdict']].assign(sentence=table.sentence.map(short), verdict=table.verdict.map(short))
+    brief = table[['id', 'made', 'state', 'target', 'policy', 'sentence', 'verdict']]
+    brief = brief.assign(sentence=table.sentence.map(short), verdict=table.verdict.map(short))
     show_table(_rows(table if as_json else brief), as_json, 'no actions')
 
-# %% ../nbs/cli.ipynb #a8b99528
+# %% ../nbs/cli.ipynb #65027fd2
 @actions.command('show')
 @click.argument('id', type=NUMBER)
 @json_option
@@ -341,16 +400,18 @@ def actions_show(ctx, id, as_json):
     Example: smartcloudops actions show 12
     """
     from dataclasses import asdict
+
     from smartcloudops.remediation.operators import get_action, tell_action
     engine = _state(ctx)[1]
     if not as_json: return click.echo(tell_action(engine, id))
     action, audit = get_action(engine, id)
-    click.echo(json.dumps(dict(action=asdict(action), audit=audit), indent=2, default=str, ensure_ascii=False))
+    show_json(dict(action=asdict(action), audit=audit))
 
-# %% ../nbs/cli.ipynb #0efbe9cd
+# %% ../nbs/cli.ipynb #35375b3e
 def _decision(name: str, help: str, comment: str):
     "A command `actions NAME ID` that calls the operators' function of that name."
-    @actions.command(name, help=f'{help}\n\nExample: smartcloudops actions {name} 12 --{comment} "after a look at the graph"')
+    example = f'Example: smartcloudops actions {name} 12 --{comment} "after a look at the graph"'
+    @actions.command(name, help=f'{help}\n\n{example}')
     @click.argument('id', type=NUMBER)
     @click.option(f'--{comment}', 'text', default='', help='Stands in the audit.')
     @click.pass_context
@@ -364,10 +425,10 @@ actions_approve = _decision('approve', 'Let the plan of a waiting action be sent
 actions_deny = _decision('deny', 'Say no to a waiting action.', 'reason')
 actions_cancel = _decision('cancel', 'Take back an action that was not sent yet.', 'reason')
 
-# %% ../nbs/cli.ipynb #8d5867fb
+# %% ../nbs/cli.ipynb #d0df0ed5
 @main.group()
 def switch():
-    "Whether anything may be sent at all."
+    "Turn actions on or off."
 
 def _switch_command(word: str, help: str):
     @switch.command(word, help=f'{help}\n\nExample: smartcloudops switch {word}')
@@ -376,12 +437,19 @@ def _switch_command(word: str, help: str):
     def command(ctx, reason):
         import smartcloudops.remediation.operators as operators
         settings, engine = _state(ctx)
-        now_is = operators.switch_status(engine, settings) if word == 'status' else getattr(operators, f'switch_{word}')(engine, settings, _who(), reason)
+        given = (engine, settings) if word == 'status' else (engine, settings, _who(), reason)
+        now_is = getattr(operators, f'switch_{word}')(*given)
         click.echo(f"{'on' if now_is.on else 'off'}: {now_is.why}")
     return command
 
-switch_on, switch_off, switch_status = (_switch_command(*words) for words in (
-    ('on', 'Allow sending.'), ('off', 'Stop all sending, now.'), ('status', 'Say whether sending is allowed, and why.')))
+switch_on, switch_off, switch_status = (
+    _switch_command(*words)
+    for words in (
+        ('on', 'Allow sending.'),
+        ('off', 'Stop all sending, now.'),
+        ('status', 'Say whether sending is allowed, and why.'),
+    )
+)
 
 # %% ../nbs/cli.ipynb #84eba482
 @main.group()
@@ -430,7 +498,7 @@ def silence_end(ctx, id):
     end_silence(_state(ctx)[1], id, _who())
     click.echo(f'silence {id} ended')
 
-# %% ../nbs/cli.ipynb #4e05b759
+# %% ../nbs/cli.ipynb #25998bea
 @main.group('incidents')
 def incidents_group():
     "What is wrong, and what was."
@@ -447,21 +515,35 @@ def incidents_list(ctx, state, limit, as_json):
     """
     from smartcloudops.detection.incidents import list_incidents
     found = list_incidents(_state(ctx)[1], state, limit=limit)
-    show_table([dict(id=i.id, state=i.state, severity=i.severity, opened=f'{i.opened:%Y-%m-%d %H:%M:%S}', host=i.host, title=i.title) for i in found], as_json, 'no incidents')
+    row = lambda i: dict(
+        id=i.id,
+        state=i.state,
+        severity=i.severity,
+        opened=f'{i.opened:%Y-%m-%d %H:%M:%S}',
+        host=i.host,
+        title=i.title,
+    )
+    show_table([row(i) for i in found], as_json, 'no incidents')
 
-# %% ../nbs/cli.ipynb #d92cc126
+# %% ../nbs/cli.ipynb #f97115d8
 def _incident_story(incident, actions) -> str:
     "One incident as text: what, when, on which evidence, who is suspected, what was decided."
     at = lambda time: f'{time:%Y-%m-%d %H:%M:%S} UTC'
     times = [('first sign', incident.started), ('detected', incident.opened), ('closed', incident.closed)]
-    lines = [f'Incident {incident.id}: {incident.title}', f"  {incident.state}, {incident.severity}{', ' + incident.cause if incident.cause else ''}"]
+    facts = ', '.join(filter(None, (incident.state, incident.severity, incident.cause)))
+    lines = [f'Incident {incident.id}: {incident.title}', f'  {facts}']
     lines += ['', 'When'] + [f'  {at(time)}  {what}' for what, time in times if time is not None]
     lines += ['', 'Evidence'] + [f'  {a.host}: {a.reason}' for a in incident.anomalies[:10]]
-    if incident.suspects: lines += ['', 'Suspects'] + [f"  {s['series']}  {s['score']:.2f}" for s in incident.suspects[:5]]
-    lines += ['', 'Decided'] + ([f"  action {a.id}, {a.state.replace('_', ' ')}: {a.sentence}" + (f' ({a.verdict})' if a.verdict else '') for a in actions] or ['  nothing'])
+    suspects = [f"  {s['series']}  {s['score']:.2f}" for s in incident.suspects[:5]]
+    if suspects: lines += ['', 'Suspects'] + suspects
+    decided = [
+        f"  action {a.id}, {a.state.replace('_', ' ')}: {a.sentence}{f' ({a.verdict})' if a.verdict else ''}"
+        for a in actions
+    ]
+    lines += ['', 'Decided'] + (decided or ['  nothing'])
     return '\n'.join(lines)
 
-# %% ../nbs/cli.ipynb #54bfb53b
+# %% ../nbs/cli.ipynb #7ba490bc
 @incidents_group.command('show')
 @click.argument('id')
 @json_option
@@ -472,13 +554,15 @@ def incidents_show(ctx, id, as_json):
     Example: smartcloudops incidents show 12
     """
     from dataclasses import asdict
+
     from smartcloudops.detection.incidents import get_incident
     from smartcloudops.remediation.ledger import Ledger
     engine = _state(ctx)[1]
-    if (incident := get_incident(engine, id)) is None: raise ConfigError(f'there is no incident {id}; list them with: smartcloudops incidents list')
+    if (incident := get_incident(engine, id)) is None:
+        raise ConfigError(f'there is no incident {id}; list them with: smartcloudops incidents list')
     actions = Ledger(engine).actions(incident=incident.id)
     if not as_json: return click.echo(_incident_story(incident, actions))
-    click.echo(json.dumps(dict(incident=asdict(incident), actions=[asdict(a) for a in actions]), indent=2, default=str, ensure_ascii=False))
+    show_json(dict(incident=asdict(incident), actions=[asdict(a) for a in actions]))
 
 # %% ../nbs/cli.ipynb #7e7a9489
 @main.command()
@@ -514,7 +598,7 @@ def policy_check(ctx, file):
     found = load_policies(file or settings.file('policy_file'))
     click.echo(f"{file or settings.file('policy_file')}: {len(found.policies)} policies, all well")
 
-# %% ../nbs/cli.ipynb #d3263cb7
+# %% ../nbs/cli.ipynb #66466dbc
 @policy.command('explain')
 @policy_argument
 @click.pass_context
@@ -526,7 +610,8 @@ def policy_explain(ctx, file):
     from smartcloudops.remediation.policy import explain_policy, load_policies
     settings = settings_of(ctx)
     found = load_policies(file or settings.file('policy_file')).policies
-    click.echo('\n\n'.join(f'{p.name}: {explain_policy(p)}' + (f' Runbook: {p.runbook}' if p.runbook else '') for p in found) or 'no policies: nothing is ever done')
+    told = [f'{p.name}: {explain_policy(p)}' + (f' Runbook: {p.runbook}' if p.runbook else '') for p in found]
+    click.echo('\n\n'.join(told) or 'no policies: nothing is ever done')
 
 # %% ../nbs/cli.ipynb #19fec80c
 def _policies(ctx):
@@ -546,7 +631,7 @@ def policy_status(ctx, as_json):
     import smartcloudops.remediation.operators as operators
     show_table(_rows(operators.policy_status(*_policies(ctx))), as_json, 'no policies')
 
-# %% ../nbs/cli.ipynb #46f0224e
+# %% ../nbs/cli.ipynb #89861a61
 @policy.command('grant')
 @click.argument('name')
 @click.argument('mode', type=click.Choice(['observe', 'approve', 'auto']))
@@ -561,7 +646,8 @@ def policy_grant(ctx, name, mode, reason):
     engine, found, settings = _policies(ctx)
     operators.grant_mode(engine, found, name, mode, _who(), reason)
     held = operators.policy_status(engine, found, settings).set_index('policy')['mode'][name]
-    click.echo(f'{name}: {mode}' if held == mode else f'{name}: {mode} is granted, but the settings allow no more than {held} (mode under [remediation])')
+    limited = f' is granted, but the settings allow no more than {held} (mode under [remediation])'
+    click.echo(f'{name}: {mode}' + (limited if held != mode else ''))
 
 # %% ../nbs/cli.ipynb #7137cc6f
 @policy.command('close-breaker')
@@ -588,10 +674,10 @@ def policy_schema_command():
     from smartcloudops.remediation.policy import policy_schema
     click.echo(json.dumps(policy_schema(), indent=2))
 
-# %% ../nbs/cli.ipynb #c157366f
+# %% ../nbs/cli.ipynb #7bb1018e
 @main.group()
 def ledger():
-    "The record of all actions, chained so that a change shows."
+    "The tamper-evident record of all actions."
 
 @ledger.command('verify')
 @json_option
@@ -603,12 +689,14 @@ def ledger_verify(ctx, as_json):
     """
     from smartcloudops.remediation.operators import ledger_verify as verify
     found = verify(settings_of(ctx).data_dir)
-    click.echo(json.dumps(dict(ok=found.ok, rows=found.rows, text=found.text, where=found.where)) if as_json else f"{found.text}{f' ({found.where})' if found.where else ''}")
+    facts = dict(ok=found.ok, rows=found.rows, text=found.text, where=found.where)
+    click.echo(json.dumps(facts) if as_json else found.text + (f' ({found.where})' if found.where else ''))
     if not found.ok: ctx.exit(1)
 
-# %% ../nbs/cli.ipynb #c1196660
+# %% ../nbs/cli.ipynb #3ae670e0
 @ledger.command('export')
-@click.option('-o', '--output', type=click.Path(dir_okay=False, path_type=Path), help='A file; default: standard output.')
+@click.option('-o', '--output', type=click.Path(dir_okay=False, path_type=Path),
+              help='A file; default: standard output.')
 @click.pass_context
 def ledger_export(ctx, output):
     """The audit as JSON lines.
@@ -649,14 +737,16 @@ def backtest(ctx, file, data, labels, as_json):
     keep_backtest(found, file, data, settings)
     click.echo(json.dumps(found.plain(), indent=2, default=str, ensure_ascii=False) if as_json else found.text())
 
-# %% ../nbs/cli.ipynb #52246bb4
+# %% ../nbs/cli.ipynb #e5b61543
 @main.command()
 @click.option('--policy', 'name', help='The policy to drill.')
 @click.option('--real', is_flag=True, help='For real, with a harmless process of our own on this machine.')
 @json_option
 @click.pass_context
 def drill(ctx, name, real, as_json):
-    """Walk a policy's whole ladder against a made-up fault; nothing is sent. --real: detect, restart and verify a process of our own.
+    """Walk a policy's whole ladder against a made-up fault; nothing is sent.
+
+    --real: detect, restart and verify a process of our own.
 
     Example: smartcloudops drill --policy host-cpu
     """
@@ -664,7 +754,7 @@ def drill(ctx, name, real, as_json):
     tell = (lambda text: click.echo(text, err=True)) if real and not as_json else None
     done = run_drill(name, settings_of(ctx), real=real, progress=tell)
     rows = _rows(done.table())
-    if as_json: click.echo(json.dumps(dict(policy=done.policy, ok=done.ok, text=done.text, story=rows), indent=2, default=str, ensure_ascii=False))
+    if as_json: show_json(dict(policy=done.policy, ok=done.ok, text=done.text, story=rows))
     else:
         show_table(rows, False, 'nothing happened')
         click.echo(done.text)
@@ -686,7 +776,7 @@ def evaluate(ctx, folder, peers, as_json):
     table = evaluate_dir(folder, peers)
     show_table(_rows(table.reset_index() if table.index.name or table.index.nlevels > 1 else table), as_json)
 
-# %% ../nbs/cli.ipynb #96ae3dae
+# %% ../nbs/cli.ipynb #6128771a
 @main.command()
 @click.option('--since', required=True, metavar='AGE', help="How far back: '14d', '36h'.")
 @click.option('--source', help='Default: the one of the settings.')
@@ -700,15 +790,15 @@ def ingest(ctx, since, source, as_json):
     from smartcloudops.ingestion.sources import make_source
     settings, start = settings_of(ctx, source=source), _ago(since)
     reader = make_source(settings.source, settings)
-    if not hasattr(reader, 'backfill'): raise ConfigError(f"source '{reader.name}' keeps no past that could be read; cloudwatch and prometheus do")
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     rows, samples = _backfill(settings, reader, start)
     show_table([dict(source=reader.name, since=f'{start:%Y-%m-%d %H:%M}', rows=rows, samples=samples)], as_json)
 
-# %% ../nbs/cli.ipynb #1b2dfee3
+# %% ../nbs/cli.ipynb #262d57b2
 def _ago(since: str):
     "The time that lies so far back; `UsageError` for what is no length of time, such as a number without a unit."
     import pandas as pd
+
     from smartcloudops.remediation.policy import seconds
     try: return now() - pd.Timedelta(seconds=seconds(since))
     except ValueError: raise UsageError(f"--since '{since}' is no length of time; e.g. 14d or 36h") from None
@@ -733,7 +823,7 @@ def _backfill(settings: Settings, reader, start) -> tuple[int, int]:
             progress(chunk.done)
     return rows, samples
 
-# %% ../nbs/cli.ipynb #bf8f38cb
+# %% ../nbs/cli.ipynb #ea710355
 @history.command('export')
 @click.argument('file', type=click.Path(path_type=Path))
 @click.option('--since', metavar='AGE', help="Only the last, e.g. '7d'.")
@@ -746,9 +836,10 @@ def history_export(ctx, file, since):
     from smartcloudops.monitoring.history import History
     from smartcloudops.monitoring.sealing import export_history
     settings, start = settings_of(ctx), _ago(since) if since is not None else None
-    with History(settings.history_path, readonly=True) as stored: click.echo(f'{file}: {export_history(stored, file, start)} samples')
+    with History(settings.history_path, readonly=True) as stored:
+        click.echo(f'{file}: {export_history(stored, file, start)} samples')
 
-# %% ../nbs/cli.ipynb #e630e791
+# %% ../nbs/cli.ipynb #0aa5924d
 @history.command('import')
 @click.argument('file', type=click.Path(path_type=Path))
 @click.pass_context
@@ -761,9 +852,10 @@ def history_import(ctx, file):
     from smartcloudops.monitoring.sealing import import_history
     settings = settings_of(ctx)
     settings.data_dir.mkdir(parents=True, exist_ok=True)
-    with History(settings.history_path, settings=settings.history) as stored: click.echo(f'{file}: {import_history(stored, file)} samples')
+    with History(settings.history_path, settings=settings.history) as stored:
+        click.echo(f'{file}: {import_history(stored, file)} samples')
 
-# %% ../nbs/cli.ipynb #3b0dab11
+# %% ../nbs/cli.ipynb #656ab80b
 @history.command('compact')
 @click.pass_context
 def history_compact(ctx):
@@ -774,11 +866,12 @@ def history_compact(ctx):
     from smartcloudops.monitoring.history import History
     from smartcloudops.monitoring.sealing import compact
     settings = settings_of(ctx)
-    if not settings.history_path.exists(): raise DataError(f'{settings.history_path}: no history yet; start the loop with: smartcloudops run')
+    if not settings.history_path.exists():
+        raise DataError(f'{settings.history_path}: no history yet; start the loop with: smartcloudops run')
     with History(settings.history_path, settings=settings.history) as stored: done = compact(stored)
     click.echo(f'{len(done)} files sealed or merged')
 
-# %% ../nbs/cli.ipynb #77e8d832
+# %% ../nbs/cli.ipynb #72ce43f0
 @targets.command('discover')
 @click.option('--tag', 'tags', multiple=True, metavar='NAME=VALUE', help='Only instances with this tag.')
 @json_option
@@ -793,12 +886,16 @@ def targets_discover(ctx, tags, as_json):
     settings = settings_of(ctx)
     if any('=' not in t for t in tags): raise UsageError('--tag takes NAME=VALUE')
     clients = aws_clients(settings)
-    found = discover(settings.targets_file, [clients.read('ec2', region) for region in clients.regions()], dict(t.split('=', 1) for t in tags))
-    show_table([dict(added=len(found.added), removed=len(found.removed), kept=found.kept, changed=found.changed)], as_json)
+    regions = [clients.read('ec2', region) for region in clients.regions()]
+    found = discover(settings.targets_file, regions, dict(t.split('=', 1) for t in tags))
+    show_table(
+        [dict(added=len(found.added), removed=len(found.removed), kept=found.kept, changed=found.changed)], as_json
+    )
 
-# %% ../nbs/cli.ipynb #94d7787f
+# %% ../nbs/cli.ipynb #2cf49a12
 @main.command()
-@click.option('--as', 'form', type=click.Choice(['systemd', 'cron']), help='Print timers or crontab lines instead of running.')
+@click.option('--as', 'form', type=click.Choice(['systemd', 'cron']),
+              help='Print timers or crontab lines instead of running.')
 @click.option('--list', 'listing', is_flag=True, help='What is scheduled, and when it is due.')
 @json_option
 @click.pass_context
@@ -807,13 +904,21 @@ def schedule(ctx, form, listing, as_json):
 
     Example: smartcloudops schedule --list
     """
-    import signal, threading
+    import signal
+    import threading
+
     from smartcloudops.core.database import open_state
     from smartcloudops.reporting import Schedule, as_cron, as_systemd, jobs, next_due
     settings = settings_of(ctx)
     if form == 'cron': return click.echo(as_cron(settings, _this_program(ctx)), nl=False)
-    if form == 'systemd': return click.echo('\n'.join(f'# {name}\n{text}' for name, text in as_systemd(settings, _this_program(ctx)).items()), nl=False)
-    if listing: return show_table([dict(report=j.report, when=j.expression, next=str(next_due(j.expression, now(), j.timezone))) for j in jobs(settings)], as_json, 'nothing is scheduled; see [reports.schedule] in the settings')
+    if form == 'systemd':
+        units = as_systemd(settings, _this_program(ctx)).items()
+        return click.echo('\n'.join(f'# {name}\n{text}' for name, text in units), nl=False)
+    if listing:
+        due = lambda j: dict(report=j.report, when=j.expression, next=str(next_due(j.expression, now(), j.timezone)))
+        return show_table(
+            [due(j) for j in jobs(settings)], as_json, 'nothing is scheduled; see [reports.schedule] in the settings'
+        )
     stop = threading.Event()
     for sign in (signal.SIGTERM, signal.SIGINT): signal.signal(sign, lambda *_: stop.set())
     settings.data_dir.mkdir(parents=True, exist_ok=True)
@@ -823,28 +928,35 @@ def _this_program(ctx: click.Context) -> list[str]:
     "This program by its full path, with its settings file: systemd and cron know neither our PATH nor our environment."
     import shutil
     here, file = Path(sys.executable).with_name('smartcloudops'), settings_file(ctx.obj['config'])
-    return [str(here) if here.exists() else shutil.which('smartcloudops') or 'smartcloudops', *(['--config', str(file.absolute())] if file else [])]
+    program = str(here) if here.exists() else shutil.which('smartcloudops') or 'smartcloudops'
+    return [program, *(['--config', str(file.absolute())] if file else [])]
 
-# %% ../nbs/cli.ipynb #2ee9ac02
+# %% ../nbs/cli.ipynb #d7795067
 def _check(name: str, needed: bool, probe) -> dict:
-    "One line of the doctor: `probe()` returns what is well, or raises with what is not; whatever it raises, the other lines are told."
+    "One line of the doctor: `probe()` returns what is well, or raises with what is not."
     try: return dict(check=name, state='ok', detail=mask_secrets(str(probe())))
-    except Exception as e: return dict(check=name, state='missing' if needed else 'optional', detail=mask_secrets(next(iter(str(e).splitlines()), repr(e))))
+    except Exception as e:             # whatever it is, the other lines are told
+        first = next(iter(str(e).splitlines()), repr(e))
+        return dict(check=name, state='missing' if needed else 'optional', detail=mask_secrets(first))
 
-# %% ../nbs/cli.ipynb #42d011ce
+# %% ../nbs/cli.ipynb #5d5a87a5
 def _writable(folder: Path) -> str:
     "The folder can be written and has space; `OSError` if not."
-    import shutil, tempfile
+    import shutil
     parent = next(p for p in (folder, *folder.absolute().parents) if p.exists())
-    if not os.access(parent, os.W_OK): raise OSError(f'{folder}: cannot be written; choose another data_dir or mend its permissions')
+    if not os.access(parent, os.W_OK):
+        raise OSError(f'{folder}: cannot be written; choose another data_dir or mend its permissions')
     free = shutil.disk_usage(parent).free
     if free < 200e6: raise OSError(f'{folder}: only {free / 1e6:.0f} MB free')
     return f'{folder}: writable, {free / 1e9:.0f} GB free'
 
-# %% ../nbs/cli.ipynb #f9cdb20b
+# %% ../nbs/cli.ipynb #5e19aeb9
 def _checks(settings: Settings, file: Path | None) -> list[dict]:
     "All lines of the doctor."
     from smartcloudops.core.inventory import read_targets
+    def targets():
+        file = settings.file('targets_file')
+        return f'{file}: {len(read_targets(file).targets)} targets'
     def policies():
         from smartcloudops.remediation.policy import load_policies
         return f"{settings.file('policy_file')}: {len(load_policies(settings.file('policy_file')).policies)} policies"
@@ -854,7 +966,7 @@ def _checks(settings: Settings, file: Path | None) -> list[dict]:
         _check('data folder', True, lambda: _writable(settings.data_dir)),
         _check('history', True, lambda: _history_line(settings)),
         _check('source', True, lambda: _source_line(settings)),
-        _check('targets', True, lambda: f"{settings.file('targets_file')}: {len(read_targets(settings.file('targets_file')).targets)} targets"),
+        _check('targets', True, targets),
         _check('policies', True, policies),
         _check('state', True, lambda: _state_line(settings)),
         _check('loop', False, lambda: _loop_line(settings)),
@@ -863,18 +975,19 @@ def _checks(settings: Settings, file: Path | None) -> list[dict]:
         _check('reports', False, _reports_line),
     ]
 
-# %% ../nbs/cli.ipynb #1e92e734
+# %% ../nbs/cli.ipynb #3006f650
 def _history_line(settings):
     from smartcloudops.monitoring.history import History
-    with History(settings.history_path, readonly=True) as stored: return f"{settings.history_path}: {stored.info().get('samples', 0)} samples"
+    with History(settings.history_path, readonly=True) as stored:
+        return f"{settings.history_path}: {stored.info().get('samples', 0)} samples"
 
 def _source_line(settings):
     from smartcloudops.ingestion.sources import make_source
     source = make_source(settings.source, settings)
-    try: return source.about() if hasattr(source, 'about') else f'{source.name}, every {source.interval:g} s'
+    try: return source.describe_source()
     finally: source.close()
 
-# %% ../nbs/cli.ipynb #8fdddbe1
+# %% ../nbs/cli.ipynb #398c09f0
 def _state_line(settings):
     from smartcloudops.core.database import open_state
     from smartcloudops.core.kv import last_heartbeat
@@ -888,17 +1001,21 @@ def _loop_line(settings):
     last = last_heartbeat(open_state(settings.state_path, readonly=True), 'loop')
     if last is None: raise OSError('never ran here; start it with: smartcloudops run')
     age = (now() - last.at).total_seconds()
-    if age < -60: raise OSError(f'last tick at {last.at:%Y-%m-%d %H:%M:%S} UTC, which is still to come: the clock was put back, and it has not run since; start it with: smartcloudops run')
-    if age > max(60., 3 * last.detail.get('interval', 60.)): raise OSError(f'last tick {format_duration(age)} ago, it does not run; start it with: smartcloudops run')
+    if age < -60:
+        raise OSError(f'last tick at {last.at:%Y-%m-%d %H:%M:%S} UTC, which is still to come: the clock was put back, '
+                      'and it has not run since; start it with: smartcloudops run')
+    if age > max(60., 3 * last.detail.get('interval', 60.)):
+        raise OSError(f'last tick {format_duration(age)} ago, it does not run; start it with: smartcloudops run')
     return f'last tick {format_duration(age)} ago'
 
 def _aws_line():
     from smartcloudops.core.imports import require_extra
-    if not require_extra('boto3', 'aws', 'AWS').Session().get_credentials(): raise OSError('no credentials; needed only for CloudWatch, EC2 and S3')
+    if not require_extra('boto3', 'aws', 'AWS').Session().get_credentials():
+        raise OSError('no credentials; needed only for CloudWatch, EC2 and S3')
     return 'credentials found'
 
 def _notify_line(settings):
-    if not settings.notify.urls: raise OSError('nobody is told; set SMARTCLOUDOPS_NOTIFY__URLS')
+    if not settings.notify.urls: raise OSError('no notifications configured; set SMARTCLOUDOPS_NOTIFY__URLS')
     return f'{len(settings.notify.urls)} receivers'
 
 def _reports_line():
@@ -919,5 +1036,5 @@ def doctor(ctx, as_json):
     show_table(rows, as_json)
     if any(r['state'] == 'missing' for r in rows): ctx.exit(1)
 
-# %% ../nbs/cli.ipynb #5b4757b0
-if __name__ == '__main__' and '__file__' in globals(): main(prog_name='smartcloudops')     # as a module, not inside the notebook
+# %% ../nbs/cli.ipynb #16d9dafa
+if __name__ == '__main__' and '__file__' in globals(): main(prog_name='smartcloudops')     # as a module

@@ -6,8 +6,9 @@
 __all__ = ['INK', 'LINE', 'BAND', 'BAD', 'GRID', 'PRACTICE_FAULTS', 'load_history', 'watch', 'score', 'Chart', 'plot',
            'Incidents', 'incidents', 'what_if', 'practice', 'forecast', 'coverage', 'days_until_full']
 
-# %% ../nbs/explore.ipynb #2327a7d8
+# %% ../nbs/explore.ipynb #a1a93097
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import matplotlib.dates as mdates
@@ -16,15 +17,16 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from .core.frames import empty_frame, per_second
 from .core.clock import clock, now
 from .core.display import as_table
 from .core.errors import DataError, HistoryError
+from .core.frames import per_second
 from .core.series import NARROW, Series, _scale, describe, format_value, short_name
+from .core.series_index import host_of, metric_of
 from .core.settings import Settings, load_settings
 
-# %% ../nbs/explore.ipynb #3bf7e2f4
-def load_history(where: str | Path | Settings | None = None,   # a data folder, history.db, CSV, Parquet, a source ('synthetic', 'host', …) or Settings; None: the settings' own
+# %% ../nbs/explore.ipynb #420b4c5d
+def load_history(where: str | Path | Settings | None = None,   # folder, file, name of a source; None: the settings'
                  series: str | list[str] | None = None,        # canonical series names
                  host: str | list[str] | None = None,
                  metric: str | list[str] | None = None,
@@ -42,8 +44,8 @@ def _time(value) -> pd.Timestamp | None:
     ts = pd.Timestamp(value)
     return ts.tz_localize('UTC') if ts.tzinfo is None else ts.tz_convert('UTC')
 
-# %% ../nbs/explore.ipynb #adc81e7b
-def _where(where) -> tuple[str, object]:
+# %% ../nbs/explore.ipynb #26ea2146
+def _where(where) -> tuple[str, Any]:
     "What `where` is: ('history', path), ('file', path) or ('source', (name, settings))."
     if where is None or isinstance(where, Settings): return 'history', (where or load_settings()).history_path
     path = Path(where)
@@ -56,17 +58,21 @@ def _picked(frame: pd.DataFrame, series, host, metric, start, end) -> pd.DataFra
     "The columns and rows asked for."
     many = lambda x: None if x is None else [x] if isinstance(x, str) else list(x)
     series, host, metric = map(many, (series, host, metric))
-    parsed = [Series.parse(c) for c in frame.columns]
-    keep = [(series is None or str(s) in series) and (host is None or s.host in host) and (metric is None or s.metric in metric) for s in parsed]
-    rows = (frame.index >= start if start is not None else True) & (frame.index < end if end is not None else np.ones(len(frame), bool))
-    return frame.loc[rows, keep]
+    def asked(name: str) -> bool:
+        return ((series is None or name in series) and (host is None or host_of(name) in host)
+                and (metric is None or metric_of(name) in metric))
+    rows = np.ones(len(frame), bool)
+    if start is not None: rows &= frame.index >= start
+    if end is not None: rows &= frame.index < end
+    return frame.loc[rows, [asked(str(Series.parse(c))) for c in frame.columns]]
 
-# %% ../nbs/explore.ipynb #7d19c622
+# %% ../nbs/explore.ipynb #98157876
 def _from_history(path: Path):
     from smartcloudops.monitoring.history import History
     if not path.exists(): raise HistoryError(f"{path}: no history there yet; start the loop with: smartcloudops run")
     def read(series, host, metric, start, end):
-        with History(path, readonly=True) as history: return history.read(series=series, host=host, metric=metric, start=start, end=end)
+        with History(path, readonly=True) as history:
+            return history.read(series=series, host=host, metric=metric, start=start, end=end)
     return read
 
 def _from_file(path: Path):
@@ -83,7 +89,7 @@ def _from_source(name: str):
 
 _READERS = dict(history=_from_history, file=_from_file, source=_from_source)
 
-# %% ../nbs/explore.ipynb #176821f7
+# %% ../nbs/explore.ipynb #c6ab490d
 def watch(source: str = 'host',            # as load_history's: 'host', 'synthetic', …
           seconds: float = 10,
           every: float = 1,                # seconds between two samples
@@ -94,7 +100,8 @@ def watch(source: str = 'host',            # as load_history's: 'host', 'synthet
     "Samples of a source, taken now and for as long as one waits; `SourceError` when it does not answer."
     from smartcloudops.core.inventory import own_host
     from smartcloudops.ingestion.sources import make_source
-    settings = load_settings(**(dict(hosts={own_host(): name}) if name else {}), interval=every)
+    aliases: dict[str, Any] = dict(hosts={own_host(): name}) if name else {}
+    settings = load_settings(**aliases, interval=every)
     watched, rows = make_source(source, settings), []
     try:
         for k in range(max(2, round(seconds / every))):
@@ -112,7 +119,7 @@ def score(frame: pd.DataFrame,      # as `load_history` gives it
     from smartcloudops.detection.stream import StreamDetector
     return (detector or StreamDetector()).score(frame)
 
-# %% ../nbs/explore.ipynb #aa888fc6
+# %% ../nbs/explore.ipynb #166ecac2
 INK, LINE, BAND, BAD, GRID = '#55514b', '#35434a', '#dfe5e6', '#b3261e', '#eeebe5'
 
 class Chart(Figure):
@@ -126,16 +133,17 @@ class Chart(Figure):
 def _figure(panels: int, scored: bool) -> Figure:
     "An empty figure of the right height; pyplot's, and so interactive, where a widget backend is in use."
     size = (9, .7 + panels * (2.2 if scored else 1.9))
-    if 'ipympl' not in mpl.get_backend() and 'widget' not in mpl.get_backend(): return Chart(figsize=size, dpi=80, layout='constrained')
+    if 'ipympl' not in mpl.get_backend() and 'widget' not in mpl.get_backend():
+        return Chart(figsize=size, dpi=80, layout='constrained')
     import matplotlib.pyplot as plt
     return plt.figure(FigureClass=Chart, figsize=size, dpi=80, layout='constrained')
 
-# %% ../nbs/explore.ipynb #4f43cb02
+# %% ../nbs/explore.ipynb #b2100c98
 def plot(frame: pd.DataFrame,               # what was measured
          scores=None,                       # Scores for it, shaped like it
          path: str | Path | None = None,    # also saved there; the suffix says as what
          title: str | None = None,
-         labels=None,                       # [(start, end), …] to compare with, as bars on top; or those of each series by its name
+         labels=None,                       # [(start, end), …] to compare with; or those of each series by its name
          labelled: str = 'labelled by people',   # what those are, for the legend
          most: int = 12,                    # panels; the most abnormal series win
         ) -> Figure:
@@ -144,19 +152,24 @@ def plot(frame: pd.DataFrame,               # what was measured
     shown = _most_abnormal(frame, scores, most)
     figure = _figure(len(shown), scores is not None)
     axes = _axes(figure, len(shown), scores is not None)
-    for k, column in enumerate(shown): _panel(*axes[k], frame, scores, column, labels or (), labelled)
-    if len(shown) < frame.shape[1]: title = f"{title or _title(frame)}   ({len(shown)} of {frame.shape[1]} series, {'the most abnormal' if scores is not None else 'those that move most'})"
+    for (ax, strip), column in zip(axes, shown): _panel(ax, strip, frame, scores, column, labels or (), labelled)
+    if len(shown) < frame.shape[1]:
+        which = 'the most abnormal' if scores is not None else 'those that move most'
+        title = f'{title or _title(frame)}   ({len(shown)} of {frame.shape[1]} series, {which})'
     _finish(figure, axes, frame, title or _title(frame))
     if path: _save(figure, Path(path))
     return figure
 
-# %% ../nbs/explore.ipynb #fa4f410c
+# %% ../nbs/explore.ipynb #0c2b98b4
 def _most_abnormal(frame: pd.DataFrame, scores, most: int) -> list[int]:
     "Positions of the columns to draw, in the frame's own order."
     everything = list(range(frame.shape[1]))
     if len(everything) <= most: return everything
     weight = frame.std(ddof=0).rank(pct=True).to_numpy() * 1e-6      # without scores: what moves, not what stands still
-    if scores is not None: weight = weight + np.nansum(_matrix(scores.score, frame), axis=0) + 10 * _matrix(scores.anomaly, frame).sum(axis=0)
+    if scores is not None:
+        weight = (
+            weight + np.nansum(_matrix(scores.score, frame), axis=0) + 10 * _matrix(scores.anomaly, frame).sum(axis=0)
+        )
     return sorted(np.argsort(-np.nan_to_num(weight), kind='stable')[:most].tolist())
 
 def _matrix(values, frame: pd.DataFrame) -> np.ndarray:
@@ -169,7 +182,7 @@ def _title(frame: pd.DataFrame) -> str:
     days = list(dict.fromkeys(f'{t:%d %b %Y}' for t in (frame.index[0], frame.index[-1])))
     return f"{where or 'Series'}, {' to '.join(days)}"
 
-# %% ../nbs/explore.ipynb #7cde2bf9
+# %% ../nbs/explore.ipynb #1a15fb52
 def _axes(figure: Figure, panels: int, scored: bool) -> list[tuple]:
     "(panel, score strip or None) for each series, one time axis for all."
     ratios = [6, 1] * panels if scored else [1] * panels
@@ -182,17 +195,30 @@ def _panel(ax, strip, frame: pd.DataFrame, scores, column: int, labels, labelled
     heard = values.notna().to_numpy()
     breaks = _breaks(values.index[heard])
     if scores is not None:
-        lower, upper, anomaly, level = (_matrix(getattr(scores, name), frame)[heard, column] for name in ('lower', 'upper', 'anomaly', 'score'))
+        lower, upper, anomaly, level = (
+            _matrix(getattr(scores, name), frame)[heard, column] for name in ('lower', 'upper', 'anomaly', 'score')
+        )
         _band(ax, values.index[heard], lower, upper, breaks)
         evidence = getattr(scores, 'evidence', None)
-        _abnormal(ax, values.index[heard], anomaly.astype(bool), None if evidence is None else _matrix(evidence, frame)[heard, column])
+        _abnormal(
+            ax,
+            values.index[heard],
+            anomaly.astype(bool),
+            None if evidence is None else _matrix(evidence, frame)[heard, column],
+        )
         _strip(strip, values.index[heard], level, anomaly.astype(bool), breaks)
     for k, (start, end) in enumerate(labels.get(str(series), ()) if isinstance(labels, dict) else labels):
         ax.axvspan(_time(start), _time(end), ymin=.97, color=INK, lw=0, label=labelled if not k else None)
-    ax.plot(*_broken(values.index[heard], values[heard].to_numpy(), breaks), color=LINE, lw=1.25, label='measured', solid_joinstyle='round')
+    ax.plot(
+        *_broken(values.index[heard], values[heard].to_numpy(), breaks),
+        color=LINE,
+        lw=1.25,
+        label='measured',
+        solid_joinstyle='round',
+    )
     _dress(ax, series, values)
 
-# %% ../nbs/explore.ipynb #cda418b5
+# %% ../nbs/explore.ipynb #edb0a395
 def _breaks(times: pd.DatetimeIndex) -> np.ndarray:
     "Positions before which so much time is missing that a line across it would be a claim."
     if len(times) < 3: return np.array([], int)
@@ -201,41 +227,70 @@ def _breaks(times: pd.DatetimeIndex) -> np.ndarray:
 
 def _broken(times: pd.DatetimeIndex, values: np.ndarray, breaks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     "Times and values with a NaN at each break."
-    return np.insert(times.tz_localize(None).to_numpy(), breaks, times.tz_localize(None).to_numpy()[breaks]), np.insert(np.asarray(values, float), breaks, np.nan)
+    return np.insert(
+        times.tz_localize(None).to_numpy(), breaks, times.tz_localize(None).to_numpy()[breaks]
+    ), np.insert(np.asarray(values, float), breaks, np.nan)
 
 def _band(ax, times, lower, upper, breaks) -> None:
     low, high = np.maximum(lower, -1e300), np.minimum(upper, 1e300)
-    ax.fill_between(*_broken(times, low, breaks), _broken(times, high, breaks)[1], color=BAND, lw=0, zorder=.5, label='expected')
+    ax.fill_between(
+        *_broken(times, low, breaks), _broken(times, high, breaks)[1], color=BAND, lw=0, zorder=0.5, label='expected'
+    )
 
 def _abnormal(ax, times, anomaly: np.ndarray, evidence: np.ndarray | None = None) -> None:
     "Red behind each stretch of abnormal samples, never thinner than the eye can see, and what kind of change it is."
     if not anomaly.any(): return
-    least = max(np.median(np.diff(times)) if len(times) > 1 else np.timedelta64(60, 's'), (times[-1] - times[0]).to_timedelta64() / 300)
+    least = max(
+        np.median(np.diff(times)) if len(times) > 1 else np.timedelta64(60, 's'),
+        (times[-1] - times[0]).to_timedelta64() / 300,
+    )
     edges = _apart(times, np.flatnonzero(np.diff(np.r_[False, anomaly, False].astype(int))).reshape(-1, 2), least)
     for k, (first, beyond) in enumerate(edges):
-        ax.axvspan(times[first], max(times[beyond - 1], times[first] + least), color=BAD, alpha=.2, lw=0, zorder=.8, label='abnormal' if not k else None)
+        ax.axvspan(
+            times[first],
+            max(times[beyond - 1], times[first] + least),
+            color=BAD,
+            alpha=0.2,
+            lw=0,
+            zorder=0.8,
+            label='abnormal' if not k else None,
+        )
     if evidence is not None: _name_kinds(ax, times, edges, evidence)
 
 def _apart(times, edges: np.ndarray, least) -> list[tuple[int, int]]:
     "Stretches so close that they would be drawn over each other are drawn as one."
-    kept = []
+    kept: list[tuple[int, int]] = []
     for first, beyond in edges.tolist():
         if kept and times[first] - times[kept[-1][1] - 1] < 2 * least: kept[-1] = (kept[-1][0], beyond)
         else: kept.append((first, beyond))
     return kept
 
-# %% ../nbs/explore.ipynb #6c348a86
+# %% ../nbs/explore.ipynb #c3c13827
 def _name_kinds(ax, times, edges: list, evidence: np.ndarray) -> None:
-    "The kind that leads each stretch, beside it at the top; longer stretches first, and none where it would cover another."
+    "The kind that leads each stretch, beside it at the top; longer ones first, none over another."
     from smartcloudops.detection.anomalies import leading_kind
     from smartcloudops.detection.stream import KINDS
-    room, told = (times[-1] - times[0]) / 8, []
+    room, told = (times[-1] - times[0]) / 8, list[pd.Timestamp]()
     for first, beyond in sorted(edges, key=lambda e: e[0] - e[1]):
-        spoke = {KINDS[int(k)]: int(n) for k, n in zip(*np.unique(np.nan_to_num(evidence[first:beyond]), return_counts=True)) if k}
+        spoke = {
+            KINDS[int(k)]: int(n)
+            for k, n in zip(*np.unique(np.nan_to_num(evidence[first:beyond]), return_counts=True))
+            if k
+        }
         if not spoke or any(abs(times[first] - t) < room for t in told): continue
         right = times[beyond - 1] < times[0] + 7 * room           # near the right edge it stands before the stretch
-        ax.annotate(leading_kind(spoke), (times[beyond - 1 if right else first], 1), xycoords=('data', 'axes fraction'), xytext=(5 if right else -3, -2), textcoords='offset points',
-                    fontsize=7, color=BAD, va='top', ha='left' if right else 'right', bbox=dict(boxstyle='square,pad=.1', fc='white', ec='none', alpha=.75))
+        ax.annotate(
+            leading_kind(spoke),
+            (times[beyond - 1 if right else first], 1),
+            xycoords=('data', 'axes fraction'),
+            xytext=(5 if right else -3, -2),
+            textcoords='offset points',
+            fontsize=7,
+            color=BAD,
+            va='top',
+            ha='left' if right else 'right',
+            bbox=dict(boxstyle='square,pad=.1', fc='white', ec='none', alpha=0.75),
+        )
         told.append(times[first])
 
 # %% ../nbs/explore.ipynb #b29e20ae
@@ -250,11 +305,17 @@ def _strip(ax, times, level: np.ndarray, anomaly: np.ndarray, breaks) -> None:
     ax.tick_params(labelsize=6, colors=INK, length=0)
     ax.spines[['top', 'right', 'left']].set_visible(False)
 
-# %% ../nbs/explore.ipynb #29996893
+# %% ../nbs/explore.ipynb #b79aa381
 def _dress(ax, series: Series, values: pd.Series) -> None:
     "Name, unit and limits of a panel; percent that comes near 100 is drawn in full."
     unit = describe(series.metric).unit
-    ax.set_title(_brief(short_name(series) + (f'   {series.host}' if series.host else ''), 110), loc='left', fontsize=9, color=INK, parse_math=False)
+    ax.set_title(
+        _brief(short_name(series) + (f'   {series.host}' if series.host else ''), 110),
+        loc='left',
+        fontsize=9,
+        color=INK,
+        parse_math=False,
+    )
     ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: _tick(v, unit, ax)))
     ax.yaxis.set_major_locator(MaxNLocator(4))
     low, high = values.min(), values.max()
@@ -271,7 +332,10 @@ def _brief(text: str, most: int) -> str:
 def _tick(value: float, unit: str, ax) -> str:
     "A tick's text; with as many digits as it takes to tell it from the next one."
     ticks = ax.get_yticks()
-    step, (scale, suffix) = abs(ticks[1] - ticks[0]) if len(ticks) > 1 else 0, _scale(max(map(abs, ticks), default=0), unit)
+    step, (scale, suffix) = (
+        abs(ticks[1] - ticks[0]) if len(ticks) > 1 else 0,
+        _scale(max(map(abs, ticks), default=0), unit),
+    )
     if step >= scale or not step or not value: return format_value(value, unit)
     return f'{value / scale:.{int(np.ceil(-np.log10(step / scale) - 1e-9))}f}' + (NARROW + suffix if suffix else '')
 
@@ -281,10 +345,12 @@ def _limits(ax, low: float, high: float) -> tuple[float, float]:
     bottom, top = ax.dataLim.y0, ax.dataLim.y1
     return max(min(low, bottom), low - room) - .06 * room, min(max(high, top), high + room) + .06 * room
 
-# %% ../nbs/explore.ipynb #e23883e3
+# %% ../nbs/explore.ipynb #1dbaaadb
 def _finish(figure: Figure, axes: list[tuple], frame: pd.DataFrame, title: str) -> None:
     "One title, one legend, one time axis."
-    figure.suptitle(_brief(title, 85), parse_math=False, x=.01, ha='left', fontsize=11, fontweight='bold', color='#1b1a18')
+    figure.suptitle(
+        _brief(title, 85), parse_math=False, x=0.01, ha='left', fontsize=11, fontweight='bold', color='#1b1a18'
+    )
     found = {label: handle for ax, _ in axes for handle, label in zip(*ax.get_legend_handles_labels())}
     figure.legend(found.values(), found, loc='outside lower left', ncols=4, frameon=False, fontsize=8, labelcolor=INK)
     last = axes[-1][1] or axes[-1][0]
@@ -299,15 +365,19 @@ def _save(figure: Figure, path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=160)
-    except (OSError, ValueError) as e: raise DataError(f"{path}: the chart cannot be saved there ({getattr(e, 'strerror', None) or e})") from None
+    except (OSError, ValueError) as e:
+        raise DataError(f"{path}: the chart cannot be saved there ({getattr(e, 'strerror', None) or e})") from None
 
-# %% ../nbs/explore.ipynb #e9a5225b
+# %% ../nbs/explore.ipynb #74c66efb
 class Incidents(list):
     "Incidents, newest first; shows itself as a table."
     @property
     def table(self) -> pd.DataFrame:
         "One row an incident."
-        return pd.DataFrame([_row(i) for i in self], columns=['id', 'state', 'opened', 'lasted', 'severity', 'host', 'what', 'suspected'])
+        return pd.DataFrame(
+            [_row(i) for i in self],
+            columns=['id', 'state', 'opened', 'lasted', 'severity', 'host', 'what', 'suspected'],
+        )
 
     def _repr_html_(self) -> str:
         if not self: return '<p>No incident: everything was as expected.</p>'
@@ -319,11 +389,19 @@ def _row(incident) -> dict:
     from smartcloudops.core.series import format_duration
     until = incident.closed or incident.updated
     suspects = ', '.join(dict.fromkeys(str(s.get('host') or s.get('series', '')) for s in incident.suspects[:3]))
-    return dict(id=incident.id, state=incident.state, opened=f'{incident.opened:%d %b %H:%M}', lasted=format_duration((until - incident.opened).total_seconds()),
-                severity=incident.severity, host=incident.host, what=incident.title, suspected=suspects or '–')
+    return dict(
+        id=incident.id,
+        state=incident.state,
+        opened=f'{incident.opened:%d %b %H:%M}',
+        lasted=format_duration((until - incident.opened).total_seconds()),
+        severity=incident.severity,
+        host=incident.host,
+        what=incident.title,
+        suspected=suspects or '–',
+    )
 
-# %% ../nbs/explore.ipynb #4e79abbc
-def incidents(where: str | Path | Settings | None = None,    # a data folder, smartcloudops.db or Settings; None: the settings' own
+# %% ../nbs/explore.ipynb #0aad09e8
+def incidents(where: str | Path | Settings | None = None,    # a data folder, smartcloudops.db; None: the settings'
               state: str | None = None,                      # 'open' or 'closed'; None: both
               since=None,                                    # UTC
               limit: int | None = 100,                       # the newest; None: all
@@ -354,9 +432,11 @@ def what_if(policy: str | Path,                  # a policy file, or YAML text
         file.write_text(str(policy), encoding='utf-8')
         return run_backtest(file, data, settings, labels)
 
-# %% ../nbs/explore.ipynb #b460a7a4
-PRACTICE_FAULTS = [dict(kind='level_shift', host='web-1', metric='cpu', at='2026-01-05T14:00Z', minutes=60, size=1.3),
-                   dict(kind='level_shift', host='web-2', metric='memory', at='2026-01-05T18:00Z', minutes=40, size=1.3)]
+# %% ../nbs/explore.ipynb #ae9fcccf
+PRACTICE_FAULTS = [
+    dict(kind='level_shift', host='web-1', metric='cpu', at='2026-01-05T14:00Z', minutes=60, size=1.3),
+    dict(kind='level_shift', host='web-2', metric='memory', at='2026-01-05T18:00Z', minutes=40, size=1.3),
+]
 
 def practice(folder: str | Path,                   # where data/ is made
              hours: float = 20,                    # from midnight, 5 January 2026
@@ -373,13 +453,20 @@ def practice(folder: str | Path,                   # where data/ is made
     frame = synthetic_frame(hosts=2, start='2026-01-05', hours=hours, every=every, seed=1, faults=made)
     Path(folder).mkdir(parents=True, exist_ok=True)
     frame.to_parquet(Path(folder)/'samples.parquet')
-    with use_clock(FakeClock(frame.index[0])) as turned: _walk(settings, Path(folder)/'samples.parquet', frame.index, turned, min((f.at for f in made if f.at is not None), default=frame.index[-1]))
+    with use_clock(FakeClock(frame.index[0])) as turned:
+        _walk(
+            settings,
+            Path(folder) / 'samples.parquet',
+            frame.index,
+            turned,
+            min((f.at for f in made if f.at is not None), default=frame.index[-1]),
+        )
     return settings
 
 def _walk(settings: Settings, samples: Path, times: pd.DatetimeIndex, turned, quiet_until: pd.Timestamp) -> None:
     "Tick by tick as it would have been; the quiet hours before the first fault in one tick."
     from smartcloudops.ingestion.replay import ReplaySource
-    from smartcloudops.main import Loop
+    from smartcloudops.loop.runner import Loop
     loop = Loop(settings, source=ReplaySource(samples, speed=1))
     try:
         for at in [times[0], *times[times >= quiet_until]]:
@@ -387,18 +474,24 @@ def _walk(settings: Settings, samples: Path, times: pd.DatetimeIndex, turned, qu
             loop.tick()
     finally: loop.close()
 
-# %% ../nbs/explore.ipynb #65d5ac48
+# %% ../nbs/explore.ipynb #fa774e83
 def forecast(values: pd.Series,            # one series of a frame
              hours: float = 6,             # how far ahead
              level: float = .8,            # share of outcomes that the interval should hold
             ) -> dict:                     # at, expected, lower, upper; NaN where the past is too short
-    "What a sample `hours` ahead is expected to be, with an interval made of the forecast's own errors of the last week."
-    if not len(values.dropna()): raise DataError("forecast: the series holds no samples; widen start and end, or check its name")
+    "What a sample `hours` ahead is expected to be, with an interval of the forecast's own errors of the last week."
+    if not len(values.dropna()):
+        raise DataError("forecast: the series holds no samples; widen start and end, or check its name")
     y, samples, step = _regular(values[values.index > values.index[-1] - pd.Timedelta(days=11, hours=hours)])
     ahead, day = max(1, round(hours * 3600 / step)), round(86400 / step)
     predicted = _predict(y, samples, ahead, day)
     low, high = _quantiles(_errors(samples, predicted, ahead)[-7 * day:], level)
-    return dict(at=values.index[-1] + pd.Timedelta(seconds=ahead * step), expected=predicted[-1], lower=predicted[-1] + low, upper=predicted[-1] + high)
+    return dict(
+        at=values.index[-1] + pd.Timedelta(seconds=ahead * step),
+        expected=predicted[-1],
+        lower=predicted[-1] + low,
+        upper=predicted[-1] + high,
+    )
 
 def _regular(values: pd.Series) -> tuple[np.ndarray, np.ndarray, float]:
     "On a grid of at least five minutes: (mean, short gaps bridged; the last sample; seconds a step)."
@@ -407,7 +500,7 @@ def _regular(values: pd.Series) -> tuple[np.ndarray, np.ndarray, float]:
     grid = values.resample(f'{step}s')
     return grid.mean().interpolate(limit=3).to_numpy(), grid.last().to_numpy(), float(step)
 
-# %% ../nbs/explore.ipynb #6c1028cd
+# %% ../nbs/explore.ipynb #dd4d929b
 def _predict(y: np.ndarray, samples: np.ndarray, ahead: int, day: int) -> np.ndarray:
     "For each moment, what is expected `ahead` steps later, from that moment's past alone."
     level = pd.Series(y).rolling(max(1, day // 24), min_periods=1).median().to_numpy()
@@ -435,37 +528,42 @@ def _quantiles(errors: np.ndarray, level: float) -> tuple[float, float]:
     n = len(errors)
     if n < 20: return np.nan, np.nan
     share = min(1., level * (1 + 1 / n))
-    return tuple(np.quantile(errors, [(1 - share) / 2, (1 + share) / 2]))
+    low, high = np.quantile(errors, [(1 - share) / 2, (1 + share) / 2])
+    return low, high
 
-# %% ../nbs/explore.ipynb #135095b5
+# %% ../nbs/explore.ipynb #4da343c2
 def coverage(values: pd.Series,            # one series of a frame
              hours: float = 6,
              level: float = .8,
              every: str = '7h',            # between two forecasts; 7 h visits every hour of the day
              first: str = '3D',            # of the series, before the first forecast
              most: int | None = None,      # forecasts, evenly over the series; None: all
-            ) -> pd.DataFrame:             # one row a forecast whose outcome was measured: at, expected, lower, upper, came, held
+            ) -> pd.DataFrame:             # a row a forecast: at, expected, lower, upper, came, held
     "How often the interval held the outcome; each forecast sees its own past only."
     values, rows = values.dropna(), []
     if not len(values): raise DataError("coverage: the series holds no samples; widen start and end, or check its name")
-    moments = pd.date_range(values.index[0] + pd.Timedelta(first), values.index[-1] - pd.Timedelta(hours=hours), freq=every)
+    moments = pd.date_range(
+        values.index[0] + pd.Timedelta(first), values.index[-1] - pd.Timedelta(hours=hours), freq=every
+    )
     if most and len(moments) > most: moments = moments[np.linspace(0, len(moments) - 1, most).astype(int)]
     near = pd.Timedelta(np.median(np.diff(values.index)) / 2) if len(values) > 1 else pd.Timedelta(0)
     for moment in moments:
         asked = forecast(values[:moment], hours, level)
         k = values.index.get_indexer([asked['at']], method='nearest', tolerance=near)[0]
-        if k >= 0 and np.isfinite(asked['lower']): rows.append(dict(asked, came=values.iloc[k], held=asked['lower'] <= values.iloc[k] <= asked['upper']))
+        if k >= 0 and np.isfinite(asked['lower']):
+            rows.append(dict(asked, came=values.iloc[k], held=asked['lower'] <= values.iloc[k] <= asked['upper']))
     return pd.DataFrame(rows, columns=['at', 'expected', 'lower', 'upper', 'came', 'held'])
 
-# %% ../nbs/explore.ipynb #54a006fd
+# %% ../nbs/explore.ipynb #ac34e2bc
 def days_until_full(values: pd.Series,        # percent used
                     full: float = 100.,
                    ) -> tuple[float, float, float] | None:
-    "(days, at the earliest, at the latest) until it is full; None when it does not grow, or is known for less than three days."
+    "(days, at the earliest, at the latest) until it is full; None without growth, or before three days are known."
     hourly = values.resample('1h').median()
     growth = (hourly - hourly.shift(24)).dropna()
     if len(growth) < 48: return None
     slow, middle, fast = np.quantile(growth, [.1, .5, .9])
     if middle < .05: return None             # a twentieth of a percent a day is no trend
     left = max(0., full - hourly.dropna().iloc[-1])
-    return tuple(left / each if each > .01 else np.inf for each in (middle, fast, slow))
+    days = lambda each: left / each if each > .01 else np.inf
+    return days(middle), days(fast), days(slow)

@@ -7,7 +7,7 @@ import pandas as pd
 import psutil
 import pytest
 
-import smartcloudops.main
+import smartcloudops.loop.fit, smartcloudops.loop.tick
 from smartcloudops.core.frames import empty_frame
 from smartcloudops.core.inventory import own_host
 from smartcloudops.core.clock import FakeClock, clock, use_clock
@@ -15,7 +15,8 @@ from smartcloudops.core.errors import AwsError, ConfigError, SourceError
 from smartcloudops.core.settings import load_settings
 from smartcloudops.core.database import open_state
 from smartcloudops.core.kv import last_heartbeat
-from smartcloudops.main import Learned, Loop, OnlyLoop, Page, check_port, run_pipeline
+from smartcloudops.ingestion.sources import Source
+from smartcloudops.main import DataDirLock, DetectorCheckpoint, Loop, WebProcess, check_port, run_pipeline
 from smartcloudops.monitoring.history import History
 from smartcloudops.monitoring.latest import freshness
 from tests.conftest import free_port, soak
@@ -84,7 +85,9 @@ def test_a_child_that_dies_comes_back_and_a_stop_is_clean(program, tmp_path):
     port = free_port()
     loop = program('--port', str(port), '--interval', '1')
     wait_for(answers(port))
+    killed = {child.pid for child in psutil.Process(loop.pid).children()}
     for child in psutil.Process(loop.pid).children(): child.kill()
+    wait_for(lambda: [c for c in psutil.Process(loop.pid).children() if c.pid not in killed], 30)
     wait_for(answers(port), 30)
     loop.send_signal(signal.SIGTERM)
     assert loop.wait(20) == 0
@@ -117,7 +120,7 @@ def test_kill_9_at_any_moment_loses_nothing_stored(program, tmp_path):
         assert after >= before, 'acknowledged samples are gone'
         with sqlite3.connect(data/'history.db') as db: assert db.execute('pragma integrity_check').fetchone() == ('ok',)
         rows = after
-    detector, watermark = Learned(data, 'host').load()
+    detector, watermark = DetectorCheckpoint(data, 'host').load()
     assert watermark is not None, 'the learned state did not survive'
 
 
@@ -177,17 +180,17 @@ def test_a_new_detector_learns_from_the_stored_past(tmp_path):
     with use_clock(FakeClock(str(frame.index[-1] + pd.Timedelta('1min')))):
         def started():
             loop = Loop(settings, SyntheticSource(hosts=2, interval=60))
-            known = {name: loop.detector.state[row].tobytes() for name, row in loop.detector.rows.items()}
+            known = {name: loop.models.detector.state[row].tobytes() for name, row in loop.models.detector.rows.items()}
             return loop, known == {name: expected.state[row].tobytes() for name, row in expected.rows.items()}
         loop, same = started()
-        assert same and loop.watermark == frame.index[-1] and len(loop.history.read_scores(frame.columns[0])) > 1400
+        assert same and loop.models.watermark == frame.index[-1] and len(loop.history.read_scores(frame.columns[0])) > 1400
         clock().advance(60)
-        assert loop.tick().rows >= 1 and loop.detector.state['n'].min() > 1800
+        assert loop.tick().rows >= 1 and loop.models.detector.state['n'].min() > 1800
         loop.close()
         for file in (tmp_path/'learned').iterdir(): file.write_bytes(b'of another version')
-        assert Loop(settings, SyntheticSource(hosts=2, interval=60)).detector.state['n'].min() > 1800
+        assert Loop(settings, SyntheticSource(hosts=2, interval=60)).models.detector.state['n'].min() > 1800
         (tmp_path/'learned'/'stream-host-1.npz').write_bytes(b'')
-        assert not Loop(settings, SyntheticSource(hosts=2, interval=60)).detector.rows
+        assert not Loop(settings, SyntheticSource(hosts=2, interval=60)).models.detector.rows
 
 
 def test_a_second_process_reads_while_the_loop_writes(program, tmp_path):
@@ -208,9 +211,9 @@ assert seen == sorted(seen) and seen[-1] > seen[0], seen
 
 
 def test_two_loops_on_one_folder_are_refused(tmp_path):
-    with OnlyLoop(tmp_path):
-        with pytest.raises(ConfigError, match=f'another loop is running.*{os.getpid()}'): OnlyLoop(tmp_path).__enter__()
-    with OnlyLoop(tmp_path): pass
+    with DataDirLock(tmp_path):
+        with pytest.raises(ConfigError, match=f'another loop is running.*{os.getpid()}'): DataDirLock(tmp_path).__enter__()
+    with DataDirLock(tmp_path): pass
 
 
 def test_a_port_in_use_is_said_before_anything_starts(tmp_path):
@@ -223,7 +226,7 @@ def test_a_port_in_use_is_said_before_anything_starts(tmp_path):
     assert done.returncode == 1 and f'port {port}' in done.stderr and 'Traceback' not in done.stderr
 
 
-class Flaky:
+class Flaky(Source):
     "A source that fails in the middle."
     name, interval, done, calls, error = 'synthetic', 60, False, 0, SourceError
     def read(self, now):
@@ -237,7 +240,7 @@ class Flaky:
 def test_a_source_that_fails_is_said_once_and_survived(tmp_path, monkeypatch, error):
     "Whatever its reason: the network, what AWS says, a targets file that was just spoiled."
     said = []
-    for level in ('info', 'warning'): monkeypatch.setattr(smartcloudops.main.log, level, lambda text, *values: said.append(text % values))
+    for level in ('info', 'warning'): monkeypatch.setattr(smartcloudops.loop.tick.log, level, lambda text, *values: said.append(text % values))
     with use_clock(FakeClock('2026-01-05 00:00')):
         loop = Loop(settings(tmp_path), source := Flaky())
         source.error = error
@@ -330,7 +333,7 @@ def test_what_was_taken_down_is_wrong_no_longer(tmp_path, company):
             source.read = lambda now: rows(now, n)
             ticks.append(loop.tick()); clock().advance(300 if n < 130 else 3600)
         opened, closed = {i.id for t in ticks for i in t.opened}, {i.id for t in ticks for i in t.closed}
-        assert len(opened) == 1 and closed == opened and loop.going == () and not any(loop.stretches.values())
+        assert len(opened) == 1 and closed == opened and loop.open_incidents == () and not loop.models.stretches.all()
         loop.close()
 
 
@@ -342,11 +345,11 @@ def test_what_was_learned_and_cannot_be_written_is_said_and_ends_nothing(tmp_pat
         for _ in range(3): tick = loop.tick(); clock().advance(60)
         assert 'learned' in tick.problem and last_heartbeat(loop.engine, 'loop').at == tick.at
         folder.unlink()
-        assert loop.tick().problem == '' and loop.learned.files()
+        assert loop.tick().problem == '' and loop.parts.checkpoint.files()
         for file in folder.iterdir(): file.unlink()
         folder.rmdir(); folder.write_text('in the way again')
         loop.close()
-        assert loop.history is None
+        assert loop.closed
 
 
 def test_only_a_host_that_is_heard_gets_a_new_joint_model(tmp_path, monkeypatch):
@@ -357,7 +360,7 @@ def test_only_a_host_that_is_heard_gets_a_new_joint_model(tmp_path, monkeypatch)
         def __init__(self, command): fitted.append(command[4])
         def poll(self): return 0
         def wait(self): pass
-    monkeypatch.setattr(smartcloudops.main.subprocess, 'Popen', Fit)
+    monkeypatch.setattr(smartcloudops.loop.fit.subprocess, 'Popen', Fit)
     with use_clock(FakeClock('2026-01-05 00:00')):
         loop = Loop(settings(tmp_path), source := Flaky())
         for n in range(20):
@@ -374,7 +377,7 @@ def test_a_history_that_was_moved_away_leaves_what_was_learned(tmp_path):
         loop.close()
         for file in tmp_path.rglob('history.db*'): file.unlink()
         again = Loop(settings(tmp_path))
-        assert again.detector.rows and again.tick().samples
+        assert again.models.detector.rows and again.tick().samples
         again.close()
 
 
@@ -384,20 +387,20 @@ def test_a_replay_ends_nothing_that_goes_on_live(tmp_path):
     path = tmp_path/'january.csv'
     path.write_text('timestamp,value\n2026-01-01T00:00:00Z,1\n2026-01-01T00:05:00Z,1\n')
     replay = lambda: Loop(settings(tmp_path, source=f'replay:{path}'))
-    class Source:
+    class Steady(Source):
         name, interval = 'host', 60.
         def read(self, now): return frame.set_axis(pd.DatetimeIndex([now], name='time').as_unit('us'))
         def close(self): pass
     with use_clock(FakeClock('2026-03-02T12:00:00Z')) as time:
-        loop = Loop(settings(tmp_path), Source())
+        loop = Loop(settings(tmp_path), Steady())
         for _ in range(5): loop.tick(); time.advance(60)
-        assert len(loop.going) == 1
+        assert len(loop.open_incidents) == 1
         loop.close()
         with pytest.raises(ConfigError, match='incidents or actions of source host are open here'): replay()
         frame[:] = 20.
-        loop = Loop(settings(tmp_path), Source())
+        loop = Loop(settings(tmp_path), Steady())
         for _ in range(5): loop.tick(); time.advance(60)
-        assert not loop.going
+        assert not loop.open_incidents
         loop.close()
         for _ in range(2):                      # now nothing goes on, and a replay may follow another
             loop = replay()
@@ -466,7 +469,7 @@ def test_a_clock_that_is_put_back_silences_nothing(tmp_path, ahead, restarted, c
         assert not fresh.late.any() and (fresh.last == ticks[-1].at).all() and loop.history.last_time() == ticks[-1].at
         pd.testing.assert_frame_equal(loop.history.read(end=before.index[-1]), before, check_freq=False)          # nothing stored is lost
         loop.close()
-        assert [f for f in loop.learned.files() if pd.Timestamp(int(f.stem.rpartition('-')[2]), unit='us', tz='UTC') > clock().now()] == []
+        assert [f for f in loop.parts.checkpoint.files() if pd.Timestamp(int(f.stem.rpartition('-')[2]), unit='us', tz='UTC') > clock().now()] == []
 
 
 def test_a_machine_that_starts_in_1970_goes_on_when_it_knows_the_time(tmp_path):
@@ -501,7 +504,7 @@ def test_a_clock_far_ahead_throws_nothing_away(tmp_path, days):
         with History(own.history_path, readonly=True) as history: assert before.index.isin(history.read().index).all() == (days == 20)
 
 
-class Scaling:
+class Scaling(Source):
     "A fleet of one steady host and some that live for a day, as in a group that scales."
     name, interval, done = 'scaling', 10800., False
     def read(self, at):
@@ -524,16 +527,16 @@ def test_hosts_that_are_gone_are_forgotten(tmp_path):
             loop.tick()
             row = source.read(clock().now())
             alone.score(rates.update(row[[c for c in row if '"steady"' in c]]))
-            sizes.append(len(loop.detector.rows))
+            sizes.append(len(loop.models.detector.rows))
             clock().advance(10800)
-        assert max(sizes) <= 3 * (1 + 3 * 10) and len(loop.rates.known()) <= 1 + 3 * 10 and all(len(records) <= 3 * (1 + 3 * 10) for records in loop.rules.state.values())
-        assert len(loop._hosts()) <= 1 + 3 * 10 and set(loop.highest) <= loop._hosts() and 'steady' in loop.highest
+        assert max(sizes) <= 3 * (1 + 3 * 10) and len(loop.models.rates.known()) <= 1 + 3 * 10 and all(len(records) <= 3 * (1 + 3 * 10) for records in loop.models.rules.state.values())
+        assert len(loop.models.fleet.hosts) <= 1 + 3 * 10 and set(loop.models.host_scores.highest) <= loop.models.fleet.hosts and 'steady' in loop.models.host_scores.highest
         assert [f.name for f in (tmp_path/'data/joint').iterdir()] == ['steady.v000001.npz']
         for name, row in alone.rows.items():
-            if alone.state['n'][row]: assert loop.detector.state[loop.detector.rows[name]].tobytes() == alone.state[row].tobytes(), name
+            if alone.state['n'][row]: assert loop.models.detector.state[loop.models.detector.rows[name]].tobytes() == alone.state[row].tobytes(), name
         loop.close()
         again = Loop(settings(tmp_path, detection=dict(joint=False)), source)
-        assert set(again.detector.rows) == set(loop.detector.rows)
+        assert set(again.models.detector.rows) == set(loop.models.detector.rows)
         again.close()
 
 
@@ -542,7 +545,7 @@ def test_a_host_that_was_taken_away_is_no_incident(tmp_path, knows, caplog):
     class Inventory(Scaling):
         interval, asked = 60., []
         def read(self, at): frame = super().read(at); return frame[[c for c in frame if '-2"' not in c]] if at >= pd.Timestamp('2026-01-05 01:00', tz='UTC') else frame
-        def left(self, hosts):
+        def terminated_hosts(self, hosts):
             self.asked.append(set(hosts))
             if knows == 'no answer': raise SourceError('the inventory is away')
             return set(hosts) if knows == 'taken away' else set()
@@ -561,13 +564,13 @@ def test_only_its_own_states_are_a_source_s(tmp_path):
     from smartcloudops.detection import StreamDetector
     at = pd.Timestamp('2026-01-05', tz='UTC')
     detector = StreamDetector(); detector.update(at, pd.Series({'load1{host="a"}': 1.}))
-    Learned(tmp_path, 'replay:cpu-2').save(detector, at)
+    DetectorCheckpoint(tmp_path, 'replay:cpu-2').save(detector, at)
     (tmp_path/'learned/stream-replay-cpu-backup.npz').write_bytes(b'')
-    assert Learned(tmp_path, 'replay:cpu').files() == [] and Learned(tmp_path, 'replay:cpu').load()[1] is None and len(Learned(tmp_path, 'replay:cpu-2').files()) == 1
+    assert DetectorCheckpoint(tmp_path, 'replay:cpu').files() == [] and DetectorCheckpoint(tmp_path, 'replay:cpu').load()[1] is None and len(DetectorCheckpoint(tmp_path, 'replay:cpu-2').files()) == 1
 
 
 def test_the_page_is_restarted(tmp_path):
-    with Page([sys.executable, '-c', 'import time; time.sleep(60)']) as page:
+    with WebProcess([sys.executable, '-c', 'import time; time.sleep(60)']) as page:
         first = page.process.pid
         page.process.kill()
         wait_for(lambda: page.process.pid != first and page.process.poll() is None, 10)
@@ -576,7 +579,7 @@ def test_the_page_is_restarted(tmp_path):
 def test_a_page_that_cannot_be_started_is_tried_again_and_none_is_left_behind(tmp_path):
     script = tmp_path/'page.sh'
     script.write_text('#!/bin/sh\nexec sleep 60\n'); script.chmod(0o755)
-    with Page([str(script)]) as page:
+    with WebProcess([str(script)]) as page:
         first = page.process.pid
         script.rename(tmp_path/'away')
         page.process.kill()

@@ -236,7 +236,7 @@ def test_a_scheduled_report_goes_where_the_settings_say(bucket, tmp_path, monkey
     settings = Settings(data_dir=tmp_path/'data', reports=dict(schedule={'policy_backtest': '*/5 * * * *'}, out='s3://mornings'))
     schedule, at = Schedule(settings, open_state(settings.state_path)), pd.Timestamp.now(tz='UTC')
     schedule.tick(at - pd.Timedelta('11min'))
-    assert schedule.tick(at) and schedule.running[0].process.wait(200) == 0
+    assert schedule.tick(at) and schedule.running.process.process.wait(200) == 0
     schedule.tick(at + pd.Timedelta('1s'))
     assert list_runs(schedule.engine).state.tolist()[-1] == 'done'
     assert {Path(k).suffix for k in kept_in(bucket)} == {'.html', '.ipynb', '.json'}

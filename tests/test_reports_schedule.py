@@ -12,7 +12,7 @@ from smartcloudops.core.clock import FakeClock, use_clock
 from smartcloudops.core.errors import ConfigError
 from smartcloudops.core.settings import Settings, load_settings
 from smartcloudops.core.database import open_state
-from smartcloudops.reporting import Schedule, as_cron, as_systemd, jobs, last_due, list_runs, next_due, on_calendar
+from smartcloudops.reporting import Schedule, as_cron, as_systemd, jobs, last_due, list_runs, next_due, on_calendar, tidy_reports
 from tests.conftest import soak
 
 pytestmark = pytest.mark.phase7
@@ -117,7 +117,8 @@ def test_old_reports_go_and_other_files_stay(tmp_path):
     folder = tmp_path/'reports'
     folder.mkdir()
     for name in ('daily-20250101-0230.html', 'daily-20250101-0230.json', 'daily-20260104-0230.html', 'notes-2025.txt', 'my-20250101-0230.csv'): (folder/name).write_text('x')
-    with use_clock(FakeClock('2026-01-05T00:00Z')) as clock: gone = schedule_of(tmp_path, None, keep_days=30).tidy(clock.now())
+    with use_clock(FakeClock('2026-01-05T00:00Z')) as clock:
+        gone = tidy_reports(schedule_of(tmp_path, None, keep_days=30).settings, clock.now())
     assert gone == 2 and sorted(f.name for f in folder.iterdir()) == ['daily-20260104-0230.html', 'my-20250101-0230.csv', 'notes-2025.txt']
 
 
@@ -158,7 +159,7 @@ def test_the_child_process_runs_the_report_and_writes_down_how_it_ended(tmp_path
     at = pd.Timestamp.now(tz='UTC')
     schedule.tick(at - pd.Timedelta('11min'))
     assert schedule.tick(at), 'one is due'
-    assert schedule.running[0].process.wait(200) == 0
+    assert schedule.running.process.process.wait(200) == 0
     schedule.tick(at + pd.Timedelta('1s'))
     table = list_runs(schedule.engine)
     assert table.state.iloc[-1] == 'done' and len(list((tmp_path/'reports').glob('policy_backtest-*.html'))) == 1
@@ -176,8 +177,8 @@ def test_reports_of_two_schedules_wait_for_each_other(tmp_path, monkeypatch):
         monkeypatch.setattr(schedule.lock, 'free', lambda: True)             # the other has not come to the lock yet when ours is begun
         at = pd.Timestamp('2026-03-09T12:01:10Z')
         assert schedule.tick(at)
-        with pytest.raises(subprocess.TimeoutExpired): schedule.running[0].process.wait(6)
-    assert schedule.running[0].process.wait(120) == 0
+        with pytest.raises(subprocess.TimeoutExpired): schedule.running.process.process.wait(6)
+    assert schedule.running.process.process.wait(120) == 0
     schedule.tick(at)
     assert list_runs(schedule.engine).state.tolist() == ['done']
 

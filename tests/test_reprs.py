@@ -131,7 +131,7 @@ def of_together(folder):
     loop = main.Loop(settings)
     loop.close()
     run = reporting.Run('daily', False, START.isoformat(), 3.2, {}, dict(rows='x' * 5000, host='<script>'), f'cell 3: password={SECRET}', 'a.ipynb', 'a.html', 'a.json')
-    return [loop, loop.learned, main.Tick(START, 1, samples=21, anomalies=[anomaly()] * 500), main.OnlyLoop(folder), main.Page(['/usr/bin/gunicorn', f'token={SECRET}']), *reporting.list_reports(), reporting.list_reports(), run,
+    return [loop, loop.parts.checkpoint, main.Tick(START, 1, samples=21, anomalies=[anomaly()] * 500), main.DataDirLock(folder), main.WebProcess(['/usr/bin/gunicorn', f'token={SECRET}']), *reporting.list_reports(), reporting.list_reports(), run,
             *reporting.jobs(settings), reporting.Schedule(settings, open_state(folder/'smartcloudops.db')), explore.Incidents([incident(title=f'<script> {"long " * 40}')]), explore.Incidents(), explore.plot(pd.DataFrame({'load1': [1., 2., np.nan]}, pd.date_range('2026-01-05', periods=3, freq='1min', tz='UTC')))]
 
 
