@@ -684,7 +684,7 @@ def _schedule(loop: Loop, config: Path | None):
     return Schedule(loop.settings, loop.engine, config=config, notifier=loop.notifier)
 
 def _page(settings: Settings, config: Path | None) -> Page:
-    from smartcloudops.dashboard.web import serve_command
+    from smartcloudops.dashboard import serve_command
     web = settings.dashboard
     env = {'MALLOC_ARENA_MAX': '2', 'SMARTCLOUDOPS_SPARE': '1'}      # one pool of memory for all threads; pyarrow only when it is needed
     if config: env['SMARTCLOUDOPS_CONFIG'] = str(Path(config).absolute())

@@ -18,7 +18,7 @@ from smartcloudops.core.database import open_state
 from smartcloudops.core.kv import write_heartbeat
 from smartcloudops.dashboard import create_app, serve_command
 from smartcloudops.dashboard.charts import decimate
-from smartcloudops.dashboard.views import AT_A_TIME
+from smartcloudops.dashboard.readings import AT_A_TIME
 from smartcloudops.monitoring.history import History
 from smartcloudops.remediation.ledger import actions as stored_actions
 from tests.conftest import free_port, soak

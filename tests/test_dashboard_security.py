@@ -196,7 +196,7 @@ def test_html_in_names_stays_text(tmp_path):
     with History(tmp_path/'history.db') as history: history.append(pd.DataFrame({f'cpu_utilization_percent{{host="{escaped}",mount="{escaped}"}}': [1., 2, 3, 4, 97]}, index=index))
     (tmp_path/'policies.yaml').write_text('policies: []\n'); (tmp_path/'targets.json').write_text('{}')
     app = make(tmp_path)
-    engine = app.extensions['smartcloudops'].stores.engine(create=True)
+    engine = app.extensions['smartcloudops'].stores.engine_to_write()
     bad = Anomaly(f'cpu_utilization_percent{{host="{escaped}"}}', nasty, now(), None, .9, 97., 30., 20., 45., 'threshold', f'{nasty} is abnormal', 'stream', True, now())
     made = case(engine, [bad], now(), now(), cause=nasty, suspects=[dict(series=bad.series, host=nasty, score=.5, reason=nasty)])
     client = app.test_client()
