@@ -7,8 +7,12 @@ __all__ = ['ROLES', 'SAFE', 'PUBLIC', 'POLICY', 'REPORT_POLICY', 'HEADERS', 'Per
            'is_loopback', 'check_bind', 'not_local', 'Refused', 'Failures', 'identify', 'wants_html', 'ask_for_login',
            'alerts_allowed', 'guard', 'safe_next', 'harden', 'secret_key', 'main']
 
-# %% ../../nbs/dashboard/00_access.ipynb #43cfc865
-import hmac, ipaddress, re, secrets, threading
+# %% ../../nbs/dashboard/00_access.ipynb #274bd768
+import hmac
+import ipaddress
+import re
+import secrets
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path

@@ -82,14 +82,14 @@ def action_view(action: Action,
                       created=action.made, what=action.sentence, reason=action.verdict, approved_by=who,
                       **{name: getattr(action, name) for name in same})
 
-# %% ../../nbs/dashboard/09_actions.ipynb #e8dc184c
+# %% ../../nbs/dashboard/09_actions.ipynb #505701d4
 _DOING = {'awaiting_approval': 'Proposed: {small}.', 'observed': 'Mode observe: would {small}.',
           'refused': '{what} refused; {reason}', 'planned': 'Planned: {small}.',
           'approved': '{what}{who}; it is being sent.', 'sent': '{what}{who}: sent.',
           'verifying': '{what}{who}: sent, judged by fresh samples. Nothing to decide.',
           'recovered': '{what}{who}: recovered.', 'not_recovered': '{what}{who}: did not help. {reason}',
-          'denied': '{what}: {why}', 'expired': '{what} proposed; nobody answered.', 'failed': '{what} failed: {reason}',
-          'cancelled': '{what} was cancelled.',
+          'denied': '{what}: {why}', 'expired': '{what} proposed; nobody answered.',
+          'failed': '{what} failed: {reason}', 'cancelled': '{what} was cancelled.',
           'unknown': '{what}: may or may not have been sent; it is observed and not sent again.',
           'escalated': 'The ladder is at its end: {last}'}
 
@@ -212,7 +212,7 @@ def dry_run_sentence(verdicts: Iterable[Verdict]) -> str:
     said = ''.join(f'{v.gate}: {v.sentence} ' for v in holding[:3])
     return f'Dry-run: {len(verdicts)} gates asked, {len(verdicts) - len(holding)} yes. {said}Nothing was sent.'
 
-# %% ../../nbs/dashboard/09_actions.ipynb #cf207359
+# %% ../../nbs/dashboard/09_actions.ipynb #fe8c48a6
 def dry_run(stores: Stores, id: str,
             policies: Policies,
             fresh: pd.DataFrame | None,      # monitoring's freshness
@@ -225,7 +225,9 @@ def dry_run(stores: Stores, id: str,
     ledger, at = ledger_of(engine), now()
     action, lease = ledger.action(number_of(id)), _lease(engine)
     tags, holder = remediation.Tags(stores.settings), lease.holder if lease else ''
-    state = remediation.snapshot(ledger, stores.settings, policies, at, open_incidents(engine), fresh, tags, holder, lease)
+    state = remediation.snapshot(ledger, stores.settings, policies, at, open_incidents(engine), fresh, tags, holder,
+                                 lease)
     incident = get_incident(engine, action.incident)
     decision = gates.decide(incident, state, policies.named(action.policy), at, action.target, action.past())
-    return dry_run_sentence(decision.verdicts or (decision.verdict,))
+    first = getattr(decision, 'verdict', None)      # of a refusal that came before the gates
+    return dry_run_sentence(decision.verdicts or ([first] if first else ()))

@@ -8,8 +8,9 @@ __all__ = ['T', 'blueprint', 'listed', 'routes', 'status', 'hosts', 'host', 'ser
            'end_silence', 'switch', 'turn_switch', 'policies', 'mode', 'breaker', 'targets', 'reports', 'settings',
            'alerts']
 
-# %% ../../nbs/dashboard/24_api.ipynb #ee45bab5
-import math, re
+# %% ../../nbs/dashboard/24_api.ipynb #cf0fa693
+import math
+import re
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -102,7 +103,7 @@ def points() -> ResponseReturnValue:
     if not drawn: abort(404, f'No series {name[:200]} is stored.')
     return Response(orjson.dumps(chart_json(drawn[0])), mimetype='application/json')
 
-# %% ../../nbs/dashboard/24_api.ipynb #84677492
+# %% ../../nbs/dashboard/24_api.ipynb #561b1450
 def _csv_of(frame: pd.DataFrame,
             marks: pd.DataFrame,      # what was rewritten: series, time
             named: bool,              # with a column for the series
@@ -112,10 +113,13 @@ def _csv_of(frame: pd.DataFrame,
     again = known.isin(pd.MultiIndex.from_frame(marks)).astype(int) if len(marks) else 0
     name = {'series': tidy['series']} if named else {}
     at = tidy['time'].dt.strftime('%Y-%m-%dT%H:%M:%S.%fZ')
-    return pd.DataFrame({'timestamp': at, **name, 'value': tidy['value'], 'rewritten': again}).to_csv(header=False, index=False)
+    table = pd.DataFrame({'timestamp': at, **name, 'value': tidy['value'], 'rewritten': again})
+    return table.to_csv(header=False, index=False)
 
-# %% ../../nbs/dashboard/24_api.ipynb #9e3efb1e
-def csv_lines(history: 'History', names: list[str], start: pd.Timestamp, end: pd.Timestamp, named: bool) -> Iterator[str]:
+# %% ../../nbs/dashboard/24_api.ipynb #6641e47e
+def csv_lines(history: 'History', names: list[str], start: pd.Timestamp, end: pd.Timestamp,
+              named: bool,              # with a column for the series
+             ) -> Iterator[str]:
     "The lines of a CSV."
     yield 'timestamp,series,value,rewritten\n' if named else 'timestamp,value,rewritten\n'
     for day in pd.date_range(start.floor('D'), end, freq='D'):

@@ -6,13 +6,13 @@
 __all__ = ['MOST_TEXT', 'MOST_PATTERN', 'SHORTEST_SILENCE', 'LONGEST_SILENCE', 'decide_action', 'run_dry', 'give_feedback',
            'add_silence_for', 'end_silence_now', 'turn_switch', 'change_policy']
 
-# %% ../../nbs/dashboard/22_changes.ipynb #078fc15b
+# %% ../../nbs/dashboard/22_changes.ipynb #85e6579e
 from ..core.clock import now
 from ..core.errors import RemediationError
+from ..remediation import operators
 from .actions import SilenceView, dry_run, number_of, silence_view
 from .policies import load_policy_file
 from .site import site, snapshot
-from ..remediation import operators
 
 MOST_TEXT, MOST_PATTERN = 500, 200      # characters of a reason, of a host or metric
 

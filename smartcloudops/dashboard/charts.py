@@ -23,7 +23,7 @@ def _extremes(values: np.ndarray, starts: np.ndarray, pick: np.ufunc) -> np.ndar
     found = np.flatnonzero(values == best)
     return found[np.flatnonzero(np.diff(np.searchsorted(starts, found, side='right'), prepend=-1))]
 
-# %% ../../nbs/dashboard/03_charts.ipynb #d685a95b
+# %% ../../nbs/dashboard/03_charts.ipynb #20f2dac8
 def decimate(times: np.ndarray,      # seconds, ascending, shape (n,)
              values: np.ndarray,     # shape (n,); NaN = missing
              width: int = 1000,      # columns on the screen
@@ -34,7 +34,7 @@ def decimate(times: np.ndarray,      # seconds, ascending, shape (n,)
     if n <= 2 * width: return np.arange(n)
     edges = times[0] + (times[-1] - times[0]) * np.arange(width) / width
     starts = np.unique(np.searchsorted(times, edges))
-    kept = np.flatnonzero(keep) if keep is not None else []
+    kept = np.flatnonzero(keep) if keep is not None else np.array([], dtype=int)
     lowest, highest = _extremes(values, starts, np.fmin), _extremes(values, starts, np.fmax)
     return np.unique(np.concatenate([lowest, highest, kept, [0, n - 1]])).astype(np.int64)
 

@@ -5,8 +5,12 @@
 # %% auto #0
 __all__ = ['ExportBusy', 'Exports', 'notebook', 'alertmanager']
 
-# %% ../../nbs/dashboard/15_export.ipynb #444b215e
-import importlib.util, subprocess, sys, tempfile, threading
+# %% ../../nbs/dashboard/15_export.ipynb #eedae3df
+import importlib.util
+import subprocess
+import sys
+import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -80,21 +84,23 @@ def _story_code(story: Story, most: int = 6) -> str:
             f"frame = history.read(series={series!r}, start=pd.Timestamp('{start:%Y-%m-%d %H:%M:%S}', tz='UTC'))\n"
             f'frame.plot(subplots=True, figsize=(10, 2 * {len(series)}));')
 
-# %% ../../nbs/dashboard/15_export.ipynb #f7000771
+# %% ../../nbs/dashboard/15_export.ipynb #cd49177b
 def notebook(story: Story) -> dict[str, Any]:
     "A notebook that opens the history and draws the incident's series."
     text = dict(cell_type='markdown', metadata={}, source=_story_text(story), id='c1')
-    code = dict(cell_type='code', metadata={}, source=_story_code(story), outputs=[], execution_count=None, id='c2')
+    code: dict[str, Any] = dict(cell_type='code', metadata={}, source=_story_code(story), outputs=[],
+                                execution_count=None, id='c2')
     kernel = dict(name='python3', display_name='Python 3', language='python')
     return dict(nbformat=4, nbformat_minor=5, metadata=dict(kernelspec=kernel), cells=[text, code])
 
-# %% ../../nbs/dashboard/15_export.ipynb #42e83a6d
+# %% ../../nbs/dashboard/15_export.ipynb #7b55c15a
 def alertmanager(story: Story,
                  address: str,        # of the incident's page
                 ) -> list[dict[str, Any]]:
     "The incident as Alertmanager's API takes alerts."
     i, view = story.incident, story.view
-    labels = dict(alertname=f'smartcloudops_{i.kind}'.replace(' ', '_'), host=i.host, severity=i.severity, incident=i.id)
+    name = f'smartcloudops_{i.kind}'.replace(' ', '_')
+    labels = dict(alertname=name, host=i.host, severity=i.severity, incident=i.id)
     notes = dict(summary=i.title, cause=view.cause, doing=view.doing)
     ends = dict(endsAt=iso(i.closed)) if i.closed is not None else {}
     return [dict(labels=labels, annotations=notes, startsAt=iso(i.opened), generatorURL=address, **ends)]

@@ -92,7 +92,7 @@ def loop_families(snapshot: Snapshot) -> Iterator[Metric]:
         yield histogram('tick_seconds', 'How long ticks took, since the loop started.', counted)
     yield from source_families(detail)
 
-# %% ../../nbs/dashboard/14_exposition.ipynb #a43fc88b
+# %% ../../nbs/dashboard/14_exposition.ipynb #337c5b84
 def host_families(snapshot: Snapshot) -> Iterator[Metric]:
     "Age, score and state of each host."
     hosts, oldest, since = snapshot.present[:MOST_HOSTS], snapshot.stored.oldest, snapshot.age
@@ -101,17 +101,19 @@ def host_families(snapshot: Snapshot) -> Iterator[Metric]:
                 {h.name: oldest.get(h.name, 0.) + since for h in hosts}, ('host',))
     yield gauge('anomaly_score_max', "Highest anomaly score of the host's series now, 0 to 1.",
                 {h.name: max(h.score, newest.get(h.name, 0.)) for h in hosts}, ('host',))
-    yield gauge('host_state', '1 for the state the host is in.', {(h.name, h.state): 1 for h in hosts}, ('host', 'state'))
+    yield gauge('host_state', '1 for the state the host is in.', {(h.name, h.state): 1 for h in hosts},
+                ('host', 'state'))
     yield gauge('hosts_omitted', f'Hosts beyond the first {MOST_HOSTS:,}, which are not exported one by one.',
                 {(): len(snapshot.present) - len(hosts)})
 
-# %% ../../nbs/dashboard/14_exposition.ipynb #2deae383
+# %% ../../nbs/dashboard/14_exposition.ipynb #42463f98
 def incident_families(snapshot: Snapshot,
                       opened: int,        # incidents ever
                      ) -> Iterator[Metric]:
     "Open incidents by severity, and all there ever were."
     severities = Tally(v.severity for v in snapshot.open)
-    yield gauge('incidents_open', 'Incidents that are open.', {s: severities[s] for s in ('page', 'warn')}, ('severity',))
+    yield gauge('incidents_open', 'Incidents that are open.', {s: severities[s] for s in ('page', 'warn')},
+                ('severity',))
     yield counter('incidents', 'Incidents that were ever opened.', {(): opened})
 
 def action_families(actions: dict[tuple[str, str], int],           # by operation and state
@@ -134,7 +136,7 @@ def switch_families(snapshot: Snapshot) -> Iterator[Metric]:
             yield gauge('breaker_open', '1 for each policy whose breaker is open.',
                         {p: 1 for p in item.note.split(', ') if p}, ('policy',))
 
-# %% ../../nbs/dashboard/14_exposition.ipynb #85cae1c1
+# %% ../../nbs/dashboard/14_exposition.ipynb #66cc59b3
 _OUTCOMES = (('sent', 'sent', 'Actions that were sent.'),
              ('recovered', 'recovered', 'Actions after which fresh samples were as expected again.'),
              ('not_recovered', 'not_recovered', 'Actions that did not help, failed or ended the ladder.'),
@@ -143,14 +145,17 @@ _OUTCOMES = (('sent', 'sent', 'Actions that were sent.'),
 def outcome_families(figures: pd.DataFrame) -> Iterator[Metric]:      # remediation's figures: one row a policy and step
     "Success, time to recovery and false actions by policy and step; steps count from 1."
     labels, known = ('policy', 'step', 'operation'), figures.copy()
-    if len(known): known.index = pd.MultiIndex.from_arrays([known.policy, (known.step + 1).astype(str), known.operation])
+    if len(known):
+        columns = known.policy, (known.step + 1).astype(str), known.operation
+        known.index = pd.MultiIndex.from_arrays(columns)
     def of(column: str) -> Values: return known[column].dropna().to_dict() if len(known) else {}
     for name, column, text in _OUTCOMES: yield counter(f'remediation_{name}', text, of(column), labels)
-    yield gauge('remediation_success_ratio', 'Recovered among those with a verdict, 0 to 1.', of('success'), labels, 'ratio')
+    yield gauge('remediation_success_ratio', 'Recovered among those with a verdict, 0 to 1.', of('success'), labels,
+                'ratio')
     yield gauge('remediation_recovery_seconds', 'Median time from the send to the verdict recovered.',
                 of('recovery_seconds'), labels, 'seconds')
 
-# %% ../../nbs/dashboard/14_exposition.ipynb #c7ba26b5
+# %% ../../nbs/dashboard/14_exposition.ipynb #baf43949
 def history_families(snapshot: Snapshot, folder: Path) -> Iterator[Metric]:
     "How much was stored, and how much room it takes."
     if snapshot.stored.samples:
@@ -158,4 +163,5 @@ def history_families(snapshot: Snapshot, folder: Path) -> Iterator[Metric]:
         yield counter('history_corrected', 'Samples that came late or took the place of another value.',
                       {(): snapshot.stored.corrected})
     files = [f for f in (folder/'history.db', folder/'history.db-wal', *folder.glob('history/*.parquet')) if f.exists()]
-    yield gauge('history_bytes', 'Size of the history on disk.', {(): sum(f.stat().st_size for f in files)}, unit='bytes')
+    yield gauge('history_bytes', 'Size of the history on disk.', {(): sum(f.stat().st_size for f in files)},
+                unit='bytes')

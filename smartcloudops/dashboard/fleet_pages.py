@@ -40,7 +40,7 @@ def host_choices(snapshot: Snapshot, host: str | None, most: int = 200) -> list[
     names = [h.name for h in snapshot.present[:most]]
     return names if host in names or host is None else [host, *names]
 
-# %% ../../nbs/dashboard/20_fleet_pages.ipynb #75ce1eb8
+# %% ../../nbs/dashboard/20_fleet_pages.ipynb #441b44e2
 def readings_of(snapshot: Snapshot, host: str | None,
                 hours: float = 1.,        # back from now
                 most: int = 6,
@@ -51,7 +51,8 @@ def readings_of(snapshot: Snapshot, host: str | None,
     return snapshot.drawn[host, hours]
 
 def _read_host(snapshot: Snapshot, host: str, hours: float, most: int) -> list[SeriesReading]:
-    stored, trouble = snapshot.stored.names[host], []
+    stored = snapshot.stored.names[host]
+    trouble: list[str] = []
     history = attempt(site().stores.history, None, 'the history', trouble)
     if history is None: return []
     abnormal = tuple(s for v in snapshot.open for s in v.series if v.host == host)
@@ -154,7 +155,7 @@ def host_page(name: str) -> ResponseReturnValue:
                      host=host, view=view, charts=drawn, stored=len(stored), ranges=RANGES, span=span, every=every,
                      quality=quality(drawn, rows, span), boot=_boot_time(rows), section='hosts')
 
-# %% ../../nbs/dashboard/20_fleet_pages.ipynb #0c785329
+# %% ../../nbs/dashboard/20_fleet_pages.ipynb #1d960fd9
 @dataclass(frozen=True)
 class SampleRow:
     "One sample in the table beside a chart."
@@ -168,9 +169,9 @@ class SampleRow:
 def newest_samples(r: SeriesReading, most: int = 20) -> list[SampleRow]:
     "The last samples of a chart, newest first, as a table."
     d, again = r.data, set(r.data.rewritten)
-    rows = [i for i in range(len(d.t)) if d.v[i] is not None][-most:][::-1]
-    return [SampleRow(pd.Timestamp(d.t[i], unit='s', tz='UTC'), format_value(d.v[i], r.unit), expected_range(d, i),
-                      d.score[i], bool(d.anomaly[i]), d.t[i] in again) for i in rows]
+    rows = [(i, v) for i, v in enumerate(d.v) if v is not None][-most:][::-1]
+    return [SampleRow(pd.Timestamp(d.t[i], unit='s', tz='UTC'), format_value(v, r.unit), expected_range(d, i),
+                      d.score[i], bool(d.anomaly[i]), d.t[i] in again) for i, v in rows]
 
 # %% ../../nbs/dashboard/20_fleet_pages.ipynb #b4aedc7c
 def _draw_one(series: str, span: ChartRange) -> Chart:

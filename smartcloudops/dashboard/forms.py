@@ -6,7 +6,7 @@
 __all__ = ['carry_out', 'asked_text', 'decide', 'say_feedback', 'add_silence', 'end_silence', 'say_switch', 'say_policy',
            'check_password', 'login', 'logout', 'register_forms']
 
-# %% ../../nbs/dashboard/23_forms.ipynb #f7729b27
+# %% ../../nbs/dashboard/23_forms.ipynb #fb76d296
 import re
 from collections.abc import Callable
 from typing import cast
@@ -15,10 +15,10 @@ from flask import Flask, abort, current_app, flash, g, redirect, render_template
 from flask.typing import ResponseReturnValue
 
 from ..core.errors import RemediationError, SmartCloudOpsError
-from .access import Failures, Person, Refused, safe_next
+from .access import Failures, Person, safe_next
 from .actions import find_action
-from .changes import (add_silence_for, change_policy, decide_action, end_silence_now, give_feedback,
-                                             run_dry, turn_switch)
+from .changes import (add_silence_for, change_policy, decide_action, end_silence_now,
+                                             give_feedback, run_dry, turn_switch)
 from .site import refresh, site
 from .wording import sentence
 

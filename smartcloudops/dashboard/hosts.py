@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Link', 'StoredSeries', 'split_name', 'Host', 'by_host', 'worst_scores', 'fleet', 'by_role', 'grid', 'seen_behind']
 
-# %% ../../nbs/dashboard/07_hosts.ipynb #f8c3902b
+# %% ../../nbs/dashboard/07_hosts.ipynb #28bbd304
 import re
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Sequence
@@ -19,8 +19,8 @@ from markupsafe import Markup, escape
 
 from ..core.clock import now
 from ..core.series import format_duration
-from .wording import SHAPES, WORDS
 from ..monitoring.latest import gone
+from .wording import SHAPES, WORDS
 
 # %% ../../nbs/dashboard/07_hosts.ipynb #da7eb395
 class StoredSeries:
@@ -153,7 +153,7 @@ def by_role(hosts: Iterable[Host]) -> list[tuple[str, list[Host]]]:
     for h in hosts: roles.setdefault(h.role if sizes[h.role] > 1 else '', []).append(h)
     return sorted(roles.items(), key=lambda r: (r[0] == '', r[0]))
 
-# %% ../../nbs/dashboard/07_hosts.ipynb #84466938
+# %% ../../nbs/dashboard/07_hosts.ipynb #c10e000f
 Link = Callable[[str], str]      # name of a host → address of its page
 
 def _cell(h: Host, role: str, link: Link, icons: str, at: pd.Timestamp) -> str:
@@ -164,7 +164,8 @@ def _cell(h: Host, role: str, link: Link, icons: str, at: pd.Timestamp) -> str:
     begin = (f'<li><a href="{escape(link(h.name))}" data-host="{name}" data-s="{h.state}" data-t="{seen:.0f}" '
              f'title="{name}: {word}, data {age} old">{before}{number}')
     if h.state == 'ok': return begin + '</a></li>'
-    icon = f'<svg class="i" aria-hidden="true" viewBox="0 0 12 12"><use href="{escape(icons)}#{SHAPES[h.state]}"/></svg>'
+    icon = ('<svg class="i" aria-hidden="true" viewBox="0 0 12 12">'
+            f'<use href="{escape(icons)}#{SHAPES[h.state]}"/></svg>')
     return (f'{begin}<span class="sr">, {word}, data</span>{icon}<small data-since="{seen:.1f}">{age}</small>'
             '<span class="sr"> old</span></a></li>')
 

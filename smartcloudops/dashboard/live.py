@@ -5,8 +5,10 @@
 # %% auto #0
 __all__ = ['log', 'StreamsFull', 'event', 'EventLog', 'Broadcaster', 'Stream']
 
-# %% ../../nbs/dashboard/04_live.ipynb #12a9e50b
-import logging, secrets, threading
+# %% ../../nbs/dashboard/04_live.ipynb #2405cbe6
+import logging
+import secrets
+import threading
 from collections import deque
 from collections.abc import Callable, Hashable
 
@@ -53,11 +55,13 @@ class EventLog:
         oldest = self.events[0][0] if self.events else self.number + 1
         return (int(number), True) if oldest - 1 <= int(number) <= self.number else (self.number, False)
 
-# %% ../../nbs/dashboard/04_live.ipynb #b96b9ad6
+# %% ../../nbs/dashboard/04_live.ipynb #5fcdb446
 class _Look:
     "Asks whether anything changed, and publishes what did."
     def __init__(self, look: Callable[[], tuple[Hashable, dict]], log_: EventLog):
-        self.look, self.log, self.key, self.trouble = look, log_, None, None
+        self.look, self.log = look, log_
+        self.key: Hashable = None
+        self.trouble: str | None = None
 
     def once(self) -> None:
         "One look; what goes wrong is told, once."

@@ -39,12 +39,12 @@ def read_switch(stores: Stores) -> SwitchView:
     found = switch_status(engine, stores.settings)
     return SwitchView(found.on, found.why, 'cannot be read' not in found.why)
 
-# %% ../../nbs/dashboard/10_policies.ipynb #38245160
+# %% ../../nbs/dashboard/10_policies.ipynb #90e8f464
 def load_policy_file(stores: Stores) -> Policies:
     "The policy file, read again when it changed; an empty one when there is none."
     from smartcloudops.remediation.policy import Policies, load_policies
     path = stores.settings.file('policy_file')
-    return stores.kept(lambda: load_policies(path), path) if path.exists() else Policies()
+    return stores.kept(lambda: load_policies(path), path) if path.exists() else Policies.model_validate({})
 
 # %% ../../nbs/dashboard/10_policies.ipynb #6392b221
 def open_breakers(stores: Stores,

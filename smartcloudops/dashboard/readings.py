@@ -75,16 +75,16 @@ class SeriesReading:
     spark: Markup
     data: Chart = field(repr=False)
 
-# %% ../../nbs/dashboard/08_readings.ipynb #35012b89
+# %% ../../nbs/dashboard/08_readings.ipynb #abf663a1
 def reading(data: Chart,
             first: float | None = None,  # Unix seconds of the first sign
            ) -> SeriesReading:
     "The newest sample of a chart as people read it."
-    i = next((i for i in range(len(data.v) - 1, -1, -1) if data.v[i] is not None), None)
-    if i is None:
+    i, value = next(((i, v) for i, v in zip(range(len(data.v) - 1, -1, -1), data.v[::-1]) if v is not None), (0, None))
+    if value is None:
         return SeriesReading(data.series, data.label, data.unit, None, 'no data', '', None, False, Markup(''), data)
-    text, expected = format_value(data.v[i], data.unit), expected_range(data, began(data, i))
-    return SeriesReading(data.series, data.label, data.unit, data.v[i], text, expected, data.t[i],
+    text, expected = format_value(value, data.unit), expected_range(data, began(data, i))
+    return SeriesReading(data.series, data.label, data.unit, value, text, expected, data.t[i],
                          bool(data.anomaly[i]), Markup(sparkline(data, first)), data)
 
 # %% ../../nbs/dashboard/08_readings.ipynb #1b213d5b

@@ -7,7 +7,7 @@ __all__ = ['EXPORTS', 'asked_incidents', 'incidents_page', 'find_story', 'incide
            'order_of_action', 'actions_page', 'policies_page', 'silences_page', 'aws_health', 'settings_rows',
            'settings_page', 'reports_page', 'report_page', 'register_record_pages']
 
-# %% ../../nbs/dashboard/21_record_pages.ipynb #e8eba28c
+# %% ../../nbs/dashboard/21_record_pages.ipynb #9c0cdf76
 import json
 from collections import Counter
 from typing import Any
@@ -18,10 +18,10 @@ from flask.typing import ResponseReturnValue
 from ..core.clock import now
 from ..core.settings import show_settings
 from .access import REPORT_POLICY, Refused
-from .actions import STANDING, ActionView, list_silences
+from .actions import STANDING, ActionView, SilenceView, list_silences
 from .export import alertmanager, notebook
 from .incidents import IncidentView, list_incident_views
-from .policies import list_policy_views, read_switch
+from .policies import PolicyView, list_policy_views, read_switch
 from .query import paged
 from .reports import disarm, find_report, list_reports
 from .shapes import (action_json, incident_json, list_json, policy_json, report_json,
@@ -88,11 +88,13 @@ def actions_page() -> ResponseReturnValue:
     return show_page('actions.html', 'actions', lambda: list_json(found, action_json), actions=found, state=state,
                      tally=count_states(actions), total=len(actions))
 
-# %% ../../nbs/dashboard/21_record_pages.ipynb #80b36bdb
+# %% ../../nbs/dashboard/21_record_pages.ipynb #a715a0dc
 def policies_page() -> ResponseReturnValue:
     "What may be done about what, and in which mode."
-    stores, trouble = site().stores, []
-    found = attempt(lambda: list_policy_views(stores), [], 'the policy file', trouble)
+    stores = site().stores
+    trouble: list[str] = []
+    none: list[PolicyView] = []
+    found = attempt(lambda: list_policy_views(stores), none, 'the policy file', trouble)
     switch, file = attempt(lambda: read_switch(stores), None, 'the switch', trouble), site().settings.policy_file
     def data() -> dict[str, Any]: return dict(items=list(map(policy_json, found)), total=len(found), trouble=trouble)
     return show_page('policies.html', 'policies', data, policies=found, trouble=trouble, switch=switch,
@@ -101,7 +103,8 @@ def policies_page() -> ResponseReturnValue:
 def silences_page() -> ResponseReturnValue:
     "What is silenced, by whom, until when."
     trouble: list[str] = []
-    found = attempt(lambda: list_silences(site().stores, now()), [], 'silences', trouble)
+    none: list[SilenceView] = []
+    found = attempt(lambda: list_silences(site().stores, now()), none, 'silences', trouble)
     def data() -> dict[str, Any]: return dict(items=list(map(silence_json, found)), total=len(found), trouble=trouble)
     return show_page('silences.html', 'silences', data, silences=found, trouble=trouble)
 

@@ -37,10 +37,11 @@ def time_json(ts: pd.Timestamp | None) -> str | None:
     "A time for machines."
     return None if ts is None or ts is pd.NaT else iso(ts)
 
-# %% ../../nbs/dashboard/18_shapes.ipynb #d3997804
+# %% ../../nbs/dashboard/18_shapes.ipynb #d56d9b44
 def list_json(page: ListPage[T], shape: Callable[[T], Any]) -> Json:
     "A piece of a list as every program gets it; `next` is the address of the piece after."
-    after = {**(request.view_args or {}), **request.args.to_dict(), 'offset': page.offset + page.limit, 'limit': page.limit}
+    here = {**(request.view_args or {}), **request.args.to_dict()}
+    after = {**here, 'offset': page.offset + page.limit, 'limit': page.limit}
     following = url_for(request.endpoint or '', **after) if page.more else None
     return dict(items=[shape(i) for i in page.items], total=page.total, limit=page.limit, offset=page.offset,
                 next=following)
@@ -143,13 +144,14 @@ def policy_json(p: PolicyView) -> Json:
     tested = p.backtest and {**vars(p.backtest), 'at': time_json(p.backtest.at)}
     return {**vars(p), 'backtest': tested}
 
-# %% ../../nbs/dashboard/18_shapes.ipynb #bfbe3fbf
+# %% ../../nbs/dashboard/18_shapes.ipynb #4c51d4e3
 def _answer_json(a: Answer) -> Json:
     return dict(target=a.target, host=a.host, up=a.up, status=a.status, seconds=a.seconds, reason=a.reason)
 
 def targets_json(report: TargetReport) -> Json:
     "What each target answers, by key of the targets file."
-    jobs = {key: [_answer_json(a) for a in report.of_job(job)] for key, job in (('app', 'app'), ('node_exporter', 'node'))}
+    keys = {'app': 'app', 'node_exporter': 'node'}      # key of the file → job
+    jobs = {key: [_answer_json(a) for a in report.of_job(job)] for key, job in keys.items()}
     return dict(**jobs, up=report.up, down=report.down, healthy=report.down == 0,
                 checked=report.checked.isoformat(timespec='seconds'))
 

@@ -6,15 +6,17 @@
 __all__ = ['log', 'MENU', 'KEYMAP', 'health_view', 'ready_view', 'metrics_view', 'events_view', 'register_machine_routes',
            'problem', 'register_errors', 'asset', 'TopBar', 'prepare_templates', 'behind_proxy', 'create_app']
 
-# %% ../../nbs/dashboard/25_web.ipynb #01eaff28
-import hashlib, logging, os
+# %% ../../nbs/dashboard/25_web.ipynb #3cddc601
+import hashlib
+import logging
+import os
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from flask import Flask, Response, g, jsonify, redirect, render_template, request, url_for
+from flask import Flask, Response, current_app, g, jsonify, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_wtf.csrf import CSRFError, CSRFProtect
 from werkzeug.exceptions import HTTPException, NotFound
@@ -54,12 +56,13 @@ def ready_view() -> ResponseReturnValue:
         except Exception as e: problems[what] = str(e)
     return (jsonify(status='ready'), 200) if not problems else (jsonify(status='not ready', problems=problems), 503)
 
-# %% ../../nbs/dashboard/25_web.ipynb #186ea3ce
+# %% ../../nbs/dashboard/25_web.ipynb #81084da9
 def _figures(stores: Stores) -> pd.DataFrame:
     "How remediation has done, read again when the state changed."
     from smartcloudops.remediation.operators import figures
     engine = stores.engine()
-    return stores.kept(lambda: figures(engine), *files_of(stores, STATE_FILES)) if engine is not None else pd.DataFrame()
+    if engine is None: return pd.DataFrame()
+    return stores.kept(lambda: figures(engine), *files_of(stores, STATE_FILES))
 
 def _counts(stores: Stores) -> tuple[int, dict[tuple[str, str], int]]:
     "(incidents ever opened, actions by operation and state)."
@@ -83,13 +86,14 @@ def metrics_view() -> ResponseReturnValue:
     text, kind = metrics_text(families, request.headers.get('Accept', ''))
     return Response(text, content_type=kind)
 
-# %% ../../nbs/dashboard/25_web.ipynb #6b46cb0f
+# %% ../../nbs/dashboard/25_web.ipynb #95f1d4fd
 def events_view() -> ResponseReturnValue:
     "The stream of changes."
     if request.method == 'HEAD': return Response(mimetype='text/event-stream')      # nobody would read, or close, it
     try: stream = site().broadcaster.stream(request.headers.get('Last-Event-ID'))
     except StreamsFull as e: return jsonify(error_json(503, str(e), 'streams_full')), 503, {'Retry-After': '15'}
-    return Response(stream, mimetype='text/event-stream', headers={'Cache-Control': 'no-store', 'X-Accel-Buffering': 'no'})
+    unbuffered = {'Cache-Control': 'no-store', 'X-Accel-Buffering': 'no'}
+    return Response(stream, mimetype='text/event-stream', headers=unbuffered)
 
 # %% ../../nbs/dashboard/25_web.ipynb #366c1731
 def register_machine_routes(app: Flask) -> None:
@@ -134,13 +138,14 @@ def register_errors(app: Flask) -> None:
         (HTTPException, _http_problem), (SmartCloudOpsError, _own_problem), (Exception, _unexpected))
     for kind, handler in handlers: app.register_error_handler(kind, handler)
 
-# %% ../../nbs/dashboard/25_web.ipynb #bd3b8e4f
+# %% ../../nbs/dashboard/25_web.ipynb #b11fbbb1
 @lru_cache
-def _digest(path: str) -> str: return hashlib.sha256((Path(__file__).parent/'static'/path).read_bytes()).hexdigest()[:10]
+def _digest(folder: str, path: str) -> str:
+    return hashlib.sha256(Path(folder, path).read_bytes()).hexdigest()[:10]
 
 def asset(path: str) -> str:
     "A static file's address, with what changes when the file does."
-    return url_for('static', filename=path, v=_digest(path))
+    return url_for('static', filename=path, v=_digest(current_app.static_folder or '', path))
 
 # %% ../../nbs/dashboard/25_web.ipynb #2692d822
 MENU = [('now', 'Now'), ('hosts', 'Hosts'), ('actions', 'Actions'), ('policies', 'Policies'), ('silences', 'Silences'),
@@ -191,7 +196,7 @@ class _Prefixed:
         environ['SCRIPT_NAME'] = self.prefix
         return self.wsgi(environ, start_response)
 
-# %% ../../nbs/dashboard/25_web.ipynb #74252fff
+# %% ../../nbs/dashboard/25_web.ipynb #371ac977
 def behind_proxy(app: Flask, settings: Settings, access: Access) -> None:
     "Believe the X-Forwarded-* headers of as many proxies as there are; `ConfigError` when nobody has to log in."
     if access.open:
@@ -199,7 +204,7 @@ def behind_proxy(app: Flask, settings: Settings, access: Access) -> None:
                           'add a user ([dashboard.users]) or a token ([dashboard.tokens])')
     hops, prefix = settings.dashboard.proxy, settings.dashboard.prefix
     wsgi: Callable = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops, x_prefix=hops)
-    setattr(app, 'wsgi_app', _Prefixed(wsgi, '/' + prefix.strip('/')) if prefix else wsgi)
+    app.wsgi_app = _Prefixed(wsgi, '/' + prefix.strip('/')) if prefix else wsgi     # type: ignore[method-assign]
 
 # %% ../../nbs/dashboard/25_web.ipynb #5a2fd930
 def _flask_config(settings: Settings, data_dir: Path) -> dict[str, Any]:
@@ -209,10 +214,10 @@ def _flask_config(settings: Settings, data_dir: Path) -> dict[str, Any]:
                 SESSION_COOKIE_HTTPONLY=True, SESSION_COOKIE_SECURE=settings.dashboard.secure_cookies,
                 WTF_CSRF_CHECK_DEFAULT=False, WTF_CSRF_TIME_LIMIT=None, WTF_CSRF_SSL_STRICT=False)
 
-# %% ../../nbs/dashboard/25_web.ipynb #565c8113
+# %% ../../nbs/dashboard/25_web.ipynb #3a4de759
 def create_app(data_dir: str | Path | None = None,     # default: the settings'
                settings: Settings | None = None,       # default: file and environment
-               loop: bool | None = None,               # True: a child of the loop; False: there is none; None: see stores
+               loop: bool | None = None,               # True: child of a loop; False: there is none; None: see stores
               ) -> Flask:
     "The dashboard over one data folder; `ConfigError` for settings that are wrong or unsafe."
     settings = settings or load_settings()

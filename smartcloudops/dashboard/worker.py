@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['end_stalled', 'Worker']
 
-# %% ../../nbs/dashboard/01_worker.ipynb #016e68c3
-import socket, struct
+# %% ../../nbs/dashboard/01_worker.ipynb #c1b56876
+import socket
+import struct
 
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
