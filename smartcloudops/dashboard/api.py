@@ -8,7 +8,7 @@ __all__ = ['T', 'blueprint', 'listed', 'routes', 'status', 'hosts', 'host', 'ser
            'end_silence', 'switch', 'turn_switch', 'policies', 'mode', 'breaker', 'targets', 'reports', 'settings',
            'alerts']
 
-# %% ../../nbs/dashboard/24_api.ipynb #cf0fa693
+# %% ../../nbs/dashboard/24_api.ipynb #5d2cb756
 import math
 import re
 from collections.abc import Callable, Iterator
@@ -39,7 +39,8 @@ from .shapes import (action_json, chart_json, error_json, host_json, incident_js
                                             status_json, story_json, switch_json, targets_json)
 from .site import refresh, site, snapshot
 
-if TYPE_CHECKING: from smartcloudops.monitoring.history import History
+if TYPE_CHECKING:
+    from smartcloudops.monitoring.history import History
 
 T = TypeVar('T')
 blueprint = Blueprint('api', __name__, url_prefix='/api/v1')

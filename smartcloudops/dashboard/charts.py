@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['decimate', 'spacing', 'gaps', 'shown_as', 'stored_as', 'observed', 'to_seconds', 'gap_ends', 'anomaly_ends',
-           'align_scores', 'clip_percent', 'finite', 'break_at_gaps', 'Chart', 'chart', 'value_range', 'sparkline']
+           'align_scores', 'clip_percent', 'finite', 'break_at_gaps', 'SeriesChart', 'chart', 'value_range',
+           'sparkline']
 
 # %% ../../nbs/dashboard/03_charts.ipynb #52f21b41
 import math
@@ -130,9 +131,9 @@ def break_at_gaps(times: np.ndarray, columns: dict[str, np.ndarray],
         out[name] = [None if x != x else float(f'{x:.6g}') for x in values.tolist()]
     return out
 
-# %% ../../nbs/dashboard/03_charts.ipynb #f41fa949
+# %% ../../nbs/dashboard/03_charts.ipynb #3184a424
 @dataclass(frozen=True)
-class Chart:
+class SeriesChart:
     "One series over a stretch of time, decimated; its fields are the JSON of the API's points."
     series: str                      # as drawn
     label: str
@@ -150,13 +151,13 @@ class Chart:
     gaps: list[list[float]]          # [start, end] of each
     rewritten: list[float]           # times of samples that came late or took the place of another value
 
-# %% ../../nbs/dashboard/03_charts.ipynb #59c85a4f
+# %% ../../nbs/dashboard/03_charts.ipynb #f395a446
 def chart(series: str,                         # as drawn
           samples: pd.Series,                  # values by UTC time
           scores: pd.DataFrame | None = None,  # score, lower, upper, anomaly by UTC time
           width: int = 1000,                   # columns on the screen
           rewritten: pd.DatetimeIndex | None = None,   # samples that came late or replaced another value
-         ) -> Chart:
+         ) -> SeriesChart:
     "One series as columns for the browser, with its band, its anomalies, its gaps and what was rewritten."
     samples = samples.dropna()
     t, parsed = to_seconds(samples.index), Series.parse(series)
@@ -164,11 +165,11 @@ def chart(series: str,                         # as drawn
     at = decimate(t, samples.to_numpy(), width, keep=marked | gap_ends(t) | anomaly_ends(t, scores))
     meaning, breaks = describe(parsed.metric), gaps(t)
     columns = break_at_gaps(t[at], clip_percent(align_scores(samples.iloc[at], scores), meaning.unit), t[breaks])
-    return Chart(series, short_name(series), meaning.unit, meaning.help, parsed.host, finite(spacing(t)), len(t),
+    return SeriesChart(series, short_name(series), meaning.unit, meaning.help, parsed.host, finite(spacing(t)), len(t),
                  **columns, gaps=[[float(t[i]), float(t[i + 1])] for i in breaks], rewritten=t[marked].tolist())
 
-# %% ../../nbs/dashboard/03_charts.ipynb #a35ee030
-def value_range(data: Chart) -> tuple[float, float]:
+# %% ../../nbs/dashboard/03_charts.ipynb #58717d0b
+def value_range(data: SeriesChart) -> tuple[float, float]:
     "Lowest and highest value to draw: all samples, and of the band at most as much again on either side."
     known = [x for x in data.v if x is not None]
     low, high = min(known), max(known)
@@ -199,8 +200,8 @@ class _Scale:
     def point(self, second: float, value: float) -> str:
         return f'{self.x(second):.1f} {self.y(value):.1f}'
 
-# %% ../../nbs/dashboard/03_charts.ipynb #8fcd1a32
-def _line(data: Chart, values: list[float | None], scale: _Scale, kind: str) -> str:
+# %% ../../nbs/dashboard/03_charts.ipynb #e643aa55
+def _line(data: SeriesChart, values: list[float | None], scale: _Scale, kind: str) -> str:
     "A line that breaks where a value is missing."
     steps, pen = [], 'M'
     for second, value in zip(data.t, values):
@@ -209,8 +210,8 @@ def _line(data: Chart, values: list[float | None], scale: _Scale, kind: str) -> 
         pen = 'L'
     return f'<path class="{kind}" d="{"".join(steps)}"/>' if len(steps) > 1 else ''
 
-# %% ../../nbs/dashboard/03_charts.ipynb #cacf463c
-def _area(data: Chart, scale: _Scale) -> str:
+# %% ../../nbs/dashboard/03_charts.ipynb #94b796ca
+def _area(data: SeriesChart, scale: _Scale) -> str:
     "The band behind the line."
     rows = [(t, a, b) for t, a, b in zip(data.t, data.lower, data.upper) if a is not None and b is not None]
     if len(rows) < 2: return ''
@@ -218,21 +219,21 @@ def _area(data: Chart, scale: _Scale) -> str:
     back = 'L'.join(scale.point(t, a) for t, a, _ in reversed(rows))
     return f'<path class="band" d="M{there}L{back}Z"/>'
 
-# %% ../../nbs/dashboard/03_charts.ipynb #4b17414c
-def _circles(data: Chart, scale: _Scale) -> str:
+# %% ../../nbs/dashboard/03_charts.ipynb #a6f87c08
+def _circles(data: SeriesChart, scale: _Scale) -> str:
     "Points that were rewritten, as hollow circles."
     value = dict(zip(data.t, data.v)) if data.rewritten else {}
     points = ''.join(f'M{scale.point(t, v)}h0' for t in data.rewritten if (v := value.get(t)) is not None)
     return f'<path class="re" d="{points}"/><path class="re in" d="{points}"/>' if points else ''
 
-def _dot(data: Chart, scale: _Scale) -> str:
+def _dot(data: SeriesChart, scale: _Scale) -> str:
     "The newest sample."
     t, value, bad = next((t, v, bad) for t, v, bad in zip(data.t[::-1], data.v[::-1], data.anomaly[::-1])
                          if v is not None)
     return f'<path class="dot{" bad" if bad else ""}" d="M{scale.point(t, value)}h0"/>'
 
-# %% ../../nbs/dashboard/03_charts.ipynb #18378323
-def sparkline(data: Chart,
+# %% ../../nbs/dashboard/03_charts.ipynb #4f53c4cb
+def sparkline(data: SeriesChart,
               since: float | None = None,   # Unix seconds of the first sign, drawn dotted
               width: int = 260, height: int = 56,
              ) -> str:                 # an <svg>, '' when there is nothing to draw

@@ -7,7 +7,7 @@ __all__ = ['HOST_ORDER', 'MOST_CHARTS', 'FEW_CHARTS', 'chosen_host', 'host_choic
            'hosts_page', 'DataQuality', 'quality', 'readings_over', 'find_host', 'host_page', 'SampleRow',
            'newest_samples', 'series_page', 'register_fleet_pages']
 
-# %% ../../nbs/dashboard/20_fleet_pages.ipynb #8d650f29
+# %% ../../nbs/dashboard/20_fleet_pages.ipynb #e5da85f2
 from dataclasses import dataclass
 
 import pandas as pd
@@ -19,7 +19,7 @@ from ..core.errors import SmartCloudOpsError
 from ..core.inventory import own_host
 from ..core.series import Series, describe, format_value, short_name
 from .access import wants_html
-from .charts import Chart, shown_as, stored_as
+from .charts import SeriesChart, shown_as, stored_as
 from .hosts import Host
 from .query import RANGES, ChartRange, asked_range, paged
 from .readings import SeriesReading, draw, expected_range, reading, telling
@@ -40,7 +40,7 @@ def host_choices(snapshot: Snapshot, host: str | None, most: int = 200) -> list[
     names = [h.name for h in snapshot.present[:most]]
     return names if host in names or host is None else [host, *names]
 
-# %% ../../nbs/dashboard/20_fleet_pages.ipynb #441b44e2
+# %% ../../nbs/dashboard/20_fleet_pages.ipynb #9e8b56aa
 def readings_of(snapshot: Snapshot, host: str | None,
                 hours: float = 1.,        # back from now
                 most: int = 6,
@@ -57,7 +57,7 @@ def _read_host(snapshot: Snapshot, host: str, hours: float, most: int) -> list[S
     if history is None: return []
     abnormal = tuple(s for v in snapshot.open for s in v.series if v.host == host)
     series, start = telling(stored, abnormal, most), now() - pd.Timedelta(hours=hours)
-    none: list[Chart] = []
+    none: list[SeriesChart] = []
     drawn = attempt(lambda: draw(history, series, start, None, 240, set(stored)), none, 'the history', trouble)
     return [reading(d) for d in drawn]
 
@@ -173,8 +173,8 @@ def newest_samples(r: SeriesReading, most: int = 20) -> list[SampleRow]:
     return [SampleRow(pd.Timestamp(d.t[i], unit='s', tz='UTC'), format_value(v, r.unit), expected_range(d, i),
                       d.score[i], bool(d.anomaly[i]), d.t[i] in again) for i, v in rows]
 
-# %% ../../nbs/dashboard/20_fleet_pages.ipynb #b4aedc7c
-def _draw_one(series: str, span: ChartRange) -> Chart:
+# %% ../../nbs/dashboard/20_fleet_pages.ipynb #e933cbfb
+def _draw_one(series: str, span: ChartRange) -> SeriesChart:
     "A series over a range; 404 when history knows none of that name."
     history = site().stores.history()
     drawn = draw(history, [series], span.start, span.end) if history else []

@@ -141,12 +141,12 @@ def _run_gunicorn(options: dict[str, Any], data_dir: str, parent: int) -> None:
         def load(self) -> Flask: return served(data_dir, parent)
     Application().run()
 
-# %% ../../nbs/dashboard/26_server.ipynb #e2b69ae2
+# %% ../../nbs/dashboard/26_server.ipynb #eef6c0a7
 def fork_server(settings: Settings, data_dir: str | Path,
                 port: int | None = None,         # default: the settings'
                ) -> ForkedServer:
     "Start the web server as a fork; to be called before this process has threads or open databases."
-    import smartcloudops.dashboard.web      # noqa: F401 (what both need is imported once)
+    import smartcloudops.dashboard.web  # noqa: F401 (what both need is imported once)
     options, parent = server_options(settings, port), os.getpid()
     gc.collect()
     gc.freeze()                              # or the collector would touch, and so copy, what is shared
