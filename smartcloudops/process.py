@@ -155,7 +155,7 @@ def _schedule(loop: Loop, config: Path | None) -> Any:
     return Schedule(loop.settings, loop.engine, config=config, notifier=loop.notifier)
 
 def _web_process(settings: Settings, config: Path | None) -> WebProcess:
-    from smartcloudops.dashboard.web import serve_command
+    from smartcloudops.dashboard.server import serve_command
     env = {'MALLOC_ARENA_MAX': '2',            # one pool of memory for all threads
            'SMARTCLOUDOPS_SPARE': '1'}         # pyarrow only when it is needed
     if config: env['SMARTCLOUDOPS_CONFIG'] = str(Path(config).absolute())
