@@ -697,10 +697,10 @@ def ingest(ctx, since, source, as_json):
 
     Example: smartcloudops ingest --since 14d --source cloudwatch
     """
-    from smartcloudops.ingestion.sources import make_source
+    from smartcloudops.ingestion import make_source
     settings, start = settings_of(ctx, source=source), _ago(since)
     reader = make_source(settings.source, settings)
-    if not hasattr(reader, 'backfill'): raise ConfigError(f"source '{reader.name}' keeps no past that could be read; cloudwatch and prometheus do")
+    if not reader.keeps_past: raise ConfigError(f"source '{reader.name}' keeps no past that could be read; cloudwatch and prometheus do")
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     rows, samples = _backfill(settings, reader, start)
     show_table([dict(source=reader.name, since=f'{start:%Y-%m-%d %H:%M}', rows=rows, samples=samples)], as_json)
@@ -869,9 +869,9 @@ def _history_line(settings):
     with History(settings.history_path, readonly=True) as stored: return f"{settings.history_path}: {stored.info().get('samples', 0)} samples"
 
 def _source_line(settings):
-    from smartcloudops.ingestion.sources import make_source
+    from smartcloudops.ingestion import make_source
     source = make_source(settings.source, settings)
-    try: return source.about() if hasattr(source, 'about') else f'{source.name}, every {source.interval:g} s'
+    try: return source.describe_source()
     finally: source.close()
 
 # %% ../nbs/cli.ipynb #8fdddbe1

@@ -109,7 +109,7 @@ class Loop:
                  settings: Settings | None = None,
                  source=None,                          # a Source; default: the one that settings name
                 ):
-        from smartcloudops.ingestion.sources import make_source
+        from smartcloudops.ingestion import make_source
         self.settings = settings or load_settings()
         self.source = source or make_source(self.settings.source, self.settings)
         self.interval = float(self.settings.interval or self.source.interval)
@@ -280,7 +280,7 @@ def _abnormal(self, rows: pd.DataFrame, at: pd.Timestamp) -> list:
 @patch_to(Loop)
 def _expected(self, found: list) -> list:
     "Without hosts that are silent because they were taken away: a source that knows its inventory is asked."
-    silent, ask = {a.host for a in found if a.origin == 'absent'}, getattr(self.source, 'left', None)
+    silent, ask = {a.host for a in found if a.origin == 'absent'}, getattr(self.source, 'terminated_hosts', None)
     if not silent or ask is None or 'source' in self.problems: return found      # one that does not answer is not asked twice
     try: left, problem = ask(silent), ''
     except SmartCloudOpsError as e: left, problem = set(), str(e)

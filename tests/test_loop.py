@@ -168,7 +168,7 @@ def test_what_began_right_before_a_kill_is_told_as_if_there_had_been_none(tmp_pa
 def test_a_new_detector_learns_from_the_stored_past(tmp_path):
     "As after `ingest --since 14d`, or when what was learned is of another version; not from what another source stored."
     from smartcloudops.detection import StreamDetector
-    from smartcloudops.ingestion.sources import SyntheticSource, synthetic_frame
+    from smartcloudops.ingestion import SyntheticSource, synthetic_frame
     frame = synthetic_frame(2, '2026-01-05', 30, 60)
     with History(tmp_path/'history.db') as history: history.append(frame)
     expected = StreamDetector()
@@ -542,7 +542,7 @@ def test_a_host_that_was_taken_away_is_no_incident(tmp_path, knows, caplog):
     class Inventory(Scaling):
         interval, asked = 60., []
         def read(self, at): frame = super().read(at); return frame[[c for c in frame if '-2"' not in c]] if at >= pd.Timestamp('2026-01-05 01:00', tz='UTC') else frame
-        def left(self, hosts):
+        def terminated_hosts(self, hosts):
             self.asked.append(set(hosts))
             if knows == 'no answer': raise SourceError('the inventory is away')
             return set(hosts) if knows == 'taken away' else set()
@@ -596,7 +596,7 @@ def test_the_pipeline_in_one_call(tmp_path):
 
 
 def test_the_pipeline_answers_an_anomaly(tmp_path, monkeypatch):
-    import smartcloudops.ingestion.sources as sources
+    import smartcloudops.ingestion.registry as sources
     snapshot = sources._snapshot
     monkeypatch.setattr(sources, '_snapshot', lambda *a, **k: {**snapshot(*a, **k), 'cpu': 97.})
     class Bucket:

@@ -97,7 +97,7 @@ def get_latest_metrics(file_path: str | Path,        # the snapshot that fetch_m
                       ) -> dict:                     # cpu, memory, …
     "The newest metrics; `DataError` when the file is missing, broken or holds no object."
     if live:
-        from smartcloudops.ingestion.sources import fetch_metrics
+        from smartcloudops.ingestion import fetch_metrics
         fetch_metrics(file_path, live=True)
     text = read_text(file_path, 'metrics snapshot')
     try: metrics = json.loads(text)
