@@ -744,7 +744,7 @@ def history_export(ctx, file, since):
     Example: smartcloudops history export week.parquet --since 7d
     """
     from smartcloudops.monitoring.history import History
-    from smartcloudops.monitoring.sealing import export_history
+    from smartcloudops.monitoring.transfer import export_history
     settings, start = settings_of(ctx), _ago(since) if since is not None else None
     with History(settings.history_path, readonly=True) as stored: click.echo(f'{file}: {export_history(stored, file, start)} samples')
 
@@ -758,7 +758,7 @@ def history_import(ctx, file):
     Example: smartcloudops history import week.parquet
     """
     from smartcloudops.monitoring.history import History
-    from smartcloudops.monitoring.sealing import import_history
+    from smartcloudops.monitoring.transfer import import_history
     settings = settings_of(ctx)
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     with History(settings.history_path, settings=settings.history) as stored: click.echo(f'{file}: {import_history(stored, file)} samples')

@@ -9,7 +9,9 @@ from hypothesis import given, settings as hypothesis_settings, strategies as st
 
 from smartcloudops.core.errors import DataError, HistoryError
 from smartcloudops.core.settings import HistorySettings
-from smartcloudops.monitoring.history import APPLICATION_ID, SCHEMA, History
+from smartcloudops.monitoring.history import History
+from smartcloudops.monitoring.history_file import APPLICATION_ID, SCHEMA
+from smartcloudops.monitoring.retention import Retention
 from smartcloudops.monitoring.latest import clock_skew, freshness, gaps, get_latest_metrics
 from tests.conftest import soak
 
@@ -122,7 +124,7 @@ def test_marks_of_what_was_rewritten_go_with_the_samples_and_never_take_too_much
         h.retain(data.index[-1])
         assert marked(h) == {(n, data.index[90]) for n in NAMES}
         h.append(data.iloc[60:] + 2)
-        h._thin(most=20 * (40 + 4 * len(NAMES)))
+        Retention(h.file, h.settings)._thin(most=20 * (40 + 4 * len(NAMES)))
         assert marked(h) == {(n, t) for n in NAMES for t in data.index[80:]}                 # the newest stay
 
 
@@ -167,7 +169,7 @@ def test_a_reader_before_the_first_write_is_empty_and_creates_nothing(tmp_path):
     assert len(r.series()) == 7
     for act in (lambda: r.append(frame()), lambda: r.retain(T0)):
         with pytest.raises(HistoryError, match='reading only'): act()
-    with pytest.raises(sqlite3.OperationalError): r._db.execute('delete from samples')
+    with pytest.raises(sqlite3.OperationalError): r.file.db.execute('delete from samples')
 
 
 def test_a_reader_while_the_file_is_being_made_is_empty(tmp_path):
@@ -353,8 +355,9 @@ def test_an_older_layout_is_brought_up_to_date(tmp_path, layout, count):
 def test_a_kill_while_an_older_layout_is_converted_leaves_it_whole(tmp_path):
     path, data = tmp_path/'history.db', frame(400)
     older(path, LAYOUT_2, data).close()
-    code = ("import os, sys\nfrom smartcloudops.monitoring import history as m\nm.save_facts = lambda *a: "
-            "os.kill(os.getpid(), 9)\n" f"m.History({str(path)!r})")
+    code = ("import os, sys\nfrom smartcloudops.monitoring import History, history_file as m\n"
+            "m.save_facts = lambda *a: os.kill(os.getpid(), 9)\n"
+            f"History({str(path)!r})")
     assert subprocess.run([sys.executable, '-c', code]).returncode == -signal.SIGKILL
     with pytest.raises(HistoryError, match='older layout 2'): History(path, readonly=True)
     with History(path) as h: same(h.read(), data)
@@ -371,9 +374,9 @@ def test_a_damaged_file_says_so(tmp_path):
 def test_a_full_disk_says_so_and_the_next_append_works(tmp_path):
     with History(tmp_path/'history.db') as h:
         h.append(frame(5))
-        h._db.execute('pragma max_page_count=30')
+        h.file.db.execute('pragma max_page_count=30')
         with pytest.raises(HistoryError, match='disk is full'): h.append(frame(5000, start=T0 + pd.Timedelta('1h')))
-        h._db.execute('pragma max_page_count=1000000')
+        h.file.db.execute('pragma max_page_count=1000000')
         h.append(frame(5000, [*NAMES, 'new{host="n"}'], start=T0 + pd.Timedelta('1h')))
         assert len(h.read()) > 5000
 
@@ -413,9 +416,9 @@ def test_a_folder_that_cannot_be_made_says_so(tmp_path):
 def test_a_read_only_folder_says_so(tmp_path):
     folder = tmp_path/'closed'; folder.mkdir(); folder.chmod(0o555)
     for parent in (tmp_path, *tmp_path.parents[:2]): parent.chmod(parent.stat().st_mode | stat.S_IXOTH | stat.S_IROTH)
-    code = ("import os, sys\nimport smartcloudops.monitoring.history as m\n"
+    code = ("import os, sys\nimport smartcloudops.monitoring.history as m, smartcloudops.core.errors as errors\n"
             "if os.geteuid() == 0: os.setgid(65534); os.setuid(65534)\n"
-            f"try: m.History({str(folder/'history.db')!r})\nexcept m.HistoryError as e: print(e)\n")
+            f"try: m.History({str(folder/'history.db')!r})\nexcept errors.HistoryError as e: print(e)\n")
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True,
                           cwd=Path(__file__).parent.parent)
     assert 'write permission' in done.stdout, done.stderr

@@ -1,4 +1,5 @@
 "Sealing, merging and retention: whatever the moment of a kill, each sample is there once; the writer does not wait; readers see both tiers as one."
+from dataclasses import replace
 import os, signal, subprocess, sys, threading, time
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from smartcloudops.core.clock import FakeClock, use_clock
 from smartcloudops.core.errors import DataError, HistoryError
 from smartcloudops.core.settings import HistorySettings
 from smartcloudops.monitoring.history import History
-from smartcloudops.monitoring.sealing import Sealer, compact, export_history, hot_rows, import_history, seal, sealing_alone
+from smartcloudops.monitoring.history_reader import HistoryReader
+from smartcloudops.monitoring.sealing import Sealer, compact, hot_rows, seal, sealing_alone
+from smartcloudops.monitoring.transfer import export_history, import_history
 from tests.conftest import soak
 from tests.test_history import NAMES, frame, same
 
@@ -139,12 +142,12 @@ def test_the_sealed_files_of_a_history_that_was_moved_away_stay(tmp_path):
 def test_a_reader_that_was_slow_looks_again_and_a_lost_file_is_named(tmp_path, monkeypatch):
     h, data = filled(tmp_path/'history.db', hours=4)
     seal(h, T0 + 4.5 * H)
-    r, snapshot, calls = History(tmp_path/'history.db', readonly=True), History._snapshot, []
+    r, snapshot, calls = History(tmp_path/'history.db', readonly=True), HistoryReader._snapshot, []
     def stale(self, *a):
-        hot, files, wanted = snapshot(self, *a)
+        seen = snapshot(self, *a)
         calls.append(1)
-        return (hot, ['gone.parquet'], wanted) if len(calls) == 1 else (hot, files, wanted)
-    monkeypatch.setattr(History, '_snapshot', stale)
+        return replace(seen, files=['gone.parquet']) if len(calls) == 1 else seen
+    monkeypatch.setattr(HistoryReader, '_snapshot', stale)
     same(r.read(), data)
     monkeypatch.undo()
     file = next(h.folder.glob('*.parquet'))
@@ -176,7 +179,7 @@ def test_a_damaged_or_missing_file_keeps_only_its_own_stretch_from_being_sealed(
         while file.name not in sealer.problem and time.time() < deadline: time.sleep(.02)
         assert file.name in sealer.problem and sealer._thread.is_alive()
     same(h.read(start=T0 + 24 * H, end=T0 + 59 * H), data.loc[T0 + 24 * H:T0 + 59 * H])
-    with h._reading() as db: assert not hot_rows(db, int((T0 + 24 * H).timestamp() * 1e6), 2**62)
+    with h.file.reading() as db: assert not hot_rows(db, int((T0 + 24 * H).timestamp() * 1e6), 2**62)
     h.close()
 
 
@@ -233,7 +236,7 @@ def test_the_thread_logs_what_went_wrong_and_goes_on(tmp_path):
         assert 'not a history file' in sealer.problem
         path.unlink()
         h, _ = filled(path, hours=4)              # hours of March: long over by the clock, and settled
-        h._db.execute('update windows set changed = 0')
+        h.file.db.execute('update windows set changed = 0')
         while h.info()['hot_samples'] and time.time() < deadline: time.sleep(.02)
         assert h.info()['hot_samples'] == 0 and sealer.problem == ''
     h.close()
@@ -361,7 +364,7 @@ def test_kill_9_during_append_seal_merge_and_retention(tmp_path):
             must = set(range(max(0, newest - 2 * 1440 + 31), newest + 1))
             assert must <= set(minutes.tolist()) and len(set(minutes.tolist())) == len(minutes), sorted(must
                                                                                                         - set(minutes.tolist()))[:5]
-            listed = h._db.execute('select file from sealed where replaced is null').fetchall()
+            listed = h.file.db.execute('select file from sealed where replaced is null').fetchall()
             assert all((h.folder/f).exists() for f, in listed)
         first = (acknowledged // 3 + 1) * 3
     assert files or turn < 2

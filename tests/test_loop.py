@@ -307,12 +307,12 @@ def test_a_history_that_cannot_be_written_does_not_blind_the_detector(tmp_path, 
         ticks = []
         for _ in range(90): ticks.append(loop.tick()); clock().advance(60)
         stored = len(loop.history.read())
-        with loop.history._reading() as db: pages = db.execute('pragma page_count').fetchone()[0]
-        loop.history._connection().execute(f'pragma max_page_count={pages}')
+        with loop.history.file.reading() as db: pages = db.execute('pragma page_count').fetchone()[0]
+        loop.history.file.connection().execute(f'pragma max_page_count={pages}')
         for _ in range(90): ticks.append(loop.tick()); clock().advance(60)
         assert any(t.opened for t in ticks[90:])
         assert 'the disk is full' in ticks[-1].problem and 'the disk is full' in last_heartbeat(loop.engine, 'loop').detail['problem']
-        loop.history._connection().execute('pragma max_page_count=1000000')
+        loop.history.file.connection().execute('pragma max_page_count=1000000')
         assert loop.tick().problem == '' and len(loop.history.read()) > stored
         loop.close()
 
