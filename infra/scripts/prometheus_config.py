@@ -62,6 +62,7 @@ def _line(text: str, value: object) -> str:
     at = text.find(json.dumps(value))
     return f'line {text.count(chr(10), 0, at) + 1}: ' if at >= 0 else ''
 
+# %% ../../nbs/monitoring/12_prometheus_config.ipynb #3970cde5
 def _entries(entries: object, key: str, text: str, name: str) -> list[Entry]:
     "The entries of one key; `TargetsError` names file, line and entry."
     if not isinstance(entries, list):
@@ -307,6 +308,7 @@ def _write_or_check(files: dict[str, str], out: Path, check: bool) -> bool:     
         print(said, end='')
     return changed
 
+# %% ../../nbs/monitoring/12_prometheus_config.ipynb #41bf424e
 def main(argv: list[str] | None = None) -> int:
     "Write or check; 0 well, 1 differing or wrong."
     args = _parser().parse_args(argv)

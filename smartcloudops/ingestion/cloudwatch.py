@@ -28,7 +28,7 @@ from .source import Chunk, Problems, Source
 
 _log = logging.getLogger('smartcloudops.ingestion')
 
-# %% ../../nbs/ingestion/07_cloudwatch.ipynb #1af1d4d8
+# %% ../../nbs/ingestion/07_cloudwatch.ipynb #49247ef6
 class Budget:
     "How often the source may ask, and what that costs."
     def __init__(self, cfg: CloudWatchSettings, discovery: Discovery):
@@ -61,7 +61,7 @@ class Budget:
         _log.info('cloudwatch: %d metrics of %d hosts: about $%.2f a month%s',
                   metrics, len(self.discovery.hosts), self.usd_per_month, every)
 
-# %% ../../nbs/ingestion/07_cloudwatch.ipynb #d2ef3337
+# %% ../../nbs/ingestion/07_cloudwatch.ipynb #b0f8323d
 class LiveReader:
     "Reads all regions when it is time, and hands on whole rows."
     def __init__(self, discovery: Discovery, budget: Budget, meter: Meter, lags: Lags):
@@ -166,6 +166,7 @@ def _short(source: CloudWatchSource) -> str:
                       f'every {source.interval:g} s',
                       f'about ${source.budget.usd_per_month:.2f} a month' if source.queries else '', *source.problems)
 
+# %% ../../nbs/ingestion/07_cloudwatch.ipynb #5ed978f5
 def _by_namespace(source: CloudWatchSource) -> list[dict]:
     counts = Counter((q.region, q.watched.namespace) for q in source.queries)
     return [dict(region=region, namespace=namespace, metrics=n,
@@ -184,6 +185,7 @@ def _terminated(source: CloudWatchSource, hosts: set[str]) -> set[str]:
     if not asked: return set()
     return {asked[id] for id in terminated(source.clients, source.discovery.regions, list(asked))}
 
+# %% ../../nbs/ingestion/07_cloudwatch.ipynb #1d89f8d0
 def _chunks(source: CloudWatchSource, start: pd.Timestamp, end: pd.Timestamp, step: pd.Timedelta) -> Iterator[Chunk]:
     first = start.floor('h')
     while first < end:
@@ -206,6 +208,7 @@ def live_snapshot(settings: Settings | None = None) -> dict:
                        f"aws.regions, aws.cloudwatch.tags and that instances run")
     return dict(_worst(latest), time=frame.index[-1].isoformat(), source='cloudwatch')
 
+# %% ../../nbs/ingestion/07_cloudwatch.ipynb #6cc3c830
 def _worst(latest: pd.Series) -> dict:
     "The highest cpu, memory and disk of all hosts, the busiest host, and each host's own."
     worst, hosts = dict[str, float](), defaultdict[str, dict[str, float]](dict)

@@ -6,7 +6,7 @@
 __all__ = ['QUERIES', 'POINTS', 'Samples', 'Before', 'get_metric_data', 'ask', 'batches', 'Meter', 'Lags', 'Rows', 'frame_of',
            'ChangeFilter', 'BatchReader', 'read_past']
 
-# %% ../../nbs/ingestion/06_cloudwatch_data.ipynb #02df0e6d
+# %% ../../nbs/ingestion/06_cloudwatch_data.ipynb #5e4b353b
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -64,7 +64,7 @@ def get_metric_data(clients: AwsClients,
         if not page.get('NextToken'): return samples, said
         request['NextToken'] = page['NextToken']
 
-# %% ../../nbs/ingestion/06_cloudwatch_data.ipynb #6efe9504
+# %% ../../nbs/ingestion/06_cloudwatch_data.ipynb #71c6d29f
 def _page(page: dict, queries: list[Query]) -> tuple[Samples, dict[str, str]]:
     "The samples of one page, and what it says of single queries."
     if 'MetricDataResults' not in page:
@@ -264,7 +264,7 @@ class BatchReader:
             self._covered[q] = end
             self.problems.solve(f'{q.region} {q.series}')
 
-# %% ../../nbs/ingestion/06_cloudwatch_data.ipynb #1a7b7bd0
+# %% ../../nbs/ingestion/06_cloudwatch_data.ipynb #43cc0f9e
 def _zeros(batch: list[Query], samples: Samples, start: int, end: int, at: float, lags: Lags) -> Samples:
     "Zero for the settled periods of event counts that have no value; nothing for everything else."
     there, out = {(q, t) for q, t, _ in samples}, Samples()
@@ -285,6 +285,7 @@ def _coarser(q: Query, period: int) -> Query:
     if _period(q) >= period: return q
     return Query(q.region, w.model_copy(update=dict(period=period)), q.dimensions, q.series)
 
+# %% ../../nbs/ingestion/06_cloudwatch_data.ipynb #b8088f5e
 def read_past(queries: list[Query], start: pd.Timestamp, end: pd.Timestamp,
               clients: AwsClients, meter: Meter, problems: Problems,
              ) -> pd.DataFrame:

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['T', 'Instance', 'instances', 'terminated', 'listed', 'Query', 'query_of', 'list_metrics', 'queries_for', 'Discovery']
 
-# %% ../../nbs/ingestion/05_cloudwatch_queries.ipynb #d613f8c6
+# %% ../../nbs/ingestion/05_cloudwatch_queries.ipynb #5858904a
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -47,7 +47,7 @@ class Instance:
     def __repr__(self) -> str:
         return short_repr(self, f'{self.id} {self.name}'.strip(), self.state, self.type, self.region)
 
-# %% ../../nbs/ingestion/05_cloudwatch_queries.ipynb #a5a79df9
+# %% ../../nbs/ingestion/05_cloudwatch_queries.ipynb #99980901
 def _instance(raw: dict, region: str) -> Instance:
     "An instance from what DescribeInstances says of it."
     tags = {t['Key']: t['Value'] for t in raw.get('Tags', ())}
@@ -65,6 +65,7 @@ def _describe(clients: AwsClients, region: str, filters: list[dict]) -> Iterator
         for page in clients.read('ec2', region).get_paginator('describe_instances').paginate(Filters=filters):
             for reservation in page['Reservations']: yield from reservation['Instances']
 
+# %% ../../nbs/ingestion/05_cloudwatch_queries.ipynb #272b4871
 def instances(clients: AwsClients,
               region: str,
               tags: dict[str, str] | None = None,          # only with these; '*' = any value
@@ -158,7 +159,7 @@ def queries_for(region: str,
         if q and (q.series not in best or len(q.dimensions) > len(best[q.series].dimensions)): best[q.series] = q
     return sorted(best.values(), key=lambda q: (q.watched.period or 0, q.watched.namespace, q.series))
 
-# %% ../../nbs/ingestion/05_cloudwatch_queries.ipynb #852372af
+# %% ../../nbs/ingestion/05_cloudwatch_queries.ipynb #b84d0f46
 def _listed(watched: list[Watched], metrics: Iterable[dict]) -> Iterator[tuple[Watched, dict[str, str]]]:
     "What ListMetrics knows of the metrics that are watched, with its dimensions."
     by_metric = defaultdict(list)
@@ -167,6 +168,7 @@ def _listed(watched: list[Watched], metrics: Iterable[dict]) -> Iterator[tuple[W
         for w in by_metric.get((m['Namespace'], m['MetricName']), ()):
             yield w, {d['Name']: d['Value'] for d in m['Dimensions']}
 
+# %% ../../nbs/ingestion/05_cloudwatch_queries.ipynb #03762d93
 def _just_started(watched: list[Watched], found: list[Instance]) -> Iterator[tuple[Watched, dict[str, str]]]:
     "EC2's own metrics of running instances, which ListMetrics may not know yet."
     for w in watched:

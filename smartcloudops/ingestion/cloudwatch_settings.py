@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PRESETS', 'Watched', 'CloudWatchSettings', 'cloudwatch_settings', 'cost_per_month', 'affordable_interval']
 
-# %% ../../nbs/ingestion/04_cloudwatch_settings.ipynb #604640ff
+# %% ../../nbs/ingestion/04_cloudwatch_settings.ipynb #fe2bdb16
 import math, re
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -51,7 +51,7 @@ class Watched(BaseModel):
                           f'every {self.period} s' if self.period else '')
     __str__ = __repr__
 
-# %% ../../nbs/ingestion/04_cloudwatch_settings.ipynb #63d99465
+# %% ../../nbs/ingestion/04_cloudwatch_settings.ipynb #be99fb8c
 def _preset(namespace: str,
             host: str,                           # the dimension that names the host
             *rows: str,                          # 'Metric Stat our_name [scale] [count]'
@@ -64,7 +64,7 @@ def _preset(namespace: str,
                        count='count' in rest, extra=extra or {})
     return tuple(map(one, rows))
 
-# %% ../../nbs/ingestion/04_cloudwatch_settings.ipynb #e10805fb
+# %% ../../nbs/ingestion/04_cloudwatch_settings.ipynb #4a280b60
 _AGENT_LEFT_OUT = ('ImageId', 'InstanceType', 'AutoScalingGroupName', 'device', 'fstype', 'host')
 _EC2 = _preset('AWS/EC2', 'InstanceId',
     'CPUUtilization Average cpu_utilization_percent',
@@ -79,7 +79,7 @@ _AGENT = _preset('CWAgent', 'InstanceId',
     'disk_used_percent Average disk_used_percent',
     'swap_used_percent Average swap_used_percent', extra=dict.fromkeys(_AGENT_LEFT_OUT, '') | {'path': 'mount'})
 
-# %% ../../nbs/ingestion/04_cloudwatch_settings.ipynb #893f1c70
+# %% ../../nbs/ingestion/04_cloudwatch_settings.ipynb #f8e30ee2
 _ALB = _preset('AWS/ApplicationELB', 'LoadBalancer',
     'RequestCount Sum http_requests_per_second count',
     'TargetResponseTime p95 http_request_duration_p95_seconds',

@@ -22,7 +22,7 @@ log = logging.getLogger('smartcloudops.ingestion')
 Readings = Iterator[tuple[str, dict[str, str], float]]      # metric, labels without host, value
 Collector = Callable[[], Readings]
 
-# %% ../../nbs/ingestion/02_host.ipynb #5daaa826
+# %% ../../nbs/ingestion/02_host.ipynb #01aad4dc
 _said: set[str] = set()
 
 def _once(what: str, error: Exception) -> None:
@@ -133,7 +133,7 @@ def kernel() -> Readings:
     yield 'tcp_retransmits_total', {}, tcp['RetransSegs']
     yield 'tcp_connections', {}, tcp['CurrEstab']
 
-# %% ../../nbs/ingestion/02_host.ipynb #da0e1a69
+# %% ../../nbs/ingestion/02_host.ipynb #6a2e84f9
 def conntrack() -> Readings:
     "How full the table of tracked connections is, where the kernel tracks them."
     base = Path('/proc/sys/net/netfilter')
@@ -154,6 +154,7 @@ class _Timex(ctypes.Structure):
     _fields_ = ([(name, ctypes.c_int if name in _INTS else ctypes.c_long) for name in _TIMEX]
                 + [('pad', ctypes.c_int * 11)])
 
+# %% ../../nbs/ingestion/02_host.ipynb #e134d862
 def time_sync() -> Readings:
     "Whether a daemon keeps the clock in step, and how far off it is."
     state = _Timex()
@@ -186,6 +187,7 @@ def _cores(limit: str, period: str) -> float | None:
     length = float((limit.split()[1:] or period.split() or ['100000'])[0])
     return None if quota is None else quota / length
 
+# %% ../../nbs/ingestion/02_host.ipynb #9e93b5a5
 def _throttled(stat: str) -> float | None:
     fields = dict(line.split() for line in stat.splitlines() if len(line.split()) == 2)
     if 'throttled_usec' in fields: return int(fields['throttled_usec']) / 1e6
@@ -279,6 +281,7 @@ class HostSource(Source):
             self._names[key] = str(Series(metric, {**ours, 'host': self.host}))
         return self._names[key]
 
+# %% ../../nbs/ingestion/02_host.ipynb #74544c4e
 def _text(name: str) -> str:
     """A name of the kernel's as text.
 

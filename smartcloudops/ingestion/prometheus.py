@@ -24,7 +24,7 @@ from .prometheus_queries import (NODE, PrometheusQuerySettings, PromQuery, open_
                                                         prometheus_settings)
 from .source import Chunk, Problems, Source
 
-# %% ../../nbs/ingestion/10_prometheus.ipynb #1f6a3348
+# %% ../../nbs/ingestion/10_prometheus.ipynb #cdc6238c
 class Marks:
     "Up to when each query was answered, in Unix seconds."
     def __init__(self, cfg: PrometheusQuerySettings):

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Answers', 'query_range', 'Naming', 'matrix_frame']
 
-# %% ../../nbs/ingestion/09_prometheus_answers.ipynb #722ab72c
+# %% ../../nbs/ingestion/09_prometheus_answers.ipynb #5b85a61c
 import math
 from collections.abc import Callable
 
@@ -26,6 +26,7 @@ class _Again(SourceError):
 class _TooLarge(SourceError):
     "Ask for less."
 
+# %% ../../nbs/ingestion/09_prometheus_answers.ipynb #15583575
 def _meaning(where: str, status: int, body: bytes) -> dict:
     "What a server's answer says; the error that it stands for when it is none."
     if status in (401, 403):
@@ -83,7 +84,7 @@ def query_range(client: httpx.Client,
         return left + right, said + also
     return _matrix(answer, query)
 
-# %% ../../nbs/ingestion/09_prometheus_answers.ipynb #31d3ca11
+# %% ../../nbs/ingestion/09_prometheus_answers.ipynb #aef420bf
 def _matrix(answer: dict, query: str) -> tuple[list[dict], list[str]]:
     "The results of a range query, and its warnings; `SourceError` when they are no numbers over time."
     data = answer.get('data') or {}
@@ -143,6 +144,7 @@ def matrix_frame(parts: Answers,
     index = pd.DatetimeIndex(pd.to_datetime(ms, unit='ms', utc=True), name='time')
     return pd.DataFrame(values, index=index, columns=pd.Index(list(columns), dtype=object))
 
+# %% ../../nbs/ingestion/09_prometheus_answers.ipynb #67909feb
 def _fill(values: np.ndarray, cells: list[tuple[int, list]], start: float, step: float) -> None:
     "Put [time, text] pairs of a column each into their rows; what is not finite stays missing."
     col = np.repeat([c for c, _ in cells], [len(v) for _, v in cells])

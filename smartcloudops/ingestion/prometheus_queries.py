@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['NODE', 'PromQuery', 'PrometheusQuerySettings', 'prometheus_settings', 'open_client']
 
-# %% ../../nbs/ingestion/08_prometheus_queries.ipynb #e735504b
+# %% ../../nbs/ingestion/08_prometheus_queries.ipynb #f0b799c2
 import ssl
 from pathlib import Path
 
@@ -52,7 +52,7 @@ _NETS = ('{device!~"(lo|ifb|dummy|veth|docker|br-|virbr|cni|flannel|cali|lxc|tun
          '|tap|vnet|bonding_masters).*"}')
 _MOUNT = 'mountpoint=mount device= fstype= device_error='
 
-# %% ../../nbs/ingestion/08_prometheus_queries.ipynb #9a2291c7
+# %% ../../nbs/ingestion/08_prometheus_queries.ipynb #2b6482e8
 _CPU = _node(
     'cpu_utilization_percent'
     ' | 100 * (1 - sum without (cpu, mode) (rate(node_cpu_seconds_total{mode=~"idle|iowait"}[1m]))'
@@ -129,7 +129,7 @@ def prometheus_settings(settings: Settings) -> PrometheusQuerySettings:
         wrong = (f"prometheus.{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in e.errors())
         raise ConfigError('\n'.join(wrong)) from None
 
-# %% ../../nbs/ingestion/08_prometheus_queries.ipynb #a3839f38
+# %% ../../nbs/ingestion/08_prometheus_queries.ipynb #546a700f
 def open_client(cfg: PrometheusQuerySettings) -> httpx.Client:
     "An HTTP client with the settings' address, credentials and certificates."
     headers = dict(cfg.headers)
@@ -139,6 +139,7 @@ def open_client(cfg: PrometheusQuerySettings) -> httpx.Client:
     return httpx.Client(base_url=cfg.url.rstrip('/') + '/', headers=headers, auth=auth, verify=_certificates(cfg),
                         timeout=cfg.timeout, follow_redirects=True)
 
+# %% ../../nbs/ingestion/08_prometheus_queries.ipynb #1f7c5bb7
 def _certificates(cfg: PrometheusQuerySettings) -> ssl.SSLContext | bool:
     "Whom the client trusts, and who it is; `ConfigError` when a file cannot be used."
     if not cfg.url.startswith('https') and not cfg.cert_file: return True

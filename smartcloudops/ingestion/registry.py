@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SOURCES', 'make_source', 'fetch_metrics']
 
-# %% ../../nbs/ingestion/11_registry.ipynb #46dd335a
+# %% ../../nbs/ingestion/11_registry.ipynb #1c77de1b
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +28,7 @@ def _synthetic(settings: Settings, _: str) -> Source:
     return SyntheticSource(cfg.hosts, settings.interval or cfg.every, cfg.seed, faults,
                            getattr(cfg, 'history_hours', 0))
 
-# %% ../../nbs/ingestion/11_registry.ipynb #89150bf5
+# %% ../../nbs/ingestion/11_registry.ipynb #960de231
 def _host(settings: Settings, _: str) -> Source:
     from smartcloudops.ingestion.host import HostSource
     return HostSource(interval=settings.interval or 5, aliases=settings.hosts)
@@ -64,7 +64,7 @@ def make_source(spec: str,                            # one of SOURCES
         raise SourceError(f"source '{kind}' takes no '{rest}'; only replay:FILE has something after the colon")
     return maker(settings or Settings(), rest)
 
-# %% ../../nbs/ingestion/11_registry.ipynb #4133df5a
+# %% ../../nbs/ingestion/11_registry.ipynb #e813882f
 _KEYS = dict(cpu_utilization_percent='cpu', memory_used_percent='memory', disk_used_percent='disk')
 
 def _snapshot(time: pd.Timestamp, host: str = 'web-1') -> dict:

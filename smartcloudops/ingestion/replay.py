@@ -94,6 +94,7 @@ def parse_times(text: pa.Array | pa.ChunkedArray,     # strings
     try: return pd.DatetimeIndex(pd.to_datetime(strings, utc=True, format='ISO8601')), notes
     except ValueError: return pd.DatetimeIndex(_american(strings)), notes + ['times were read as month/day/year']
 
+# %% ../../nbs/ingestion/03_replay.ipynb #0d5058fc
 def _zone_notes(text: pa.Array | pa.ChunkedArray, zoned: int) -> list[str]:
     "What has to be said of the time zones."
     if not zoned: return ['times without a time zone were read as UTC']
@@ -117,7 +118,7 @@ class ReadResult:
                           *self.notes)
     def _repr_html_(self) -> str: return as_table([], repr(self)) + self.frame._repr_html_()
 
-# %% ../../nbs/ingestion/03_replay.ipynb #e920f368
+# %% ../../nbs/ingestion/03_replay.ipynb #f3e133d5
 def _plain(name: str) -> str:
     return plain_name(name.strip(), ':') or 'value'
 
@@ -126,6 +127,7 @@ def _column_series(name: str, host: str) -> str:
     series = Series.parse(name) if '{' in name else Series(_plain(name))
     return str(series if series.host else series.with_labels(host=host))
 
+# %% ../../nbs/ingestion/03_replay.ipynb #f95689d7
 def _check_distinct(names: Iterable[str], where: str) -> None:
     """`DataError` where two names become one, as those of another script do.
 
@@ -138,6 +140,12 @@ def _check_distinct(names: Iterable[str], where: str) -> None:
             raise DataError(f"{where}: '{other}' and '{name}' would both be called '{_plain(name)}'; name them in the "
                             f"letters a–z, digits and _")
 
+# %% ../../nbs/ingestion/03_replay.ipynb #b2b12e34
+def _long_metric(parts: dict, where: str) -> str:
+    name = parts.get('series') or parts.get('metric')
+    if not name: raise DataError(f"{where}: a row names no metric")
+    return name
+
 # %% ../../nbs/ingestion/03_replay.ipynb #7622cb04
 def _long_names(table: pa.Table, layout: Layout, host: str, where: str) -> np.ndarray:
     "The series of each row: names are spelled once for each combination."
@@ -149,11 +157,6 @@ def _long_names(table: pa.Table, layout: Layout, host: str, where: str) -> np.nd
     _check_distinct(dict.fromkeys(metric for metric, _ in named), where)
     return np.array([_column_series(*pair) for pair in named], dtype=object)[codes]
 
-def _long_metric(parts: dict, where: str) -> str:
-    name = parts.get('series') or parts.get('metric')
-    if not name: raise DataError(f"{where}: a row names no metric")
-    return name
-
 # %% ../../nbs/ingestion/03_replay.ipynb #577b56ef
 def _frame_of(table: pa.Table, layout: Layout, times: pd.DatetimeIndex, notes: list[str], path: Path) -> ReadResult:
     "A table of a known layout as what is read of a file."
@@ -164,13 +167,14 @@ def _frame_of(table: pa.Table, layout: Layout, times: pd.DatetimeIndex, notes: l
     return ReadResult(validate(frame, str(path)), layout.kind, notes + more + rest, times,
                       values=first if layout.kind == 'value' else None)
 
+# %% ../../nbs/ingestion/03_replay.ipynb #acef1574
 def _finite(values: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], list[str]]:
     infinite = sum(int(np.isinf(v).sum()) for v in values.values())
     if not infinite: return values, []
     finite = {c: np.where(np.isinf(v), np.nan, v) for c, v in values.items()}
     return finite, [f"{infinite} infinite value{'s' * (infinite > 1)}: read as missing"]
 
-# %% ../../nbs/ingestion/03_replay.ipynb #7b117c79
+# %% ../../nbs/ingestion/03_replay.ipynb #14d92b57
 def _from_wide(values: dict[str, np.ndarray], layout: Layout, times: pd.DatetimeIndex, path: Path,
               ) -> tuple[pd.DataFrame, list[str]]:
     _check_distinct(values, str(path))
@@ -178,6 +182,7 @@ def _from_wide(values: dict[str, np.ndarray], layout: Layout, times: pd.Datetime
              for c, v in values.items()}
     return normalise(pd.DataFrame(named, index=times))
 
+# %% ../../nbs/ingestion/03_replay.ipynb #a117bb5b
 def _from_long(table: pa.Table, layout: Layout, times: pd.DatetimeIndex, values: np.ndarray, path: Path,
               ) -> tuple[pd.DataFrame, list[str]]:
     tidy = pd.DataFrame({'time': times, 'series': _long_names(table, layout, path.stem, str(path)),
@@ -190,6 +195,7 @@ def _from_long(table: pa.Table, layout: Layout, times: pd.DatetimeIndex, values:
 def _is_data(word: str) -> bool:
     return bool(re.match(r'\s*\d{4}-\d\d-\d\d|\s*\d+(\.\d*)?\s*$|\d{1,2}/\d{1,2}/\d{4}', word))
 
+# %% ../../nbs/ingestion/03_replay.ipynb #ca42211a
 def read_header(path: Path) -> tuple[list[str], str]:
     "The first line's columns and what separates them; `DataError` for a file that has none."
     try:
@@ -223,6 +229,7 @@ def _problem(row: list[str], layout: Layout, header: list[str]) -> str | None:
     bad = next((c for c in layout.values if not _numeric(cells[c])), None)
     return bad and f"'{cells[bad]}' in column '{bad}' is no number; leave the field empty where there is no sample"
 
+# %% ../../nbs/ingestion/03_replay.ipynb #a8e7d0c1
 def _numeric(text: str) -> bool:
     if text.strip() in _MISSING: return True
     try: float(text); return '_' not in text
@@ -243,6 +250,7 @@ def _culprit(path: Path, layout: Layout, header: list[str], delimiter: str, reas
     if isinstance(reason, DataError): return reason
     return DataError(f"{path}: cannot be read as {layout.kind} CSV: {reason}")
 
+# %% ../../nbs/ingestion/03_replay.ipynb #70ab4d9f
 def _decoded(lines: Iterable[bytes], path: Path) -> Iterator[str]:
     for n, line in enumerate(lines, 1):
         try: yield line.decode('utf-8-sig' if n == 1 else 'utf-8')
@@ -301,7 +309,7 @@ def read_parquet(path: str | Path) -> ReadResult:
     else: times, notes = read_times(df[layout.time], path)
     return _frame_of(pa.Table.from_pandas(df, preserve_index=False), layout, times, notes, path)
 
-# %% ../../nbs/ingestion/03_replay.ipynb #8f841e4a
+# %% ../../nbs/ingestion/03_replay.ipynb #380656fe
 def read_samples(path: str | Path) -> ReadResult:
     "A file of samples by its ending: .parquet, else CSV."
     return read_parquet(path) if Path(path).suffix.lower() in ('.parquet', '.pq') else read_csv(path)

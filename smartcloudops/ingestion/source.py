@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Chunk', 'Problems', 'Source']
 
-# %% ../../nbs/ingestion/00_source.ipynb #8afd3037
+# %% ../../nbs/ingestion/00_source.ipynb #3cda73b5
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class Chunk:
                           f'{self.start:%Y-%m-%d %H:%M} to {self.end:%Y-%m-%d %H:%M} UTC',
                           f'{self.done:.0%} of the whole')
 
-# %% ../../nbs/ingestion/00_source.ipynb #f0efa2f3
+# %% ../../nbs/ingestion/00_source.ipynb #d4f5a867
 class Problems(dict[str, str]):
     "What a source cannot read just now, and why."
     def __init__(self, source: str):       # the source's name, for the log

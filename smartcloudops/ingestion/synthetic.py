@@ -144,6 +144,7 @@ class _Hit:
     inside: np.ndarray      # bool: whether a time lies within the fault
     part: np.ndarray        # how far through it, 0–1 inside
 
+# %% ../../nbs/ingestion/01_synthetic.ipynb #f5a9530f
 def _hits(faults: tuple[Fault, ...], host: str, metric: str, ms: np.ndarray) -> list[_Hit]:
     found = []
     for f in faults:
@@ -173,7 +174,7 @@ def value_at(ms: np.ndarray,                   # milliseconds since 1970
     moving = tuple(h.fault for h in hits if h.fault.kind not in ('flatline', 'dropout'))
     return _silenced(_frozen(value, hits, lambda at: value_at(at, profile, host, seed, moving)), hits)
 
-# %% ../../nbs/ingestion/01_synthetic.ipynb #b35a8376
+# %% ../../nbs/ingestion/01_synthetic.ipynb #4711622f
 def _healthy(ms: np.ndarray, profile: Profile, host: str, seed: int, hits: list[_Hit]) -> np.ndarray:
     "The value before anything is added to it; only the noise may be louder."
     key = seed, host, profile.metric
@@ -184,6 +185,7 @@ def _healthy(ms: np.ndarray, profile: Profile, host: str, seed: int, hits: list[
     level = scale*(profile.base + profile.load*load_at(ms, host, seed))
     return level + profile.drift*drift_at(ms, *key, 'drift') + noise
 
+# %% ../../nbs/ingestion/01_synthetic.ipynb #70697229
 def _frozen(value: np.ndarray, hits: list[_Hit], before: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     for h in hits:
         if h.fault.kind == 'flatline': value = np.where(h.inside, before(np.array([_start_ms(h.fault)])), value)
@@ -205,6 +207,7 @@ def _check_hosts(faults: tuple[Fault, ...], hosts: list[str]) -> None:
             raise SourceError(f"fault {f.kind}: no host '{f.host}' in the synthetic fleet; "
                               f"{did_you_mean(f.host, hosts)}")
 
+# %% ../../nbs/ingestion/01_synthetic.ipynb #0aa1635f
 def _rows(index: pd.DatetimeIndex, hosts: list[str], seed: int, faults: tuple[Fault, ...]) -> pd.DataFrame:
     _check_hosts(faults, hosts)
     ms = index.as_unit('ms').asi8

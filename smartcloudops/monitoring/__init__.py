@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from .targets import check_targets as check_targets, render as render, write_targets as write_targets
 
 __getattr__, __dir__, __all__ = front_door(__name__, {
-    'History': 'history', 'get_latest_metrics': 'latest', 'freshness': 'latest', 'gaps': 'latest', 'clock_skew': 'latest',
+    'History': 'history', 'get_latest_metrics': 'latest', 'freshness': 'latest', 'gaps': 'latest',
+    'clock_skew': 'latest',
     'write_targets': 'targets', 'check_targets': 'targets', 'render': 'targets',
 })

@@ -27,6 +27,7 @@ class Panel:
         return short_repr(self, self.title, self.unit, 'last value' if self.stat else 'over time',
                           pluralize(len(self.queries), 'query', 'queries'))
 
+# %% ../../nbs/monitoring/13_grafana.ipynb #daddf2f4
 OURS = 'job="smartcloudops"'
 
 def _one(title: str, unit: str, expr: str, legend: str = '', stat: bool = False, width: int = 12) -> Panel:
@@ -158,6 +159,7 @@ def render_grafana(url: str = 'http://127.0.0.1:9090',        # the Prometheus s
             'grafana/provisioning/dashboards/smartcloudops.yml': _PROVIDER,
             **{f'grafana/dashboards/{name}.json': text for name, text in boards.items()}}
 
+# %% ../../nbs/monitoring/13_grafana.ipynb #69463d55
 def expressions() -> list[str]:
     "Every query of every dashboard."
     return [expr for panels in (FLEET, HOST, LOOP) for p in panels for expr, _ in p.queries]

@@ -27,11 +27,9 @@ class History:
     def __init__(self,
                  path: str | Path,                       # data_dir/history.db; sealed files stand in a folder beside it
                  readonly: bool = False,                 # never create or write; empty until the file is there
-                 settings: HistorySettings | None = None,    # [history]: how long things stay
-                ):
-        self.path, self.readonly, self.settings = Path(path), readonly, settings or HistorySettings()
-        self.file = HistoryFile(self.path, readonly)
-        self.folder, self.known = self.file.folder, KnownSeries(self.file)
+                 settings: HistorySettings | None = None):    # [history]: how long things stay
+        self.file, self.settings = HistoryFile(path, readonly), settings or HistorySettings()
+        self.path, self.folder, self.known = self.file.path, self.file.folder, KnownSeries(self.file)
         self.writer, self.reader = HistoryWriter(self.file, self.known), HistoryReader(self.file)
         self.scores, self.newest = ScoreStore(self.file, self.known), LatestSamples(self.file)
 
@@ -81,6 +79,6 @@ class History:
     def close(self) -> None: "It is opened again when it is used."; self.file.close()
     def __enter__(self) -> 'History': return self
     def __exit__(self, *_: object) -> None: self.close()
-    def __repr__(self) -> str: return f"History('{self.path.name}'{', readonly=True' if self.readonly else ''})"
+    def __repr__(self) -> str: return f"History('{self.path.name}'{', readonly=True' if self.file.readonly else ''})"
     def _repr_html_(self) -> str:
         return as_table([dict(what=k.replace('_', ' '), value=str(v)) for k, v in self.info().items()], repr(self))

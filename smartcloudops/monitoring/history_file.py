@@ -6,7 +6,7 @@
 __all__ = ['APPLICATION_ID', 'SCHEMA', 'READABLE', 'WINDOW', 'FACT', 'facts_of', 'save_facts', 'explained', 'check_owner',
            'migrate', 'connect', 'HistoryFile']
 
-# %% ../../nbs/monitoring/02_history_file.ipynb #1f9d9855
+# %% ../../nbs/monitoring/02_history_file.ipynb #316bb631
 import contextlib, os, sqlite3, threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,6 +50,7 @@ def facts_of(db: sqlite3.Connection) -> np.ndarray:        # records of FACT
     "What `latest` holds of all series."
     return unpacked(db.execute('select shard, data from latest').fetchall(), FACT)[1]
 
+# %% ../../nbs/monitoring/02_history_file.ipynb #b35c6c98
 def save_facts(db: sqlite3.Connection,
                facts: np.ndarray,              # records of FACT, all of their shards, by number
               ) -> None:
@@ -131,7 +132,7 @@ def migrate(db: sqlite3.Connection) -> None:
         db.execute('commit')
     except BaseException: db.rollback(); raise
 
-# %% ../../nbs/monitoring/02_history_file.ipynb #58fda218
+# %% ../../nbs/monitoring/02_history_file.ipynb #613b2bdb
 def _check_version(db: sqlite3.Connection, path: Path, readonly: bool) -> bool:
     "Whether there is something to read; a writer brings an older layout up to date."
     found = db.execute('pragma user_version').fetchone()[0]
@@ -154,6 +155,7 @@ def _make_folder(path: Path) -> None:
     if not os.access(path if path.exists() else path.parent, os.W_OK):
         raise HistoryError(f"{path}: {_REASONS['SQLITE_READONLY']}")
 
+# %% ../../nbs/monitoring/02_history_file.ipynb #f1032ca1
 def _prepare(db: sqlite3.Connection, path: Path, readonly: bool) -> bool:
     "Set a connection up; False for a reader while there is nothing to read yet."
     known = check_owner(db, path)

@@ -6,7 +6,7 @@
 __all__ = ['Names', 'Question', 'wanted_numbers', 'all_numbers', 'Snapshot', 'take_snapshot', 'frame_of_pieces', 'LatestSamples',
            'newest_time', 'HistoryReader', 'database_bytes', 'describe_history']
 
-# %% ../../nbs/monitoring/05_history_reader.ipynb #64c4a701
+# %% ../../nbs/monitoring/05_history_reader.ipynb #0dddc700
 import json, sqlite3
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +45,7 @@ class Question:
         "The series that were asked for by name, in that order."
         return _as_list(self.series)
 
+# %% ../../nbs/monitoring/05_history_reader.ipynb #d5fc1b34
 def _as_list(names: Names) -> list[str] | None:
     if names is None: return None
     return [str(names)] if isinstance(names, (str, Series)) else [str(n) for n in names]
@@ -71,6 +72,7 @@ class Snapshot:
     files: list[str]
     wanted: set[str] | None      # names; None = all
 
+# %% ../../nbs/monitoring/05_history_reader.ipynb #99440a71
 def _hot_piece(ts: np.ndarray, found: np.ndarray, names: dict[str, int]) -> Piece:
     "Hot records as a piece, as sealed files give them."
     sids = np.array(sorted(names.values()), dtype=np.int64)
@@ -120,7 +122,7 @@ def _pivot(ts: np.ndarray, column: np.ndarray, value: np.ndarray, names: list[st
     used[column] = True
     return frame if used.all() else frame.loc[:, used]
 
-# %% ../../nbs/monitoring/05_history_reader.ipynb #3a95479b
+# %% ../../nbs/monitoring/05_history_reader.ipynb #3655aabb
 @dataclass(frozen=True)
 class _Listing:
     "All series by name, as of a stamp."
@@ -130,6 +132,7 @@ class _Listing:
     hosts: np.ndarray
     metrics: np.ndarray
 
+# %% ../../nbs/monitoring/05_history_reader.ipynb #2b43b4a2
 def _list_series(db: sqlite3.Connection, stamp: tuple) -> _Listing:
     rows = db.execute('select sid, name, host, metric from series order by name').fetchall()
     columns = [np.array(column, dtype=object) for column in zip(*rows)] or [np.empty(0, object)] * 4
@@ -173,6 +176,7 @@ class LatestSamples:
         "The time of the newest sample; None when there is none."
         with self.file.reading() as db: return None if db is None else from_us(newest_time(db))
 
+# %% ../../nbs/monitoring/05_history_reader.ipynb #11bbc43d
 def newest_time(db: sqlite3.Connection) -> int | None:
     "The time of the newest sample, µs."
     facts = facts_of(db)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Batch', 'stored_values', 'HistoryWriter']
 
-# %% ../../nbs/monitoring/04_history_writer.ipynb #f5ad12c5
+# %% ../../nbs/monitoring/04_history_writer.ipynb #ec06ba5e
 import sqlite3
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ from .history_file import WINDOW, HistoryFile
 from .known_series import KnownSeries, learn_rhythm
 from .packed import MARK, SAMPLE, Piece, put, records_at
 
-# %% ../../nbs/monitoring/04_history_writer.ipynb #ac3cbba3
+# %% ../../nbs/monitoring/04_history_writer.ipynb #863a6181
 @dataclass(frozen=True)
 class Batch:
     "A frame that is being stored, as arrays, its series by number."

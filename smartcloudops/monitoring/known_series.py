@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['learn_rhythm', 'Numbered', 'KnownSeries', 'series_stamp', 'rewind']
 
-# %% ../../nbs/monitoring/03_known_series.ipynb #d6b59de8
+# %% ../../nbs/monitoring/03_known_series.ipynb #59e654d5
 import sqlite3
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -24,6 +24,7 @@ _TEACHING_ROWS = 64        # of a long import only the last rows teach
 def _middle(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
     return np.maximum(np.minimum(a, b), np.minimum(np.maximum(a, b), c))
 
+# %% ../../nbs/monitoring/03_known_series.ipynb #01580c63
 def learn_rhythm(times: np.ndarray,          # [T] µs, ascending
                  there: np.ndarray,          # [T, S] whether there is a sample
                  last: np.ndarray,           # [S] time before the first row, 0 = none
@@ -41,7 +42,7 @@ def learn_rhythm(times: np.ndarray,          # [T] µs, ascending
         last = np.where(here, np.maximum(last, time), last)
     return last, gap, interval
 
-# %% ../../nbs/monitoring/03_known_series.ipynb #6130cbfc
+# %% ../../nbs/monitoring/03_known_series.ipynb #68179df7
 @dataclass(frozen=True, eq=False)
 class Numbered:
     "The columns of a frame, and the numbers of their series."
@@ -108,7 +109,7 @@ class KnownSeries:
         known = np.concatenate(parts)
         save_facts(db, known[known['samples'] > 0])
 
-# %% ../../nbs/monitoring/03_known_series.ipynb #0783afb4
+# %% ../../nbs/monitoring/03_known_series.ipynb #8b8062a9
 def series_stamp(db: sqlite3.Connection) -> tuple[int, int]:
     "Two numbers that change whenever a series comes or goes: numbers are never given twice."
     return db.execute('select ifnull(max(sid), 0), count(*) from series').fetchone()
@@ -126,7 +127,7 @@ def rewind(known: KnownSeries, db: sqlite3.Connection, until: int) -> int:      
     known.save(db, sids)
     return len(sids)
 
-# %% ../../nbs/monitoring/03_known_series.ipynb #575d6f9c
+# %% ../../nbs/monitoring/03_known_series.ipynb #9d572d96
 def _newest_until(db: sqlite3.Connection,
                   sids: np.ndarray,           # ascending
                   until: int,                 # µs

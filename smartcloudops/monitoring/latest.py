@@ -50,6 +50,7 @@ def _intervals(df: pd.DataFrame) -> np.ndarray:
     if not own.isna().any(): return own.to_numpy()
     return own.fillna(df.groupby('host').interval_seconds.transform('median')).fillna(FIRST).to_numpy()
 
+# %% ../../nbs/monitoring/11_latest.ipynb #00f23caf
 def freshness(history: History,
               now: pd.Timestamp | None = None,        # default: now
              ) -> pd.DataFrame:                       # columns as below
@@ -62,7 +63,7 @@ def freshness(history: History,
                              interval_seconds=interval, late=late, lag_seconds=lag, samples=df.samples,
                              late_samples=df.late, rewritten=df.rewritten))
 
-# %% ../../nbs/monitoring/11_latest.ipynb #844e00f4
+# %% ../../nbs/monitoring/11_latest.ipynb #c7e86588
 GONE = 86_400.          # seconds behind the newest sample of all
 
 def gone(last: np.ndarray | pd.Series,          # seconds behind the newest sample of all
@@ -77,6 +78,7 @@ def _gaps_of(name: str, times: pd.DatetimeIndex, longer: float) -> pd.DataFrame:
     at = np.flatnonzero(steps > longer * np.median(steps)) if len(steps) else np.array([], int)
     return pd.DataFrame(dict(series=name, start=times[at], end=times[at + 1], seconds=steps[at]))
 
+# %% ../../nbs/monitoring/11_latest.ipynb #5744a5d0
 def gaps(frame: pd.DataFrame,                # samples, as `History.read` gives them
          longer: float = 2.5,                # in intervals of the series
         ) -> pd.DataFrame:                   # series, start (last sample before), end (first after), seconds, by start

@@ -19,7 +19,7 @@ SCORE = np.dtype([('sid', '<i4'), ('score', '<f8'), ('expected', '<f8'), ('lower
                   ('anomaly', '?')])
 MARK = np.dtype([('sid', '<i4')])
 
-# %% ../../nbs/monitoring/00_packed.ipynb #a7bb7971
+# %% ../../nbs/monitoring/00_packed.ipynb #1d20d9a1
 class Piece(NamedTuple):
     "Samples of some series, wherever they were read from."
     ts: np.ndarray              # int64 [N] µs
@@ -58,6 +58,7 @@ class DamagedRow(sqlite3.DatabaseError):
     "Bytes that are no whole number of records."
     sqlite_errorname = 'SQLITE_CORRUPT'
 
+# %% ../../nbs/monitoring/00_packed.ipynb #e1f81e66
 def unpacked(rows: list[tuple],                 # of (ts, bytes)
              kind: np.dtype,
             ) -> tuple[np.ndarray, np.ndarray]:     # ts[N] in µs, records[N]
@@ -115,6 +116,7 @@ def put(db: sqlite3.Connection,         # inside a transaction
         if len(waiting) > AT_ONCE: _insert(db, table, waiting)
     _insert(db, table, waiting)
 
+# %% ../../nbs/monitoring/00_packed.ipynb #45a4f98f
 def _insert(db: sqlite3.Connection, table: str, rows: list[tuple[int, int, bytes]]) -> None:
     "Write rows, and forget them here."
     db.executemany(f'insert into {table} (shard, ts, data) values (?, ?, ?) '

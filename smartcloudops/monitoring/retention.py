@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MARKS', 'forget_series', 'fit_into', 'Retention']
 
-# %% ../../nbs/monitoring/07_retention.ipynb #11eb7201
+# %% ../../nbs/monitoring/07_retention.ipynb #8c34142d
 import sqlite3
 
 import numpy as np

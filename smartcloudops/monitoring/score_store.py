@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ScoreStore']
 
-# %% ../../nbs/monitoring/06_score_store.ipynb #5a55de45
+# %% ../../nbs/monitoring/06_score_store.ipynb #4d0c3a9d
 from typing import Any
 
 import numpy as np

@@ -48,7 +48,6 @@ def _size(table: pa.Table, kind: str) -> int:
     pq.write_table(table, out, compression='zstd', use_dictionary=False, column_encoding={'value': kind})
     return out.tell()
 
-
 def best_encoding(piece: Piece | None) -> str:        # 'PLAIN' or 'BYTE_STREAM_SPLIT'
     "The encoding that makes a sample smaller, tried on some of a piece's series; the times of each have to ascend."
     if piece is None or not len(piece[2]): return 'PLAIN'
@@ -71,6 +70,7 @@ def _write_piece(writer: pq.ParquetWriter, piece: Piece) -> int:
                            row_group_size=ROW_GROUP)
     return len(piece.ts)
 
+# %% ../../nbs/monitoring/01_sealed.ipynb #54a639bc
 def _flush_folder(folder: Path) -> None:
     handle = os.open(folder, os.O_RDONLY)
     try: os.fsync(handle)
@@ -99,7 +99,7 @@ def write_sealed(path: Path,                       # the file to make
     finally: unfinished.unlink(missing_ok=True)
     return rows
 
-# %% ../../nbs/monitoring/01_sealed.ipynb #0ed2888b
+# %% ../../nbs/monitoring/01_sealed.ipynb #ac6adee1
 class _Footer(NamedTuple):
     "What the end of a file says of its row groups."
     meta: pq.FileMetaData
@@ -112,6 +112,7 @@ def _us(time: Any) -> int:
     "A time of a file's statistics, which comes as pandas' or as Python's own."
     return int(time.value // 1000) if hasattr(time, 'value') else round(time.timestamp() * 1e6)
 
+# %% ../../nbs/monitoring/01_sealed.ipynb #c387a31b
 @lru_cache(maxsize=512)
 def _footer(path: str) -> _Footer:
     with _named(path): meta = pq.read_metadata(path)
@@ -119,7 +120,7 @@ def _footer(path: str) -> _Footer:
     return _Footer(meta, [s.min for s in series], [s.max for s in series],
                    [_us(t.min) for t in times], [_us(t.max) for t in times])
 
-# %% ../../nbs/monitoring/01_sealed.ipynb #113daa51
+# %% ../../nbs/monitoring/01_sealed.ipynb #ab153b9a
 def encoding_of(path: Path) -> str:
     "How the values of a sealed file are encoded."
     meta = _footer(str(path)).meta
@@ -162,6 +163,7 @@ def _read(path: str, names: list[str] | None, start: int, end: int) -> Piece | N
             table = f.read_row_groups(groups, use_threads=False)
     return _cut(_columns(table), names, start, end)
 
+# %% ../../nbs/monitoring/01_sealed.ipynb #64a68e65
 def _columns(table: pa.Table) -> Piece:
     "What was read, as it is."
     series = table['series']

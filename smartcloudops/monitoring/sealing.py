@@ -53,11 +53,12 @@ def due(db: sqlite3.Connection,      # inside a transaction
     whole -= {d for d in whole if hot_rows(db, d * DAY, d * DAY + DAY) > HEAVY}
     return sorted([(d * DAY, d * DAY + DAY) for d in whole] + [(w, w + WINDOW) for w in ready if w // DAY not in whole])
 
+# %% ../../nbs/monitoring/09_sealing.ipynb #1a9ae20e
 def _settled(end: int, changed: int, now: int, settle: int) -> bool:
     "Whether a window is over and was left alone; a write far ahead of now is from before our clock was put back."
     return end + settle <= now and not now - settle < changed < now + settle
 
-# %% ../../nbs/monitoring/09_sealing.ipynb #e0a871fb
+# %% ../../nbs/monitoring/09_sealing.ipynb #2a0d784b
 def _whole_days(hot: set[int], ready: set[int], files: list[tuple[int, int]], until: int) -> set[int]:
     "The days that are rewritten at once: over, in more than one part, and with nothing that still changes."
     open_days = {w // DAY for w in hot - ready}
@@ -93,6 +94,7 @@ def _writes(db: sqlite3.Connection, start: int, end: int) -> tuple:
     return db.execute('select count(*), sum(changes) from windows where start >= ? and start < ?',
                       (start, end)).fetchone()
 
+# %% ../../nbs/monitoring/09_sealing.ipynb #049ec81a
 _OVERLAP = 'select file from sealed where replaced is null and start < ? and "end" > ? order by created'
 
 def _look(history: History, start: int, end: int) -> Stretch:
@@ -124,6 +126,7 @@ def _announce(history: History, file: str, start: int, end: int, now: int) -> No
     with history.file.writing() as db:
         db.execute('insert into sealed values (?, ?, ?, 0, 0, ?, ?)', (file, start, end, now, now))
 
+# %% ../../nbs/monitoring/09_sealing.ipynb #28c85a21
 def _switch(history: History, new: Rewritten, files: list[str], writes: tuple, start: int, end: int, now: int) -> bool:
     "Name the new file and remove the hot rows; False when the stretch was written to since it was read."
     with history.file.writing() as db:
@@ -175,7 +178,7 @@ def sweep(history: History, now: int) -> int:
     with history.file.writing() as db: db.executemany('delete from sealed where file = ?', [(name,) for name in old])
     return len(old) + len(unfinished)
 
-# %% ../../nbs/monitoring/09_sealing.ipynb #acf175ee
+# %% ../../nbs/monitoring/09_sealing.ipynb #b9f38825
 def _seal_due(history: History, at: int, settle: int, failed: dict[tuple[int, int], Exception]) -> list[Rewritten]:
     "One round; a stretch of which a file is damaged or gone is noted, and not tried again."
     with history.file.reading() as db: stretches = due(db, at, settle) if db else []
@@ -256,6 +259,7 @@ def _forget_missing(history: History) -> None:
             log.warning('%s: is missing and forgotten', history.folder/name)
             db.execute('delete from sealed where file = ?', (name,))
 
+# %% ../../nbs/monitoring/09_sealing.ipynb #3f0af585
 def compact(history: History, now: pd.Timestamp | None = None) -> list[Rewritten]:
     "Seal and merge everything that is over, forget files that are missing, then shrink the database."
     _forget_missing(history)

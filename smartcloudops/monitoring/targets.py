@@ -103,6 +103,7 @@ def _made(data: dict) -> set[tuple]:
     ours = [e for key in config.JOBS for e in data.get(key, []) if _ours(e)]
     return {(e['target'], tuple(sorted(e['labels'].items()))) for e in ours}
 
+# %% ../../nbs/monitoring/14_targets.ipynb #ea7f2b7d
 def _read_or_new(path: Path) -> dict:
     if not path.exists(): return {key: [] for key in config.JOBS}
     text = read_text(path, 'targets file', ConfigError)

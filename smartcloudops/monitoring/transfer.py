@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['days', 'export_history', 'import_history']
 
-# %% ../../nbs/monitoring/10_transfer.ipynb #b1b54e66
+# %% ../../nbs/monitoring/10_transfer.ipynb #643df920
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,6 +36,7 @@ def _piece(frame: pd.DataFrame) -> Piece:
     code, row = np.nonzero(~np.isnan(values))
     return Piece(frame.index.as_unit('us').asi8[row], code, values[code, row], list(frame.columns))
 
+# %% ../../nbs/monitoring/10_transfer.ipynb #87d9ed63
 def export_history(history: History,
                    path: str | Path,                         # .parquet, or .csv with time, series, value
                    start: pd.Timestamp | None = None,        # inclusive
@@ -78,6 +79,7 @@ def _csv_frames(path: Path) -> Iterator[pd.DataFrame]:
         reason = str(e).splitlines()[0]
         raise DataError(f'{path}: cannot be read as time,series,value ({reason}); export it again') from None
 
+# %% ../../nbs/monitoring/10_transfer.ipynb #6d093492
 def _parquet_frames(path: Path) -> Iterator[pd.DataFrame]:
     import pyarrow as pa, pyarrow.parquet as pq
     try:
@@ -101,6 +103,7 @@ def _frames_of(path: Path) -> Iterator[pd.DataFrame]:
         from smartcloudops.ingestion.replay import read_csv
         yield read_csv(path).frame
 
+# %% ../../nbs/monitoring/10_transfer.ipynb #b5b72fbf
 def import_history(history: History,
                    path: str | Path,         # as exported, a CSV that can be replayed, or another history.db
                   ) -> int:                  # samples read
