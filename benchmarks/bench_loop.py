@@ -35,7 +35,7 @@ def moving_source(series: int):
     import numpy as np
     import pandas as pd
 
-    from smartcloudops.ingestion.sources import Source
+    from smartcloudops.ingestion import Source
 
     class Moving(Source):
         name, interval, live, done = 'bench', 60., True, False

@@ -787,7 +787,7 @@ def ingest(ctx, since, source, as_json):
 
     Example: smartcloudops ingest --since 14d --source cloudwatch
     """
-    from smartcloudops.ingestion.sources import make_source
+    from smartcloudops.ingestion import make_source
     settings, start = settings_of(ctx, source=source), _ago(since)
     reader = make_source(settings.source, settings)
     settings.data_dir.mkdir(parents=True, exist_ok=True)
@@ -834,7 +834,7 @@ def history_export(ctx, file, since):
     Example: smartcloudops history export week.parquet --since 7d
     """
     from smartcloudops.monitoring.history import History
-    from smartcloudops.monitoring.sealing import export_history
+    from smartcloudops.monitoring.transfer import export_history
     settings, start = settings_of(ctx), _ago(since) if since is not None else None
     with History(settings.history_path, readonly=True) as stored:
         click.echo(f'{file}: {export_history(stored, file, start)} samples')
@@ -849,7 +849,7 @@ def history_import(ctx, file):
     Example: smartcloudops history import week.parquet
     """
     from smartcloudops.monitoring.history import History
-    from smartcloudops.monitoring.sealing import import_history
+    from smartcloudops.monitoring.transfer import import_history
     settings = settings_of(ctx)
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     with History(settings.history_path, settings=settings.history) as stored:
@@ -982,7 +982,7 @@ def _history_line(settings):
         return f"{settings.history_path}: {stored.info().get('samples', 0)} samples"
 
 def _source_line(settings):
-    from smartcloudops.ingestion.sources import make_source
+    from smartcloudops.ingestion import make_source
     source = make_source(settings.source, settings)
     try: return source.describe_source()
     finally: source.close()

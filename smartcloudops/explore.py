@@ -80,7 +80,7 @@ def _from_file(path: Path):
     return lambda *asked: _picked(read_samples(path).frame, *asked)
 
 def _from_source(name: str):
-    from smartcloudops.ingestion.sources import make_source
+    from smartcloudops.ingestion import make_source
     def read(*asked):
         source = make_source(name, load_settings())
         try: return _picked(source.read(now()), *asked)
@@ -99,7 +99,7 @@ def watch(source: str = 'host',            # as load_history's: 'host', 'synthet
          ) -> pd.DataFrame:
     "Samples of a source, taken now and for as long as one waits; `SourceError` when it does not answer."
     from smartcloudops.core.inventory import own_host
-    from smartcloudops.ingestion.sources import make_source
+    from smartcloudops.ingestion import make_source
     aliases: dict[str, Any] = dict(hosts={own_host(): name}) if name else {}
     settings = load_settings(**aliases, interval=every)
     watched, rows = make_source(source, settings), []
@@ -441,12 +441,12 @@ PRACTICE_FAULTS = [
 def practice(folder: str | Path,                   # where data/ is made
              hours: float = 20,                    # from midnight, 5 January 2026
              every: float = 180,                   # seconds between samples
-             faults: list[dict] | None = None,     # see ingestion.sources.Fault
+             faults: list[dict] | None = None,     # see ingestion.synthetic.Fault
              **overrides,                          # settings
             ) -> Settings:
     "A data folder of a made-up day; the settings that read it."
     from smartcloudops.core.clock import FakeClock, use_clock
-    from smartcloudops.ingestion.sources import Fault, synthetic_frame
+    from smartcloudops.ingestion import Fault, synthetic_frame
     settings = load_settings(**{**dict(data_dir=Path(folder)/'data', reports_dir=Path(folder)/'reports'), **overrides})
     if settings.history_path.exists(): return settings
     made = [Fault(**f) for f in (PRACTICE_FAULTS if faults is None else faults)]

@@ -7,14 +7,17 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 class FakeCloudWatch:
     "`value(metric, timestamp)` says what a period holds now, None: nothing yet. `fail(operation, call, region)` may return (status, body)."
-    def __init__(self, metrics=(), value=lambda metric, ts: 1.0, page=10**9, fail=lambda operation, call, region: None, invalid=()):
+    def __init__(self, metrics=(), value=lambda metric, ts: 1.0, page=10**9, fail=lambda operation, call, region: None,
+                 invalid=()):
         self.metrics, self.value, self.page, self.fail, self.invalid = list(metrics), value, page, fail, set(invalid)
         self.calls, self.requests, self._tokens = Counter(), [], {}
 
     def answer(self, operation, body, region):
         self.calls[operation] += 1
         if failure := self.fail(operation, self.calls[operation], region): return failure
-        if operation == 'DescribeInstances': return 200, b'<DescribeInstancesResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/"><reservationSet/></DescribeInstancesResponse>'
+        if operation == 'DescribeInstances':
+            return (200, b'<DescribeInstancesResponse '
+                         b'xmlns="http://ec2.amazonaws.com/doc/2016-11-15/"><reservationSet/></DescribeInstancesResponse>')
         return 200, json.dumps(getattr(self, operation)(body)).encode()
 
     def ListMetrics(self, body):
@@ -26,15 +29,21 @@ class FakeCloudWatch:
     def GetMetricData(self, body):
         queries = body['MetricDataQueries']
         self.requests.append(body)
-        if any(q['MetricStat']['Metric']['MetricName'] in self.invalid for q in queries): raise Refused('ValidationError')
+        if any(q['MetricStat']['Metric']['MetricName'] in self.invalid for q in queries):
+            raise Refused('ValidationError')
         assert len(queries) <= 500
-        points = [(q['Id'], t, v) for q in queries for t in range(-int(-body['StartTime'] // q['MetricStat']['Period']) * q['MetricStat']['Period'], int(body['EndTime']), q['MetricStat']['Period'])
+        points = [(q['Id'], t, v) for q in queries
+                  for t in range(-int(-body['StartTime'] // q['MetricStat']['Period']) * q['MetricStat']['Period'],
+                                 int(body['EndTime']), q['MetricStat']['Period'])
                   if (v := self.value(q['MetricStat']['Metric'], t)) is not None]
         assert sum((body['EndTime'] - body['StartTime']) // q['MetricStat']['Period'] for q in queries) <= 100_800
         start = int(body.get('NextToken', 0))
-        results = {q['Id']: dict(Id=q['Id'], Label='', Timestamps=[], Values=[], StatusCode='Complete') for q in queries}
-        for id, t, v in points[start:start + self.page]: results[id]['Timestamps'].append(t); results[id]['Values'].append(v)
-        return {'MetricDataResults': list(results.values()), **({'NextToken': str(start + self.page)} if start + self.page < len(points) else {})}
+        results = {q['Id']: dict(Id=q['Id'], Label='', Timestamps=[], Values=[], StatusCode='Complete')
+                   for q in queries}
+        for id, t, v in points[start:start + self.page]:
+            results[id]['Timestamps'].append(t); results[id]['Values'].append(v)
+        return {'MetricDataResults': list(results.values()),
+                **({'NextToken': str(start + self.page)} if start + self.page < len(points) else {})}
 
 
 class Refused(Exception): pass
@@ -43,7 +52,8 @@ class Refused(Exception): pass
 def refusal(code, status=400): return status, json.dumps({'__type': code, 'message': 'no'}).encode()
 
 
-def metric(namespace, name, **dimensions): return dict(Namespace=namespace, MetricName=name, Dimensions=[dict(Name=k, Value=v) for k, v in dimensions.items()])
+def metric(namespace, name, **dimensions):
+    return dict(Namespace=namespace, MetricName=name, Dimensions=[dict(Name=k, Value=v) for k, v in dimensions.items()])
 
 
 @contextmanager

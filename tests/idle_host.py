@@ -17,7 +17,7 @@ def record(path: Path, minutes: float) -> pd.DataFrame:
     "What the source `host` says of this machine, every five seconds, as detection sees it."
     from smartcloudops.core.frames import per_second
     from smartcloudops.core.settings import load_settings
-    from smartcloudops.ingestion.sources import make_source
+    from smartcloudops.ingestion import make_source
     source, rows, began = make_source('host', load_settings('/dev/null', source='host')), [], time.monotonic()
     while time.monotonic() - began < 60*minutes:
         rows.append(source.read(pd.Timestamp.now(tz='UTC')))

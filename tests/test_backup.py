@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from smartcloudops.ingestion.sources import synthetic_frame
+from smartcloudops.ingestion import synthetic_frame
 from smartcloudops.monitoring.history import History
 
 pytestmark = [pytest.mark.phase7, pytest.mark.timeout(300)]

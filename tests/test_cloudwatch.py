@@ -12,7 +12,10 @@ from smartcloudops.core.clock import FakeClock, use_clock
 from smartcloudops.core.errors import AwsError, ConfigError
 from smartcloudops.core.settings import Settings, load_settings
 from smartcloudops.ingestion import fetch_metrics, make_source
-from smartcloudops.ingestion.cloudwatch import (PRESETS, CloudWatchSource, Lags, Query, Rows, Watched, affordable_interval, cost_per_month, instances, listed, query_of)
+from smartcloudops.ingestion.cloudwatch import CloudWatchSource
+from smartcloudops.ingestion.cloudwatch_data import Lags, Rows
+from smartcloudops.ingestion.cloudwatch_queries import Query, instances, listed, query_of
+from smartcloudops.ingestion.cloudwatch_settings import PRESETS, Watched, affordable_interval, cost_per_month
 from tests.conftest import free_port
 from tests.fake_cloudwatch import FakeCloudWatch, metric, refusal, serving
 
@@ -23,7 +26,9 @@ T0 = pd.Timestamp('2026-03-02 12:00:00Z')
 @pytest.fixture
 def credentials(monkeypatch):
     core_aws._buckets.clear()
-    for name, value in dict(AWS_ACCESS_KEY_ID='testing', AWS_SECRET_ACCESS_KEY='testing', AWS_DEFAULT_REGION='eu-west-1').items(): monkeypatch.setenv(name, value)
+    for name, value in dict(AWS_ACCESS_KEY_ID='testing', AWS_SECRET_ACCESS_KEY='testing',
+                            AWS_DEFAULT_REGION='eu-west-1').items():
+        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture
@@ -79,8 +84,8 @@ def test_5000_metrics_in_ten_calls(credentials):
         frame = source.read(T0)
     assert len(source.queries) == 5000 and fake.calls['GetMetricData'] == 10
     assert frame.shape == (5, 5000) and not frame.isna().any().any()
-    assert source.asked['eu-west-1'] == 5000 and source.clients.calls['cloudwatch.GetMetricData'] == 10
-    assert source.usd == pytest.approx(.05)
+    assert source.meter.asked['eu-west-1'] == 5000 and source.clients.calls['cloudwatch.GetMetricData'] == 10
+    assert source.meter.usd == pytest.approx(.05)
 
 
 @pytest.mark.parametrize('page', [1, 7, 100])
@@ -98,7 +103,8 @@ def test_windows_are_aligned_and_in_limits(credentials):
         with use_clock(FakeClock(T0 + pd.Timedelta('137s'))) as clock:
             source.read(clock.now())
             list(source.backfill(T0 - pd.Timedelta('3D'), chunk='2D'))
-    for r in fake.requests: assert r['StartTime'] % 300 == 0 and r['EndTime'] % 300 == 0 and r['EndTime'] <= T0.timestamp()
+    for r in fake.requests:
+        assert r['StartTime'] % 300 == 0 and r['EndTime'] % 300 == 0 and r['EndTime'] <= T0.timestamp()
 
 
 def test_a_clock_that_is_put_back_is_followed(credentials):
@@ -116,7 +122,9 @@ def test_a_clock_that_is_put_back_is_followed(credentials):
 # ---- throttling, errors
 
 def test_no_gap_after_throttling(credentials, one_attempt):
-    fake = FakeCloudWatch(queues(600), value=lambda m, t: float(t), fail=lambda op, n, region: refusal('ThrottlingException') if op == 'GetMetricData' and n % 2 else None)
+    fake = FakeCloudWatch(queues(600), value=lambda m, t: float(t),
+                          fail=lambda op, n, region: refusal('ThrottlingException') if op == 'GetMetricData' and n % 2
+                          else None)
     with serving(fake) as url: _, got = run(source_for(url, metrics=[QUEUE], reread_minutes=0), T0, 12)
     values = got.to_numpy()
     assert values.shape[1] == 600
@@ -125,12 +133,15 @@ def test_no_gap_after_throttling(credentials, one_attempt):
 
 
 def test_retries_hide_a_hiccup(credentials):
-    fake = FakeCloudWatch(queues(2), fail=lambda op, n, region: (503, b'') if op == 'GetMetricData' and n == 1 else None)
+    fake = FakeCloudWatch(queues(2),
+                          fail=lambda op, n, region: (503, b'') if op == 'GetMetricData' and n == 1 else None)
     with serving(fake) as url: assert source_for(url, metrics=[QUEUE]).read(T0).shape == (30, 2)
     assert fake.calls['GetMetricData'] == 2
 
 
-@pytest.mark.parametrize('broken', [(200, b'{"MetricDataResults": [{"Id": '), (200, b'<html>'), (500, b''), refusal('InternalServiceFault', 500)])
+@pytest.mark.parametrize('broken',
+                         [(200, b'{"MetricDataResults": [{"Id": '), (200, b'<html>'), (500, b''),
+                          refusal('InternalServiceFault', 500)])
 def test_a_broken_reply_is_a_note_not_a_crash(credentials, one_attempt, broken):
     fake = FakeCloudWatch(queues(2), fail=lambda op, n, region: broken if op == 'GetMetricData' and n == 1 else None)
     with serving(fake) as url:
@@ -141,11 +152,14 @@ def test_a_broken_reply_is_a_note_not_a_crash(credentials, one_attempt, broken):
 
 
 def test_one_region_down_leaves_the_other(credentials, one_attempt, caplog):
-    fake = FakeCloudWatch(queues(2), fail=lambda op, n, region: refusal('AccessDeniedException') if region == 'us-east-1' else None)
+    fake = FakeCloudWatch(queues(2),
+                          fail=lambda op, n, region: refusal('AccessDeniedException') if region == 'us-east-1'
+                          else None)
     with serving(fake) as url:
         source = source_for(url, regions=['eu-west-1', 'us-east-1'], metrics=[QUEUE])
         frame = source.read(T0)
-    assert list(frame) == ['queue_messages{host="q0000",region="eu-west-1"}', 'queue_messages{host="q0001",region="eu-west-1"}']
+    assert (list(frame)
+            == ['queue_messages{host="q0000",region="eu-west-1"}', 'queue_messages{host="q0001",region="eu-west-1"}'])
     assert any('us-east-1' in where and 'infra/deploy/iam' in what for where, what in source.problems.items())
     assert not any('eu-west-1' in where for where in source.problems)
     assert source.status()['problems'] == source.problems
@@ -155,7 +169,8 @@ def test_one_namespace_refused_leaves_the_other(credentials, one_attempt):
     rds = metric('AWS/RDS', 'CPUUtilization', DBInstanceIdentifier='db-1')
     fake = FakeCloudWatch(queues(1) + [rds])
     with serving(fake) as url:
-        fake.ListMetrics, real = (lambda body: real(body) if body['Namespace'] == 'AWS/RDS' else _refuse()), fake.ListMetrics
+        fake.ListMetrics, real = ((lambda body: real(body) if body['Namespace'] == 'AWS/RDS' else _refuse()),
+                                  fake.ListMetrics)
         source = source_for(url, metrics=[QUEUE], presets=['rds'])
         frame = source.read(T0)
     assert list(frame) == ['cpu_utilization_percent{host="db-1"}'] and list(source.problems) == ['eu-west-1 AWS/SQS']
@@ -193,13 +208,18 @@ def test_late_and_changed_values_arrive(credentials):
         frames, got = run(source_for(url, metrics=[QUEUE]), T0, 40, lambda now: clock.update(now=now.timestamp()))
     assert got.loc[pd.Timestamp(special, unit='s', tz='UTC')].eq(42.).all()
     assert got.loc[pd.Timestamp(changing, unit='s', tz='UTC')].eq(2.).all()
-    assert sum(f.notna().sum().sum() for f in frames) == got.notna().sum().sum() + 2            # nothing is handed on twice but the correction
+    # nothing is handed on twice but the correction
+    assert sum(f.notna().sum().sum() for f in frames) == got.notna().sum().sum() + 2
 
 
 def test_zero_only_for_event_counts(credentials):
-    fake = FakeCloudWatch(queues(1) + queues(1, 'Errors') + queues(1, 'Sent'), value=lambda m, t: 30. if t % 600 == 0 else None)
+    fake = FakeCloudWatch(queues(1) + queues(1, 'Errors') + queues(1, 'Sent'),
+                          value=lambda m, t: 30. if t % 600 == 0 else None)
     with serving(fake) as url:
-        source = source_for(url, metrics=[QUEUE, dict(QUEUE, metric='Errors', stat='Sum', name='errors_per_second', count=True), dict(QUEUE, metric='Sent', stat='Sum', name='sent_per_period')])
+        source = source_for(url,
+                            metrics=[QUEUE,
+                                     dict(QUEUE, metric='Errors', stat='Sum', name='errors_per_second', count=True),
+                                     dict(QUEUE, metric='Sent', stat='Sum', name='sent_per_period')])
         frame = source.read(T0)
     by = {c.split('{')[0]: frame[c] for c in frame}
     assert by['queue_messages'].dropna().eq(30).all() and by['queue_messages'].isna().any()
@@ -217,9 +237,12 @@ def test_a_fresh_row_waits_for_its_neighbours_but_not_for_ever(credentials):
         frames, _ = run(source_for(url, metrics=[QUEUE]), T0, 15, lambda now: clock.update(now=now.timestamp()))
     steady = [f for f in frames[5:] if len(f)]
     assert steady and all(f.notna().all().all() for f in steady)              # whole rows
-    with serving(FakeCloudWatch(queues(2), value=lambda m, t: value(m, t) if t < T0.timestamp() + 600 or m['Dimensions'][0]['Value'] == 'q0000' else None)) as url:
+    with serving(FakeCloudWatch(queues(2),
+                                value=lambda m, t: value(m, t) if t < T0.timestamp() + 600
+                                or m['Dimensions'][0]['Value'] == 'q0000' else None)) as url:
         frames, got = run(source_for(url, metrics=[QUEUE]), T0, 25, lambda now: clock.update(now=now.timestamp()))
-    assert got['queue_messages{host="q0000"}'].index.max() >= T0 + pd.Timedelta('22min')   # the one that died holds nobody up
+    # the one that died holds nobody up
+    assert got['queue_messages{host="q0000"}'].index.max() >= T0 + pd.Timedelta('22min')
 
 
 @given(delays=st.lists(st.integers(0, 20), min_size=20, max_size=60), reads=st.integers(1, 4))
@@ -235,7 +258,8 @@ def test_rows_lose_nothing_and_keep_order(delays, reads):
     handed.append(rows.ready(0, everything=True))
     new = [i for f in handed if len(f) for i in f.index]
     together = pd.concat([f.stack().dropna() for f in handed if len(f)])
-    assert {(int(t.timestamp()), s): v for (t, s), v in together.items()} == {(t, q.series): v for _, q, t, v in samples}
+    assert ({(int(t.timestamp()), s): v for (t, s), v in together.items()}
+            == {(t, q.series): v for _, q, t, v in samples})
     assert len(together) == len(samples)
     for f in handed: assert f.index.is_monotonic_increasing
 
@@ -255,14 +279,17 @@ def test_budget_stretches_and_everything_is_counted(credentials):
         source = source_for(url, metrics=[QUEUE], budget_usd=10)
         _, got = run(source, T0, 60)
     assert source.interval == 300 and cost_per_month(100, 60) == pytest.approx(43.2)
-    assert len(fake.requests) == 12 and source.asked['eu-west-1'] == sum(len(r['MetricDataQueries']) for r in fake.requests) == 1200
+    assert len(fake.requests) == 12
+    assert source.meter.asked['eu-west-1'] == sum(len(r['MetricDataQueries']) for r in fake.requests) == 1200
     assert len(got) >= 80 and not got.isna().any().any()                         # a slower read loses no minute
     assert source.status()['usd_per_month'] <= 10
 
 
 def test_token_bucket_is_one_for_account_and_region(credentials):
     clients = aws_clients()
-    assert core_aws.bucket(clients, 'eu-west-1') is core_aws.bucket(aws_clients(), 'eu-west-1') is not core_aws.bucket(clients, 'us-east-1')
+    assert core_aws.bucket(clients, 'eu-west-1') is core_aws.bucket(aws_clients(),
+                                                                    'eu-west-1') is not core_aws.bucket(clients,
+                                                                                                        'us-east-1')
     with use_clock(FakeClock()) as clock:
         few, start = TokenBucket(10, 10), clock.monotonic()
         for _ in range(110): few.take()
@@ -277,7 +304,7 @@ def test_backfill_and_resume(credentials):
         first = list(source_for(url, metrics=[QUEUE]).backfill(T0 - pd.Timedelta('30h'), chunk='10h'))
         again = source_for(url, metrics=[QUEUE])
         rest = list(again.backfill(first[0].end, chunk='10h'))
-        asked = sum(again.asked.values())
+        asked = sum(again.meter.asked.values())
     whole, resumed = pd.concat([c.frame for c in first]), pd.concat([first[0].frame, *(c.frame for c in rest)])
     pd.testing.assert_frame_equal(whole, resumed)
     assert len(whole) == 30*60 and first[-1].done == 1 and asked == 2*3
@@ -285,15 +312,18 @@ def test_backfill_and_resume(credentials):
 
 def test_backfill_beyond_15_days_is_coarser(credentials):
     fake = FakeCloudWatch(queues(1), value=lambda m, t: 1.)
-    with serving(fake) as url, use_clock(FakeClock(T0)): chunks = list(source_for(url, metrics=[QUEUE]).backfill(T0 - pd.Timedelta('16D'), chunk='2D'))
+    with serving(fake) as url, use_clock(FakeClock(T0)):
+        chunks = list(source_for(url, metrics=[QUEUE]).backfill(T0 - pd.Timedelta('16D'), chunk='2D'))
     assert {r['MetricDataQueries'][0]['MetricStat']['Period'] for r in fake.requests} == {60, 300}
 
 
 # ---- settings
 
 @pytest.mark.parametrize('table,message', [
-    (dict(presets=['ec3']), "unknown preset 'ec3'; did you mean 'ec2'"), (dict(period=90), 'period'), (dict(budget=3), 'aws.cloudwatch.budget'),
-    (dict(metrics=[dict(QUEUE, stat='Sum', name='sent_total')]), '_per_second or …_per_period'), (dict(metrics=[dict(QUEUE, period=61)]), 'multiples of 60'),
+    (dict(presets=['ec3']), "unknown preset 'ec3'; did you mean 'ec2'"), (dict(period=90), 'period'),
+    (dict(budget=3), 'aws.cloudwatch.budget'),
+    (dict(metrics=[dict(QUEUE, stat='Sum', name='sent_total')]), '_per_second or …_per_period'),
+    (dict(metrics=[dict(QUEUE, period=61)]), 'multiples of 60'),
 ])
 def test_settings_are_checked(credentials, table, message):
     with pytest.raises(ConfigError, match=message): make_source('cloudwatch', Settings(aws=dict(cloudwatch=table)))
@@ -319,24 +349,31 @@ def test_moto_end_to_end(moto, tmp_path):
     ec2.create_tags(Resources=ids[:2], Tags=[dict(Key='env', Value='prod'), dict(Key='Name', Value='web')])
     now = pd.Timestamp.now(tz='UTC').floor('5min')
     def put(namespace, name, id, value, **extra):
-        cloudwatch.put_metric_data(Namespace=namespace, MetricData=[dict(MetricName=name, Timestamp=(now - pd.Timedelta(minutes=5*n)).to_pydatetime(), Value=value,
+        cloudwatch.put_metric_data(Namespace=namespace,
+                                   MetricData=[dict(MetricName=name,
+                                                    Timestamp=(now - pd.Timedelta(minutes=5*n)).to_pydatetime(),
+                                                    Value=value,
             Dimensions=[dict(Name=k, Value=v) for k, v in dict(extra, InstanceId=id).items()]) for n in (1, 2, 3)])
     for n, id in enumerate(ids):
         put('AWS/EC2', 'CPUUtilization', id, 10. + n); put('CWAgent', 'mem_used_percent', id, 50. + n, ImageId=image)
-    put('CWAgent', 'disk_used_percent', ids[0], 70., path='/', device='xvda1', fstype='ext4'); put('CWAgent', 'disk_used_percent', ids[0], 1., path='/run', device='tmpfs', fstype='tmpfs')
+    put('CWAgent', 'disk_used_percent', ids[0], 70., path='/', device='xvda1', fstype='ext4')
+    put('CWAgent', 'disk_used_percent', ids[0], 1., path='/run', device='tmpfs', fstype='tmpfs')
     put('AWS/EC2', 'NetworkIn', ids[0], 3000.)
 
     everyone = CloudWatchSource(Settings()).read(now)
-    assert {f'cpu_utilization_percent{{host="{i}"}}' for i in ids} <= set(everyone)                   # the untagged one too
+    # the untagged one too
+    assert {f'cpu_utilization_percent{{host="{i}"}}' for i in ids} <= set(everyone)
     assert everyone[f'network_receive_bytes_per_second{{host="{ids[0]}"}}'].dropna().eq(10.).all()    # a Sum over 300 s
     assert list(everyone.filter(like='disk_used')) == [f'disk_used_percent{{host="{ids[0]}",mount="/"}}']
 
     prod = CloudWatchSource(Settings(aws=dict(cloudwatch=dict(tags={'env': 'prod'}))))
     assert {c.split('host="')[1].split('"')[0] for c in prod.read(now)} == set(ids[:2])
-    assert {i.name for i in prod.instances} == {'web'} and not prod.problems
+    assert {i.name for i in prod.discovery.instances} == {'web'} and not prod.problems
 
-    (tmp_path/'targets.json').write_text(json.dumps({'app': [], 'node_exporter': [f'{prod.instances[0].private_ip}:9100']}))
-    some = CloudWatchSource(Settings(targets_file=tmp_path/'targets.json', hosts={prod.instances[0].id: 'web-1'}, aws=dict(cloudwatch=dict(from_targets=True))))
+    (tmp_path/'targets.json').write_text(json.dumps({'app': [],
+                                                     'node_exporter': [f'{prod.discovery.instances[0].private_ip}:9100']}))
+    some = CloudWatchSource(Settings(targets_file=tmp_path/'targets.json', hosts={prod.discovery.instances[0].id: 'web-1'},
+                                     aws=dict(cloudwatch=dict(from_targets=True))))
     assert {c.split('host="')[1].split('"')[0] for c in some.read(now)} == {'web-1'}
 
     snapshot = fetch_metrics(tmp_path/'m.json', live=True)
@@ -349,10 +386,11 @@ def test_moto_tells_a_terminated_instance_from_one_that_is_silent(moto, monkeypa
     ids = [i['InstanceId'] for i in ec2.run_instances(ImageId='ami-12c6146b', MinCount=4, MaxCount=4)['Instances']]
     source = CloudWatchSource(Settings(hosts={ids[3]: 'web-4'}))
     ec2.terminate_instances(InstanceIds=[ids[0], ids[3]]); ec2.stop_instances(InstanceIds=[ids[1]])
-    assert source.left([*ids[:3], 'web-4', 'queue-of-letters', 'i-00000000000000000']) == {ids[0], 'web-4', 'i-00000000000000000'}
-    assert source.left([]) == source.left(['queue-of-letters']) == set()
+    assert (source.terminated_hosts({*ids[:3], 'web-4', 'queue-of-letters', 'i-00000000000000000'})
+            == {ids[0], 'web-4', 'i-00000000000000000'})
+    assert source.terminated_hosts(set()) == source.terminated_hosts({'queue-of-letters'}) == set()
     monkeypatch.setenv('AWS_ENDPOINT_URL', f'http://127.0.0.1:{free_port()}')
-    with pytest.raises(AwsError): CloudWatchSource(Settings(aws=dict(regions=['eu-west-1']))).left(ids)
+    with pytest.raises(AwsError): CloudWatchSource(Settings(aws=dict(regions=['eu-west-1']))).terminated_hosts(set(ids))
 
 
 def test_moto_new_instance_is_asked_for_before_it_is_listed(moto):
@@ -365,9 +403,13 @@ def test_moto_new_instance_is_asked_for_before_it_is_listed(moto):
 
 def test_moto_lists_in_pages(moto):
     for part in range(0, 1100, 100):
-        moto.write('cloudwatch').put_metric_data(Namespace='AWS/SQS', MetricData=[dict(MetricName='Depth', Value=1., Timestamp=T0.to_pydatetime(), Dimensions=[dict(Name='QueueName', Value=f'q{i}')]) for i in range(part, part + 100)])
+        moto.write('cloudwatch').put_metric_data(Namespace='AWS/SQS',
+                                                 MetricData=[dict(MetricName='Depth', Value=1.,
+                                                                  Timestamp=T0.to_pydatetime(),
+                                                                  Dimensions=[dict(Name='QueueName', Value=f'q{i}')])
+                                                             for i in range(part, part + 100)])
     source = CloudWatchSource(Settings(aws=dict(cloudwatch=dict(presets=[], metrics=[QUEUE]))))
-    source._discover(pd.Timestamp.now(tz='UTC'))
+    source.discovery.refresh(pd.Timestamp.now(tz='UTC'))
     assert len(source.queries) == 1100 and source.clients.calls['cloudwatch.ListMetrics'] == 3
 
 
@@ -400,16 +442,19 @@ def called(*folders):
     text = '\n'.join(p.read_text() for f in folders for p in sorted((ROOT/'smartcloudops').glob(f)))
     direct = re.findall(r"(?:aws_client|\.read|\.write)\('(\w+)'[^()]*(?:\([^()]*\))?[^()]*\)\.(\w+)\(", text)
     paged = re.findall(r"\.read\('(\w+)', region\)\.get_paginator\('(\w+)'\)", text)
-    pairs = [(s, o) for s, o in direct + paged if o != 'get_paginator'] + [('cloudwatch', 'get_metric_data')]*('client.get_metric_data(' in text)
+    pairs = ([(s, o) for s, o in direct + paged if o != 'get_paginator']
+             + [('cloudwatch', 'get_metric_data')]*('client.get_metric_data(' in text))
     return {f"{service}:{''.join(w.capitalize() for w in op.split('_'))}" for service, op in pairs}
 
 
 def test_iam_policies_allow_what_the_code_calls_and_no_more():
-    assert set(allowed('ingest')) == called('ingestion/*.py') == {'cloudwatch:ListMetrics', 'cloudwatch:GetMetricData', 'ec2:DescribeInstances'}
+    assert (set(allowed('ingest')) == called('ingestion/*.py')
+            == {'cloudwatch:ListMetrics', 'cloudwatch:GetMetricData', 'ec2:DescribeInstances'})
     assert set(allowed('remediate')) == called('remediation/operations.py')
     assert set(allowed('audit')) == {'s3:PutObject'}
     changing = {a: s for a, s in allowed('remediate').items() if ':Describe' not in a}
-    assert all(s['Condition']['StringEquals'] == {'aws:ResourceTag/smartcloudops': 'act'} and s['Resource'] != '*' for s in changing.values())
+    assert all(s['Condition']['StringEquals'] == {'aws:ResourceTag/smartcloudops': 'act'} and s['Resource'] != '*'
+               for s in changing.values())
 
 
 @pytest.mark.aws_live

@@ -10,7 +10,7 @@ import pytest
 from smartcloudops import explore
 from smartcloudops.core.frames import empty_frame
 from smartcloudops.core.errors import DataError, SmartCloudOpsError
-from smartcloudops.ingestion.sources import synthetic_frame
+from smartcloudops.ingestion import synthetic_frame
 from tests.conftest import soak
 
 pytestmark = pytest.mark.phase7

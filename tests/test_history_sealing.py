@@ -1,4 +1,5 @@
 "Sealing, merging and retention: whatever the moment of a kill, each sample is there once; the writer does not wait; readers see both tiers as one."
+from dataclasses import replace
 import os, signal, subprocess, sys, threading, time
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from smartcloudops.core.clock import FakeClock, use_clock
 from smartcloudops.core.errors import DataError, HistoryError
 from smartcloudops.core.settings import HistorySettings
 from smartcloudops.monitoring.history import History
-from smartcloudops.monitoring.sealing import Sealer, compact, export_history, hot_rows, import_history, seal, sealing_alone
+from smartcloudops.monitoring.history_reader import HistoryReader
+from smartcloudops.monitoring.sealing import Sealer, compact, hot_rows, seal, sealing_alone
+from smartcloudops.monitoring.transfer import export_history, import_history
 from tests.conftest import soak
 from tests.test_history import NAMES, frame, same
 
@@ -84,14 +87,17 @@ def test_a_sample_that_arrives_during_the_seal_is_kept(tmp_path, monkeypatch):
     loop, original = History(tmp_path/'history.db'), module._switch
     late, files = [frame(1, NAMES[:2], start=T0 + H, seed=9 + n, missing=0) for n in range(2)], []
     def interrupted(*a):
-        if a[4] == T0.value // 1000 and late: loop.append(late[0], arrived=T0 + 4.2 * H); expected.append(late.pop(0).combine_first(expected[-1]))
+        if a[4] == T0.value // 1000 and late:
+            loop.append(late[0], arrived=T0 + 4.2 * H); expected.append(late.pop(0).combine_first(expected[-1]))
         files.append(a[1].file)
         return original(*a)
     expected = [data]
     monkeypatch.setattr(module, '_switch', interrupted)
     done = seal(h, T0 + 4.5 * H)
     monkeypatch.undo()
-    assert [r.start for r in done] == [T0 + 2 * H] and len(files) == 3 and {f.name for f in h.folder.glob('*.parquet')} == {done[0].file}      # what was written to waits, its files are gone
+    # what was written to waits, its files are gone
+    assert [r.start for r in done] == [T0 + 2 * H] and len(files) == 3
+    assert {f.name for f in h.folder.glob('*.parquet')} == {done[0].file}
     same(h.read(), expected[-1])
     assert [r.start for r in seal(h, T0 + 5 * H)] == [T0] and h.info()['hot_samples'] == 0
     same(h.read(), expected[-1])
@@ -101,7 +107,8 @@ def test_a_sample_that_arrives_during_the_seal_is_kept(tmp_path, monkeypatch):
 
 def test_replaced_files_stay_ten_minutes_and_strays_go(tmp_path):
     h, data = filled(tmp_path/'history.db', hours=26)
-    code = ("import os, sys\nimport pandas as pd\nfrom smartcloudops.monitoring import sealing as m\nm._switch = lambda *_: os.kill(os.getpid(), 9)\n"
+    code = ("import os, sys\nimport pandas as pd\nfrom smartcloudops.monitoring import sealing as m\nm._switch = "
+            "lambda *_: os.kill(os.getpid(), 9)\n"
             "m.seal(m.History(sys.argv[1]), pd.Timestamp(sys.argv[2]))")
     assert subprocess.run([sys.executable, '-c', code, h.path, str(T0 + 20 * H)]).returncode == -signal.SIGKILL
     stray, = h.folder.glob('*.parquet')
@@ -135,12 +142,12 @@ def test_the_sealed_files_of_a_history_that_was_moved_away_stay(tmp_path):
 def test_a_reader_that_was_slow_looks_again_and_a_lost_file_is_named(tmp_path, monkeypatch):
     h, data = filled(tmp_path/'history.db', hours=4)
     seal(h, T0 + 4.5 * H)
-    r, snapshot, calls = History(tmp_path/'history.db', readonly=True), History._snapshot, []
+    r, snapshot, calls = History(tmp_path/'history.db', readonly=True), HistoryReader._snapshot, []
     def stale(self, *a):
-        hot, files, wanted = snapshot(self, *a)
+        seen = snapshot(self, *a)
         calls.append(1)
-        return (hot, ['gone.parquet'], wanted) if len(calls) == 1 else (hot, files, wanted)
-    monkeypatch.setattr(History, '_snapshot', stale)
+        return replace(seen, files=['gone.parquet']) if len(calls) == 1 else seen
+    monkeypatch.setattr(HistoryReader, '_snapshot', stale)
     same(r.read(), data)
     monkeypatch.undo()
     file = next(h.folder.glob('*.parquet'))
@@ -172,7 +179,7 @@ def test_a_damaged_or_missing_file_keeps_only_its_own_stretch_from_being_sealed(
         while file.name not in sealer.problem and time.time() < deadline: time.sleep(.02)
         assert file.name in sealer.problem and sealer._thread.is_alive()
     same(h.read(start=T0 + 24 * H, end=T0 + 59 * H), data.loc[T0 + 24 * H:T0 + 59 * H])
-    with h._reading() as db: assert not hot_rows(db, int((T0 + 24 * H).timestamp() * 1e6), 2**62)
+    with h.file.reading() as db: assert not hot_rows(db, int((T0 + 24 * H).timestamp() * 1e6), 2**62)
     h.close()
 
 
@@ -189,10 +196,13 @@ def test_samples_of_a_forgotten_series_do_not_keep_their_hour_from_being_sealed(
         same(h.read(), before)
 
 
-@pytest.mark.parametrize('line', [b'2026-03-02T00:00:00Z,a_percent,much', b'never,a_percent,1', b'2026-03-02T00:00:00Z,"a_per', b'2026-03-02T00:00:00Z,\xff,1'])
+@pytest.mark.parametrize('line',
+                         [b'2026-03-02T00:00:00Z,a_percent,much', b'never,a_percent,1', b'2026-03-02T00:00:00Z,"a_per',
+                          b'2026-03-02T00:00:00Z,\xff,1'])
 def test_a_broken_export_is_named(tmp_path, line):
     (tmp_path/'week.csv').write_bytes(b'time,series,value\n' + line)
-    with History(tmp_path/'history.db') as h, pytest.raises(DataError, match='week.csv: cannot be read'): import_history(h, tmp_path/'week.csv')
+    with History(tmp_path/'history.db') as h, pytest.raises(DataError, match='week.csv: cannot be read'):
+        import_history(h, tmp_path/'week.csv')
 
 
 def test_retention_by_age_and_by_size(tmp_path):
@@ -226,7 +236,7 @@ def test_the_thread_logs_what_went_wrong_and_goes_on(tmp_path):
         assert 'not a history file' in sealer.problem
         path.unlink()
         h, _ = filled(path, hours=4)              # hours of March: long over by the clock, and settled
-        h._db.execute('update windows set changed = 0')
+        h.file.db.execute('update windows set changed = 0')
         while h.info()['hot_samples'] and time.time() < deadline: time.sleep(.02)
         assert h.info()['hot_samples'] == 0 and sealer.problem == ''
     h.close()
@@ -340,7 +350,8 @@ for n in range(first, 10**9):                            # a row a minute, a bat
 def test_kill_9_during_append_seal_merge_and_retention(tmp_path):
     path, first, rng = tmp_path/'history.db', 0, np.random.default_rng(2)
     for turn in range(soak(3, 50)):
-        child = subprocess.Popen([sys.executable, '-c', MOVER, str(path), str(first)], stdout=subprocess.PIPE, text=True)
+        child = subprocess.Popen([sys.executable, '-c', MOVER, str(path), str(first)], stdout=subprocess.PIPE,
+                                 text=True)
         acknowledged = int(child.stdout.readline())
         time.sleep(rng.uniform(.05, .9))
         child.send_signal(signal.SIGKILL)
@@ -351,8 +362,9 @@ def test_kill_9_during_append_seal_merge_and_retention(tmp_path):
             assert (stored[NAMES].to_numpy() == minutes[:, None] * 10. + np.arange(7)).all(), turn
             newest = acknowledged * 30 + 29
             must = set(range(max(0, newest - 2 * 1440 + 31), newest + 1))
-            assert must <= set(minutes.tolist()) and len(set(minutes.tolist())) == len(minutes), sorted(must - set(minutes.tolist()))[:5]
-            listed = h._db.execute('select file from sealed where replaced is null').fetchall()
+            assert must <= set(minutes.tolist()) and len(set(minutes.tolist())) == len(minutes), sorted(must
+                                                                                                        - set(minutes.tolist()))[:5]
+            listed = h.file.db.execute('select file from sealed where replaced is null').fetchall()
             assert all((h.folder/f).exists() for f, in listed)
         first = (acknowledged // 3 + 1) * 3
     assert files or turn < 2

@@ -13,7 +13,7 @@ from smartcloudops.detection.anomalies import BEGAN, Anomaly, from_json, from_sc
 from smartcloudops.detection.incidents import IncidentTracker, give_feedback, list_incidents, title
 from smartcloudops.detection.rules import RuleEngine
 from smartcloudops.detection.stream import Scores, StreamDetector
-from smartcloudops.ingestion.sources import Fault, synthetic_frame
+from smartcloudops.ingestion import Fault, synthetic_frame
 from smartcloudops.main import Loop
 from tests.conftest import soak
 

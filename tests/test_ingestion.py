@@ -12,7 +12,8 @@ from smartcloudops.ingestion import fetch_metrics, make_source, read_samples, sy
 from smartcloudops.ingestion import host
 from smartcloudops.ingestion.host import COLLECTORS, HostSource
 from smartcloudops.ingestion.replay import ReplaySource, read_csv
-from smartcloudops.ingestion.sources import FAULTS, Fault, Source, SyntheticSource, value_at, PROFILES
+from smartcloudops.ingestion.source import Source
+from smartcloudops.ingestion.synthetic import FAULTS, PROFILES, Fault, SyntheticSource, value_at
 from smartcloudops.monitoring.history import History
 
 pytestmark = pytest.mark.phase1
@@ -22,7 +23,8 @@ HEAD = 'timestamp,value\n2026-03-02T09:00:00Z,1\n'
 
 # ---- synthetic
 
-@given(cuts=st.lists(st.integers(1, 599), max_size=8, unique=True), seed=st.integers(0, 2**31), kind=st.sampled_from(FAULTS))
+@given(cuts=st.lists(st.integers(1, 599), max_size=8, unique=True), seed=st.integers(0, 2**31),
+       kind=st.sampled_from(FAULTS))
 @hypothesis_settings(max_examples=30, deadline=None)
 def test_synthetic_does_not_depend_on_how_it_is_read(cuts, seed, kind):
     faults = [Fault(kind, '*', '*', at='2026-01-05 03:00', minutes=90, size=.7)]
@@ -37,7 +39,8 @@ def test_synthetic_does_not_depend_on_how_it_is_read(cuts, seed, kind):
 
 @pytest.mark.parametrize('kind', FAULTS)
 def test_fault_shows_in_its_window_only(kind):
-    healthy, sick = (synthetic_frame(['web-1'], faults=f) for f in ([], [Fault(kind, metric='memory', at='2026-01-05 10:00', minutes=30)]))
+    healthy, sick = (synthetic_frame(['web-1'], faults=f)
+                     for f in ([], [Fault(kind, metric='memory', at='2026-01-05 10:00', minutes=30)]))
     differs = healthy.ne(sick).any(axis=1)
     assert differs.any() and differs[differs].index.min() >= pd.Timestamp('2026-01-05 10:00Z')
     assert differs[differs].index.max() < pd.Timestamp('2026-01-05 10:30Z')
@@ -71,17 +74,22 @@ def test_make_source(tmp_path):
         assert isinstance(source, Source) and source.name == name
         source.close()
     assert make_source('synthetic', Settings(synthetic=dict(history_hours=0))).read(T0).shape == (1, 21)
-    with pytest.raises(SourceError, match="unknown source 'sinthetic'; did you mean 'synthetic'"): make_source('sinthetic')
+    with pytest.raises(SourceError, match="unknown source 'sinthetic'; did you mean 'synthetic'"):
+        make_source('sinthetic')
     with pytest.raises(SourceError, match="takes no 'x'"): make_source('host:x')
     with pytest.raises(DataError, match='no such file'): make_source('replay:nowhere.csv')
 
 
 def test_faults_from_settings():
-    source = make_source('synthetic', Settings(synthetic=dict(hosts=1, every=30, history_hours=0, faults=[dict(kind='dropout', metric='*', minutes=1)])))
+    source = make_source('synthetic',
+                         Settings(synthetic=dict(hosts=1, every=30, history_hours=0,
+                                                 faults=[dict(kind='dropout', metric='*', minutes=1)])))
     assert source.interval == 30
     times = source.read(T0).index.append(source.read(T0 + pd.Timedelta(minutes=8)).index)
-    assert set(pd.date_range(T0, periods=17, freq='30s')) - set(times) == {T0 + pd.Timedelta(minutes=5), T0 + pd.Timedelta(minutes=5.5)}
-    with pytest.raises(SourceError, match='synthetic.faults'): make_source('synthetic', Settings(synthetic=dict(faults=[dict(kynd='spike')])))
+    assert (set(pd.date_range(T0, periods=17, freq='30s')) - set(times)
+            == {T0 + pd.Timedelta(minutes=5), T0 + pd.Timedelta(minutes=5.5)})
+    with pytest.raises(SourceError, match='synthetic.faults'):
+        make_source('synthetic', Settings(synthetic=dict(faults=[dict(kynd='spike')])))
 
 
 def test_fetch_metrics(tmp_path, monkeypatch):
@@ -97,11 +105,13 @@ def test_fetch_metrics(tmp_path, monkeypatch):
 
 def test_a_name_that_is_not_utf8_keeps_no_sample_back(tmp_path):
     "A stick's or an interface's: one of them cost every tick all of its samples."
-    odd = lambda: iter([('disk_used_percent', {'mount': os.fsdecode(b'/media/gr\xf6n')}, 97.), ('disk_used_percent', {'mount': '/media/grün'}, 3.)])
+    odd = lambda: iter([('disk_used_percent', {'mount': os.fsdecode(b'/media/gr\xf6n')}, 97.),
+                        ('disk_used_percent', {'mount': '/media/grün'}, 3.)])
     row = HostSource(host='me', collectors=(odd,)).read(pd.Timestamp('2026-01-01', tz='UTC'))
     with History(tmp_path/'history.db') as history:
         history.append(row)
-        assert {Series.parse(s).labels['mount'] for s in history.series() if s.startswith('disk')} == {'/media/gr\\xf6n', '/media/grün'}
+        assert ({Series.parse(s).labels['mount'] for s in history.series() if s.startswith('disk')}
+                == {'/media/gr\\xf6n', '/media/grün'})
 
 
 def test_host_tells_what_psutil_tells():
@@ -111,10 +121,13 @@ def test_host_tells_what_psutil_tells():
     assert row['boot_time_seconds{host="me"}'] == psutil.boot_time()
     assert 0 <= row['cpu_utilization_percent{host="me"}'] <= 100
     names = {Series.parse(c).metric for c in row.index}
-    assert names >= {'cpu_seconds_total', 'load1', 'memory_total_bytes', 'disk_free_bytes', 'network_receive_bytes_total',
+    assert names >= {'cpu_seconds_total', 'load1', 'memory_total_bytes', 'disk_free_bytes',
+                     'network_receive_bytes_total',
                      'network_transmit_errors_total', 'open_file_descriptors', 'processes'}
-    if os.path.exists('/proc/pressure/cpu'): assert names >= {'pressure_cpu_some_percent', 'pressure_io_full_percent', 'pressure_memory_some_seconds_total'}
-    assert not any(Series.parse(c).labels.get('device', '').startswith(('loop', 'ram')) or Series.parse(c).labels.get('interface') == 'lo' for c in row.index)
+    if os.path.exists('/proc/pressure/cpu'):
+        assert names >= {'pressure_cpu_some_percent', 'pressure_io_full_percent', 'pressure_memory_some_seconds_total'}
+    assert not any(Series.parse(c).labels.get('device', '').startswith(('loop', 'ram'))
+                   or Series.parse(c).labels.get('interface') == 'lo' for c in row.index)
     validate(HostSource(host='me').read(T0))
 
 
@@ -147,14 +160,18 @@ def test_host_alias():
 @pytest.mark.parametrize('text,layout,series', [
     ('timestamp,value\n2014-02-14 14:30:00,1.5\n2014-02-14 14:35:00,2.5\n', 'value', ['value{host="f"}']),
     ('TimeStamp,Value,Label\n2014-02-14 14:30:00,1.5,0\n2014-02-14 14:35:00,2.5,yes\n', 'value', ['value{host="f"}']),
-    ('"TimeStamp","Value","Label"\n"2014-02-14T14:30:00Z",1.5,0\n"2014-02-14T14:35:00Z",2.5,0\n', 'value', ['value{host="f"}']),
+    ('"TimeStamp","Value","Label"\n"2014-02-14T14:30:00Z",1.5,0\n"2014-02-14T14:35:00Z",2.5,0\n', 'value',
+     ['value{host="f"}']),
     ('\ufefftimestamp;value\r\n2014-02-14 14:30:00;1.5\r\n2014-02-14 14:35:00;2.5\r\n', 'value', ['value{host="f"}']),
     ('timestamp,value\n1392388200,1.5\n1392388500,2.5', 'value', ['value{host="f"}']),
     ('timestamp,value\n20140214143000,1.5\n20140214143500,2.5', 'value', ['value{host="f"}']),
     ('timestamp,value\n201402141430,1.5\n201402141435,2.5', 'value', ['value{host="f"}']),
-    ('time,cpu,"memory_used_percent{host=""db-1""}"\n2014-02-14 14:30:00Z,1.5,\n2014-02-14 14:35:00Z,2.5,7\n', 'wide', ['cpu{host="f"}', 'memory_used_percent{host="db-1"}']),
-    ('time,host,metric,value\n2014-02-14 14:30,a,cpu,1.5\n2014-02-14 14:30,b,cpu,1\n2014-02-14 14:35,a,cpu,2.5\n', 'long', ['cpu{host="a"}', 'cpu{host="b"}']),
-    ('time,series,value\n2014-02-14 14:30,"cpu{host=""a"",core=""0""}",1.5\n2014-02-14 14:35,"cpu{host=""a"",core=""0""}",2.5\n', 'long', ['cpu{core="0",host="a"}']),
+    ('time,cpu,"memory_used_percent{host=""db-1""}"\n2014-02-14 14:30:00Z,1.5,\n2014-02-14 14:35:00Z,2.5,7\n', 'wide',
+     ['cpu{host="f"}', 'memory_used_percent{host="db-1"}']),
+    ('time,host,metric,value\n2014-02-14 14:30,a,cpu,1.5\n2014-02-14 14:30,b,cpu,1\n2014-02-14 14:35,a,cpu,2.5\n',
+     'long', ['cpu{host="a"}', 'cpu{host="b"}']),
+    ('time,series,value\n2014-02-14 14:30,"cpu{host=""a"",core=""0""}",1.5\n2014-02-14 '
+     '14:35,"cpu{host=""a"",core=""0""}",2.5\n', 'long', ['cpu{core="0",host="a"}']),
     ('date,value\n02/14/2014 14:30,1.5\n02/14/2014 14:35,2.5\n', 'value', ['value{host="f"}']),
 ])
 def test_layouts(tmp_path, text, layout, series):
@@ -165,11 +182,13 @@ def test_layouts(tmp_path, text, layout, series):
     assert list(result.frame[series[0]]) == [1.5, 2.5]
     validate(result.frame)
     df = result.frame.rename_axis('time'); df.to_parquet(tmp_path/'f.parquet')
-    pd.testing.assert_frame_equal(read_samples(tmp_path/'f.parquet').frame, result.frame, check_index_type=False, check_column_type=False)
+    pd.testing.assert_frame_equal(read_samples(tmp_path/'f.parquet').frame, result.frame, check_index_type=False,
+                                  check_column_type=False)
 
 
 def test_out_of_order_and_repeats_are_put_right_and_said(tmp_path):
-    (tmp_path/'f.csv').write_text(HEAD + '2026-03-02T10:05:00+01:00,2\n2026-03-02T08:55:00Z,3\n2026-03-02T09:00:00Z,4\n2026-03-02T09:10:00Z,\n')
+    (tmp_path/'f.csv').write_text(HEAD
+                                  + '2026-03-02T10:05:00+01:00,2\n2026-03-02T08:55:00Z,3\n2026-03-02T09:00:00Z,4\n2026-03-02T09:10:00Z,\n')
     result = read_csv(tmp_path/'f.csv')
     assert list(result.frame.iloc[:, 0].dropna()) == [3, 4, 2] and len(result.frame) == 4
     assert len(result.times) == 5 and result.stamps[1] == '2026-03-02T10:05:00+01:00'
@@ -178,7 +197,8 @@ def test_out_of_order_and_repeats_are_put_right_and_said(tmp_path):
 
 
 @pytest.mark.parametrize('text,message', [
-    (None, 'no such file'), (b'', 'empty'), ('timestamp,value\n', 'only a header'), ('a,b\n1,2\n', 'no column of times'),
+    (None, 'no such file'), (b'', 'empty'), ('timestamp,value\n', 'only a header'),
+    ('a,b\n1,2\n', 'no column of times'),
     ('timestamp\n2026-01-01\n', 'no column of values'), ('2026-03-02T09:00:00Z,1\n', 'line 1: starts with data'),
     (HEAD + '2026-03-02T09:01:00Z,abc\n', r"line 3: 'abc' in column 'value' is no number"),
     (HEAD + '2026-03-02T09:01:00Z,1_0\n', r"line 3: '1_0' in column 'value'"),
@@ -188,7 +208,8 @@ def test_out_of_order_and_repeats_are_put_right_and_said(tmp_path):
     (HEAD + '2026-13-02T09:01:00Z,2\n', r"line 3: '2026-13-02T09:01:00Z'"),
     (HEAD + ',2\n', r"line 3: no time in column 'timestamp'"),
     (HEAD + '2026-03-02 09:01:00,2\n', r"line 3: time '2026-03-02 09:01:00' has no time zone"),
-    ('timestamp,value\n2026-03-02 09:00:00 +0200,1\n2026-03-02 09:01:00,2\n', r"line 3: time '2026-03-02 09:01:00' has no time zone"),
+    ('timestamp,value\n2026-03-02 09:00:00 +0200,1\n2026-03-02 09:01:00,2\n',
+     r"line 3: time '2026-03-02 09:01:00' has no time zone"),
     (HEAD.encode() + b'2026-03-02T09:01:00Z,\xe9\n', r'line 3: not UTF-8'),
     ('timestamp,value\n'.encode('utf-16'), r'not UTF-8'),
     ('time,host,metric,value\n2026-01-01,a,cpu,x\n', r"line 2: 'x' in column 'value'"),
@@ -212,11 +233,13 @@ def test_folder_and_broken_parquet(tmp_path):
     with pytest.raises(DataError, match="column 'value': not numbers"): read_samples(tmp_path/'y.parquet')
 
 
-@given(st.lists(st.tuples(st.integers(0, 10**6), st.floats(allow_nan=False, allow_infinity=False, width=64)), min_size=1, max_size=40))
+@given(st.lists(st.tuples(st.integers(0, 10**6), st.floats(allow_nan=False, allow_infinity=False, width=64)),
+                min_size=1, max_size=40))
 @hypothesis_settings(max_examples=40, deadline=None)
 def test_any_values_survive_a_csv(tmp_path_factory, rows):
     path = tmp_path_factory.mktemp('csv')/'f.csv'
-    path.write_text('timestamp,value\n' + ''.join(f'{pd.Timestamp(s, unit="s", tz="UTC").isoformat()},{v!r}\n' for s, v in rows))
+    path.write_text('timestamp,value\n'
+                    + ''.join(f'{pd.Timestamp(s, unit="s", tz="UTC").isoformat()},{v!r}\n' for s, v in rows))
     expected = dict(rows)
     frame = read_csv(path).frame
     assert {t.timestamp(): v for t, v in frame.iloc[:, 0].items()} == expected

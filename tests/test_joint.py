@@ -8,7 +8,7 @@ import warnings
 
 from smartcloudops.core.errors import DataError
 from smartcloudops.detection.joint import JointModels, fit_joint, load_joint, save_joint
-from smartcloudops.ingestion.sources import synthetic_frame
+from smartcloudops.ingestion import synthetic_frame
 
 pytestmark = pytest.mark.phase3
 CPU = 'cpu_utilization_percent{host="web-1"}'

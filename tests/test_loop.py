@@ -15,7 +15,7 @@ from smartcloudops.core.errors import AwsError, ConfigError, SourceError
 from smartcloudops.core.settings import load_settings
 from smartcloudops.core.database import open_state
 from smartcloudops.core.kv import last_heartbeat
-from smartcloudops.ingestion.sources import Source
+from smartcloudops.ingestion import Source
 from smartcloudops.main import DataDirLock, DetectorCheckpoint, Loop, WebProcess, check_port, run_pipeline
 from smartcloudops.monitoring.history import History
 from smartcloudops.monitoring.latest import freshness
@@ -171,7 +171,7 @@ def test_what_began_right_before_a_kill_is_told_as_if_there_had_been_none(tmp_pa
 def test_a_new_detector_learns_from_the_stored_past(tmp_path):
     "As after `ingest --since 14d`, or when what was learned is of another version; not from what another source stored."
     from smartcloudops.detection import StreamDetector
-    from smartcloudops.ingestion.sources import SyntheticSource, synthetic_frame
+    from smartcloudops.ingestion import SyntheticSource, synthetic_frame
     frame = synthetic_frame(2, '2026-01-05', 30, 60)
     with History(tmp_path/'history.db') as history: history.append(frame)
     expected = StreamDetector()
@@ -310,12 +310,12 @@ def test_a_history_that_cannot_be_written_does_not_blind_the_detector(tmp_path, 
         ticks = []
         for _ in range(90): ticks.append(loop.tick()); clock().advance(60)
         stored = len(loop.history.read())
-        with loop.history._reading() as db: pages = db.execute('pragma page_count').fetchone()[0]
-        loop.history._connection().execute(f'pragma max_page_count={pages}')
+        with loop.history.file.reading() as db: pages = db.execute('pragma page_count').fetchone()[0]
+        loop.history.file.connection().execute(f'pragma max_page_count={pages}')
         for _ in range(90): ticks.append(loop.tick()); clock().advance(60)
         assert any(t.opened for t in ticks[90:])
         assert 'the disk is full' in ticks[-1].problem and 'the disk is full' in last_heartbeat(loop.engine, 'loop').detail['problem']
-        loop.history._connection().execute('pragma max_page_count=1000000')
+        loop.history.file.connection().execute('pragma max_page_count=1000000')
         assert loop.tick().problem == '' and len(loop.history.read()) > stored
         loop.close()
 
@@ -599,7 +599,7 @@ def test_the_pipeline_in_one_call(tmp_path):
 
 
 def test_the_pipeline_answers_an_anomaly(tmp_path, monkeypatch):
-    import smartcloudops.ingestion.sources as sources
+    import smartcloudops.ingestion.registry as sources
     snapshot = sources._snapshot
     monkeypatch.setattr(sources, '_snapshot', lambda *a, **k: {**snapshot(*a, **k), 'cpu': 97.})
     class Bucket:

@@ -12,7 +12,8 @@ from smartcloudops.core.series import Series
 from smartcloudops.core.settings import Settings
 from smartcloudops.ingestion import make_source
 from smartcloudops.ingestion.host import HostSource
-from smartcloudops.ingestion.prometheus import NODE, PrometheusSource
+from smartcloudops.ingestion.prometheus import PrometheusSource
+from smartcloudops.ingestion.prometheus_queries import NODE
 from tests.conftest import free_port, soak
 
 pytestmark = pytest.mark.phase6
@@ -39,7 +40,8 @@ def start(*command, ready):
 def victoria(tmp_path_factory):
     port = free_port()
     url = f'http://127.0.0.1:{port}'
-    p = start('victoria-metrics', f'-httpListenAddr=127.0.0.1:{port}', f'-storageDataPath={tmp_path_factory.mktemp("vm")}', '-retentionPeriod=100y', '-search.latencyOffset=0s',
+    p = start('victoria-metrics', f'-httpListenAddr=127.0.0.1:{port}',
+              f'-storageDataPath={tmp_path_factory.mktemp("vm")}', '-retentionPeriod=100y', '-search.latencyOffset=0s',
               '-search.maxUniqueTimeseries=1000000', '-search.maxSeries=1000000', ready=f'{url}/health')
     yield url
     p.terminate(); p.wait()
@@ -49,14 +51,18 @@ def victoria(tmp_path_factory):
 def prometheus(tmp_path_factory):
     "Prometheus that scrapes a real node_exporter every second."
     folder, node_port, port = tmp_path_factory.mktemp('prom'), free_port(), free_port()
-    node = start('prometheus-node-exporter', f'--web.listen-address=127.0.0.1:{node_port}', ready=f'http://127.0.0.1:{node_port}/metrics')
-    (folder/'p.yml').write_text(f'global: {{scrape_interval: 1s}}\nscrape_configs: [{{job_name: node, static_configs: [{{targets: ["127.0.0.1:{node_port}"]}}]}}]\n')
-    server = start('prometheus', f'--config.file={folder}/p.yml', f'--storage.tsdb.path={folder}/data', f'--web.listen-address=127.0.0.1:{port}', ready=f'http://127.0.0.1:{port}/-/ready')
+    node = start('prometheus-node-exporter', f'--web.listen-address=127.0.0.1:{node_port}',
+                 ready=f'http://127.0.0.1:{node_port}/metrics')
+    (folder/'p.yml').write_text(f'global: {{scrape_interval: 1s}}\nscrape_configs: '
+                                f'[{{job_name: node, static_configs: [{{targets: ["127.0.0.1:{node_port}"]}}]}}]\n')
+    server = start('prometheus', f'--config.file={folder}/p.yml', f'--storage.tsdb.path={folder}/data',
+                   f'--web.listen-address=127.0.0.1:{port}', ready=f'http://127.0.0.1:{port}/-/ready')
     yield f'http://127.0.0.1:{port}', node
     for p in (server, node): p.terminate(); p.wait()
 
 
-def source_for(url, hosts=None, **table): return PrometheusSource(Settings(hosts=hosts or {}, prometheus=dict(url=url, attempts=2) | table))
+def source_for(url, hosts=None, **table):
+    return PrometheusSource(Settings(hosts=hosts or {}, prometheus=dict(url=url, attempts=2) | table))
 
 
 def put(url, lines):
@@ -82,10 +88,14 @@ def test_node_exporter_under_the_host_sources_names(prometheus):
     own = HostSource(host='me').read(pd.Timestamp.now(tz='UTC')).iloc[0]
     both = [c for c in own.index if c in frame]
     missing = {Series.parse(c).metric for c in own.index} - {Series.parse(c).metric for c in both}
-    assert missing <= {'processes', 'cgroup_memory_limit_bytes', 'cgroup_memory_used_percent', 'cgroup_cpu_limit_cores', 'cgroup_cpu_throttled_seconds_total', 'conntrack_entries',
-                       'conntrack_used_percent', 'swap_used_percent', 'network_receive_bytes_total', 'network_transmit_bytes_total', 'network_receive_errors_total', 'network_transmit_errors_total'}, missing
+    assert missing <= {'processes', 'cgroup_memory_limit_bytes', 'cgroup_memory_used_percent', 'cgroup_cpu_limit_cores',
+                       'cgroup_cpu_throttled_seconds_total', 'conntrack_entries',
+                       'conntrack_used_percent', 'swap_used_percent', 'network_receive_bytes_total',
+                       'network_transmit_bytes_total', 'network_receive_errors_total',
+                       'network_transmit_errors_total'}, missing
     last = frame.ffill().iloc[-1]
-    for name, tolerance in {'memory_used_percent{host="me"}': 8, 'disk_used_percent{host="me",mount="/"}': 2, 'boot_time_seconds{host="me"}': 2, 'memory_total_bytes{host="me"}': 1}.items():
+    for name, tolerance in {'memory_used_percent{host="me"}': 8, 'disk_used_percent{host="me",mount="/"}': 2,
+                            'boot_time_seconds{host="me"}': 2, 'memory_total_bytes{host="me"}': 1}.items():
         assert abs(last[name] - own[name]) <= tolerance, name
     assert 0 <= last['cpu_utilization_percent{host="me"}'] <= 100
     assert not source.problems and list(source.read(frame.index[-1]).index) == []           # nothing twice
@@ -93,9 +103,12 @@ def test_node_exporter_under_the_host_sources_names(prometheus):
 
 def test_a_dead_exporter_goes_missing_at_once(tmp_path):
     node_port, port = free_port(), free_port()
-    node = start('prometheus-node-exporter', f'--web.listen-address=127.0.0.1:{node_port}', ready=f'http://127.0.0.1:{node_port}/metrics')
-    (tmp_path/'p.yml').write_text(f'global: {{scrape_interval: 1s}}\nscrape_configs: [{{job_name: node, static_configs: [{{targets: ["127.0.0.1:{node_port}"]}}]}}]\n')
-    server = start('prometheus', f'--config.file={tmp_path}/p.yml', f'--storage.tsdb.path={tmp_path}/data', f'--web.listen-address=127.0.0.1:{port}', ready=f'http://127.0.0.1:{port}/-/ready')
+    node = start('prometheus-node-exporter', f'--web.listen-address=127.0.0.1:{node_port}',
+                 ready=f'http://127.0.0.1:{node_port}/metrics')
+    (tmp_path/'p.yml').write_text(f'global: {{scrape_interval: 1s}}\nscrape_configs: '
+                                  f'[{{job_name: node, static_configs: [{{targets: ["127.0.0.1:{node_port}"]}}]}}]\n')
+    server = start('prometheus', f'--config.file={tmp_path}/p.yml', f'--storage.tsdb.path={tmp_path}/data',
+                   f'--web.listen-address=127.0.0.1:{port}', ready=f'http://127.0.0.1:{port}/-/ready')
     try:
         source = source_for(f'http://127.0.0.1:{port}', step=1, queries=[dict(query='node_load1'), dict(query='up')])
         for _ in range(30):
@@ -106,7 +119,8 @@ def test_a_dead_exporter_goes_missing_at_once(tmp_path):
         for _ in range(6): time.sleep(1); rows.append(source.read(pd.Timestamp.now(tz='UTC')))
         after = pd.concat(rows).sort_index()
         load = after.get('node_load1{host="127.0.0.1"}', pd.Series(dtype=float)).dropna()
-        assert not (load.index > gone + pd.Timedelta('3s')).any()                            # the staleness marker is heeded
+        # the staleness marker is heeded
+        assert not (load.index > gone + pd.Timedelta('3s')).any()
         assert after['up{host="127.0.0.1"}'].dropna().iloc[-1] == 0
     finally:
         for p in (server, node): p.terminate(); p.wait()
@@ -116,8 +130,10 @@ def test_a_dead_exporter_goes_missing_at_once(tmp_path):
 
 def test_nothing_lost_nothing_twice_late_samples_come(victoria):
     name = 'late_test'
-    put(victoria, [f'{name}{{instance="a:1"}} {i} {ms(T0 + pd.Timedelta(seconds=15*i))}' for i in range(100) if i != 50])
-    source = source_for(victoria, step=15, reread_seconds=600, queries=[dict(query=f'last_over_time({name}[15s])', metric=name)])
+    put(victoria,
+        [f'{name}{{instance="a:1"}} {i} {ms(T0 + pd.Timedelta(seconds=15*i))}' for i in range(100) if i != 50])
+    source = source_for(victoria, step=15, reread_seconds=600,
+                        queries=[dict(query=f'last_over_time({name}[15s])', metric=name)])
     frames = [source.read(T0 + pd.Timedelta(seconds=15*i)) for i in range(0, 60, 4)]
     put(victoria, [f'{name}{{instance="a:1"}} 50 {ms(T0 + pd.Timedelta(seconds=750))}'])
     frames += [source.read(T0 + pd.Timedelta(seconds=15*i)) for i in range(60, 100, 3)]
@@ -137,19 +153,26 @@ def test_a_clock_that_is_put_back_is_followed(victoria):
 def test_a_target_that_was_taken_out_is_told_from_one_that_is_down(victoria):
     at = pd.Timestamp.now(tz='UTC').floor('s')
     every = lambda seconds: [at - pd.Timedelta(seconds=s) for s in range(7200, seconds, -15)]
-    put(victoria, [f'up{{job="node",instance="{host}:9100"}} {0 if host == "down-1" and t > at - pd.Timedelta("20min") else 1} {ms(t)}'
-                   for host, until in (('here-1', 0), ('here-2', 0), ('down-1', 0), ('out-1', 1800)) for t in every(until)])
+    put(victoria, [(f'up{{job="node",instance="{host}:9100"}} '
+                    f'{0 if host == "down-1" and t > at - pd.Timedelta("20min") else 1} {ms(t)}')
+                   for host, until in (('here-1', 0), ('here-2', 0), ('down-1', 0), ('out-1', 1800))
+                   for t in every(until)])
     source = source_for(victoria, hosts={'out-1': 'worker'})
-    assert source.left(['here-1', 'down-1', 'worker', 'never-heard-of']) == {'worker'} and source.left(['here-1']) == set()
+    assert source.terminated_hosts({'here-1', 'down-1', 'worker', 'never-heard-of'}) == {'worker'}
+    assert source.terminated_hosts({'here-1'}) == set()
     put(victoria, [f'up{{job="node",instance="mass-{n}:9100"}} 1 {ms(t)}' for n in range(9) for t in every(900)])
-    assert source.left([f'mass-{n}' for n in range(9)] + ['worker']) == set()              # most are gone at once: the discovery is broken
-    with pytest.raises(SourceError, match='does not answer'): source_for(f'http://127.0.0.1:{free_port()}', attempts=1).left(['here-1'])
+    # most are gone at once: the discovery is broken
+    assert source.terminated_hosts({'worker', *(f'mass-{n}' for n in range(9))}) == set()
+    with pytest.raises(SourceError, match='does not answer'):
+        source_for(f'http://127.0.0.1:{free_port()}', attempts=1).terminated_hosts({'here-1'})
 
 
 def test_a_hundred_thousand_series(victoria):
     n = soak(20_000, 100_000)
     for part in range(0, n, 20_000):
-        put(victoria, [f'big{{instance="h{i % 1000}:9100",device="d{i // 1000}"}} {i} {ms(T0)}' for i in range(part, min(n, part + 20_000))])
+        put(victoria,
+            [f'big{{instance="h{i % 1000}:9100",device="d{i // 1000}"}} {i} {ms(T0)}'
+             for i in range(part, min(n, part + 20_000))])
     source = source_for(victoria, queries=[dict(query='big')], timeout=60)
     frame = source.read(T0)
     assert frame.shape == (1, n) and frame['big{device="d3",host="h7"}'].item() == 3007
@@ -158,10 +181,13 @@ def test_a_hundred_thousand_series(victoria):
 
 def test_names_that_only_newer_servers_allow_are_spelled_with_underscores(victoria):
     t, source = T0 + pd.Timedelta('20D'), source_for(victoria, queries=[dict(query='{job="odd"}')])
-    httpx.post(f'{victoria}/api/v1/import', content='\n'.join(json.dumps(dict(metric=dict(labels, job='odd', instance='a:1'), values=[1], timestamps=[ms(t)])) for labels in
+    httpx.post(f'{victoria}/api/v1/import',
+               content='\n'.join(json.dumps(dict(metric=dict(labels, job='odd', instance='a:1'), values=[1],
+                                                 timestamps=[ms(t)])) for labels in
                ({'__name__': 'load', 'data-center': 'fra'}, {'__name__': 'http.größe', '1st': 'x'}))).raise_for_status()
     httpx.get(f'{victoria}/internal/force_flush')
-    assert set(validate(source.read(t)).columns) == {'load{data_center="fra",host="a"}', 'http_gr__e{_1st="x",host="a"}'}
+    assert (set(validate(source.read(t)).columns)
+            == {'load{data_center="fra",host="a"}', 'http_gr__e{_1st="x",host="a"}'})
 
 
 def test_large_answers_are_asked_for_in_pieces(victoria):
@@ -189,14 +215,15 @@ def test_backfill(victoria):
     got = pd.concat([c.frame for c in chunks]).groupby(level=0).last().iloc[:, 0]
     assert got.tolist() == [float(i) for i in range(180)] and chunks[-1].done == 1
     resumed = list(source.backfill(chunks[0].end, T0 + pd.Timedelta('179min'), chunk='1h'))
-    assert resumed[0].start == chunks[0].end and 'answers' in source.about()
+    assert resumed[0].start == chunks[0].end and 'answers' in source.describe_source()
 
 
 # ---- a server that misbehaves
 
 class Crooked:
     "Answers what a list of (status, body) says, the last one for ever; checks credentials when given."
-    def __init__(self, *answers, authorization=None): self.answers, self.authorization, self.calls, self.forms = list(answers), authorization, 0, []
+    def __init__(self, *answers, authorization=None):
+        self.answers, self.authorization, self.calls, self.forms = list(answers), authorization, 0, []
     def __enter__(self):
         crooked = self
         class Handler(BaseHTTPRequestHandler):
@@ -204,9 +231,14 @@ class Crooked:
                 crooked.forms.append(parse_qs(self.rfile.read(int(self.headers['Content-Length'])).decode()))
                 status, body = crooked.answers[min(crooked.calls, len(crooked.answers) - 1)]
                 crooked.calls += 1
-                if crooked.authorization and self.headers.get('Authorization') != crooked.authorization: status, body = 401, 'who are you'
-                body = body if isinstance(body, bytes) else (body if isinstance(body, str) else json.dumps(body)).encode()
-                self.send_response(status); self.send_header('Content-Length', str(len(body) + (10 if status == 299 else 0))); self.end_headers(); self.wfile.write(body)
+                if crooked.authorization and self.headers.get('Authorization') != crooked.authorization:
+                    status, body = 401, 'who are you'
+                body = (body if isinstance(body, bytes)
+                        else (body if isinstance(body, str) else json.dumps(body)).encode())
+                self.send_response(status)
+                self.send_header('Content-Length', str(len(body) + (10 if status == 299 else 0)))
+                self.end_headers()
+                self.wfile.write(body)
             def log_message(self, *_): pass
         self.server = ThreadingHTTPServer(('127.0.0.1', 0), Handler)
         self.server.block_on_close = False
@@ -216,34 +248,46 @@ class Crooked:
     def __exit__(self, *_): self.server.shutdown(); self.server.server_close()
 
 
-def good(*values, start=T0, **more): return 200, dict(status='success', data=dict(resultType='matrix', result=[dict(metric=dict(__name__='m', instance='a:1'), values=[[start.timestamp() + 15*i, v] for i, v in enumerate(values)])]), **more)
+def good(*values, start=T0, **more):
+    return (200,
+            dict(status='success',
+                 data=dict(resultType='matrix',
+                           result=[dict(metric=dict(__name__='m', instance='a:1'),
+                                        values=[[start.timestamp() + 15*i, v] for i, v in enumerate(values)])]),
+                 **more))
 M = dict(queries=[dict(query='m')])
 
 
-@pytest.mark.parametrize('first', [(503, 'busy'), (429, 'slow down'), (500, ''), (200, '{"status": "succ'), (299, 'cut off')])
+@pytest.mark.parametrize('first',
+                         [(503, 'busy'), (429, 'slow down'), (500, ''), (200, '{"status": "succ'), (299, 'cut off')])
 def test_hiccups_are_retried(first):
     with Crooked(first, good('1')) as server:
         assert source_for(server.url, **M).read(T0).iloc[0, 0] == 1 and server.calls == 2
 
 
 @pytest.mark.parametrize('answer,message', [
-    ((401, 'no'), 'refuses our credentials'), ((404, '<html>'), 'does not answer as Prometheus does'), ((422, dict(status='error', error='too many samples')), 'too many samples'),
-    ((200, dict(status='success', data=dict(resultType='scalar', result=[0, '1']))), 'does not give series'), ((200, []), 'no object'), ((503, 'down'), 'busy or failing'),
+    ((401, 'no'), 'refuses our credentials'), ((404, '<html>'), 'does not answer as Prometheus does'),
+    ((422, dict(status='error', error='too many samples')), 'too many samples'),
+    ((200, dict(status='success', data=dict(resultType='scalar', result=[0, '1']))), 'does not give series'),
+    ((200, []), 'no object'), ((503, 'down'), 'busy or failing'),
 ])
 def test_refusals_are_explained(answer, message):
     with Crooked(answer) as server, pytest.raises(SourceError, match=message): source_for(server.url, **M).read(T0)
 
 
 def test_nobody_there():
-    with pytest.raises(SourceError, match='check prometheus.url'): source_for(f'http://127.0.0.1:{free_port()}', **M).read(T0)
+    with pytest.raises(SourceError, match='check prometheus.url'):
+        source_for(f'http://127.0.0.1:{free_port()}', **M).read(T0)
 
 
 @pytest.mark.parametrize('result,message', [
     ([dict(metric={'__name__': 'm'}, histograms=[[1, {}]])], 'histograms'),
-    ([dict(metric={'__name__': 'm'}, values=[[1, '1']]), dict(metric={'host': 'a'}, values=[[1, '1']])], 'has no name')])
+    ([dict(metric={'__name__': 'm'}, values=[[1, '1']]), dict(metric={'host': 'a'}, values=[[1, '1']])],
+     'has no name')])
 def test_a_query_that_gives_no_named_numbers_fails_alone(result, message):
     answer = 200, dict(status='success', data=dict(resultType='matrix', result=result))
-    with Crooked(answer) as s, pytest.raises(SourceError, match=message): source_for(s.url, queries=[dict(query='m')]).read(T0)
+    with Crooked(answer) as s, pytest.raises(SourceError, match=message):
+        source_for(s.url, queries=[dict(query='m')]).read(T0)
 
 
 def test_nan_and_infinity_are_missing():
@@ -255,19 +299,22 @@ def test_nan_and_infinity_are_missing():
 
 
 def test_partial_answers_are_used_and_asked_for_again():
-    with Crooked(good('1'), good('1', '2', isPartial=True), good('1', '2', '3', warnings=['one store is down']), good('1', '2', '3', '4')) as server:
+    with Crooked(good('1'), good('1', '2', isPartial=True), good('1', '2', '3', warnings=['one store is down']),
+                 good('1', '2', '3', '4')) as server:
         source = source_for(server.url, **M)
         source.read(T0)
         assert len(source.read(T0 + pd.Timedelta('15s'))) == 1 and source.problems == {'m': 'the answer is partial'}
         source.read(T0 + pd.Timedelta('30s')); assert source.problems == {'m': 'one store is down'}
         source.read(T0 + pd.Timedelta('45s')); assert not source.problems
-        assert float(server.forms[-1]['start'][0]) <= T0.timestamp()                         # still from the last whole answer
+        # still from the last whole answer
+        assert float(server.forms[-1]['start'][0]) <= T0.timestamp()
 
 
 def test_a_server_that_hangs_is_not_asked_query_after_query():
     "Each of 38 queries would wait for four timeouts, and the loop for all of them: a quarter of an hour in which nothing is judged."
     with socket.create_server(('127.0.0.1', 0), backlog=64) as deaf:
-        source = source_for(f'http://127.0.0.1:{deaf.getsockname()[1]}', queries=[dict(query=f'm{i}') for i in range(20)], timeout=.3)
+        source = source_for(f'http://127.0.0.1:{deaf.getsockname()[1]}',
+                            queries=[dict(query=f'm{i}') for i in range(20)], timeout=.3)
         with pytest.raises(SourceError, match='does not answer'): source.read(T0)
         assert sum('not asked' in problem for problem in source.problems.values()) == 16
         with pytest.raises(SourceError, match='does not answer'): source.read(T0)
@@ -278,13 +325,15 @@ def test_answers_that_stay_partial_are_not_asked_for_ever_further_back():
     with Crooked(good('1'), *[good('1', warnings=['one store is down'])] * 5, good('1')) as server:
         source = source_for(server.url, **M)
         for hours in range(8): source.read(T0 + pd.Timedelta(hours=hours))
-        assert [round((float(f['end'][0]) - float(f['start'][0])) / 3600) for f in server.forms] == [0, 1, 1, 1, 1, 1, 1, 7]
+        assert ([round((float(f['end'][0]) - float(f['start'][0])) / 3600) for f in server.forms]
+                == [0, 1, 1, 1, 1, 1, 1, 7])
         source.read(T0 + pd.Timedelta(hours=8))
         assert float(server.forms[-1]['start'][0]) == (T0 + pd.Timedelta(hours=7, minutes=-2)).timestamp()
 
 
 @pytest.mark.parametrize('table,header', [
-    (dict(token='secret-token'), 'Bearer secret-token'), (dict(username='u', password='p'), 'Basic ' + base64.b64encode(b'u:p').decode())])
+    (dict(token='secret-token'), 'Bearer secret-token'),
+    (dict(username='u', password='p'), 'Basic ' + base64.b64encode(b'u:p').decode())])
 def test_credentials(table, header):
     with Crooked(good('1'), authorization=header) as server:
         assert len(source_for(server.url, **M, **table).read(T0)) == 1
@@ -294,15 +343,18 @@ def test_credentials(table, header):
 
 def test_tls(tmp_path):
     import ssl, subprocess
-    subprocess.run(['openssl', 'req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-keyout', f'{tmp_path}/k.pem', '-out', f'{tmp_path}/c.pem', '-days', '1',
-                    '-subj', '/CN=localhost', '-addext', 'subjectAltName=IP:127.0.0.1'], check=True, capture_output=True)
+    subprocess.run(['openssl', 'req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes',
+                    '-keyout', f'{tmp_path}/k.pem', '-out', f'{tmp_path}/c.pem', '-days', '1',
+                    '-subj', '/CN=localhost', '-addext', 'subjectAltName=IP:127.0.0.1'], check=True,
+                   capture_output=True)
     with Crooked(good('1')) as server:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER); context.load_cert_chain(tmp_path/'c.pem', tmp_path/'k.pem')
         server.server.socket = context.wrap_socket(server.server.socket, server_side=True)
         url = server.url.replace('http', 'https')
         assert len(source_for(url, ca_file=tmp_path/'c.pem', **M).read(T0)) == 1
         with pytest.raises(SourceError, match='does not answer'): source_for(url, **M).read(T0)
-    with pytest.raises(ConfigError, match='certificate'): source_for('https://127.0.0.1:1', ca_file=tmp_path/'none.pem', **M)
+    with pytest.raises(ConfigError, match='certificate'):
+        source_for('https://127.0.0.1:1', ca_file=tmp_path/'none.pem', **M)
 
 
 def test_steps_are_aligned():
@@ -313,8 +365,10 @@ def test_steps_are_aligned():
 
 
 def test_settings_are_checked():
-    with pytest.raises(ConfigError, match='prometheus.step'): make_source('prometheus', Settings(prometheus=dict(step=-1)))
-    with pytest.raises(ConfigError, match='prometheus.queries.0.qery'): make_source('prometheus', Settings(prometheus=dict(queries=[dict(qery='up')])))
+    with pytest.raises(ConfigError, match='prometheus.step'):
+        make_source('prometheus', Settings(prometheus=dict(step=-1)))
+    with pytest.raises(ConfigError, match='prometheus.queries.0.qery'):
+        make_source('prometheus', Settings(prometheus=dict(queries=[dict(qery='up')])))
     assert make_source('prometheus').queries is NODE
 
 

@@ -55,7 +55,7 @@ def of_ingestion(folder):
 
 
 def of_monitoring(folder):
-    from smartcloudops.ingestion.sources import synthetic_frame
+    from smartcloudops.ingestion import synthetic_frame
     from smartcloudops.monitoring import grafana, history, sealing, targets
     with history.History(folder/'history.db') as kept: kept.append(synthetic_frame(hosts=1, hours=1, every=300))
     return [history.History(folder/'history.db', readonly=True), history.History(folder/'none.db', readonly=True), sealing.Rewritten('a.parquet', START, START, 100, 900), sealing.Sealer(folder/'history.db'),
@@ -65,7 +65,7 @@ def of_monitoring(folder):
 def of_detection(folder):
     from smartcloudops.core.database import open_state
     from smartcloudops.detection import evaluate, incidents, joint, rules, stream, suspects
-    from smartcloudops.ingestion.sources import synthetic_frame
+    from smartcloudops.ingestion import synthetic_frame
     frame = synthetic_frame(hosts=1, hours=30, every=300)
     learned, models, engine = stream.StreamDetector(), joint.JointModels(folder/'joint'), rules.RuleEngine()
     model = models.fit('web-1', frame, frame.index[-1])

@@ -8,7 +8,7 @@ from hypothesis import given, settings, strategies as st
 from smartcloudops.core.errors import DataError, StateError
 from smartcloudops.detection.evaluate import pages
 from smartcloudops.detection.stream import KINDS, Scores, StreamDetector
-from smartcloudops.ingestion.sources import Fault, synthetic_frame
+from smartcloudops.ingestion import Fault, synthetic_frame
 from tests.conftest import soak
 
 pytestmark = pytest.mark.phase3

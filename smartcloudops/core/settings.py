@@ -69,7 +69,7 @@ class SyntheticSettings(Section):
     seed: int = 0
     every: Seconds = 60                    # seconds between samples
     history_hours: float = Field(24, ge=0) # rows before the first read, so that a detector can warm up
-    faults: list[dict] = []                # ordered faults, see ingestion.sources.Fault
+    faults: list[dict] = []                # ordered faults, see ingestion.synthetic.Fault
 
 class ReplaySettings(Section):
     "Source `replay`: how fast a file is played."

@@ -14,7 +14,7 @@ from .tick import Problems, Tick
 
 if TYPE_CHECKING:
     from smartcloudops.detection.anomalies import Anomaly
-    from smartcloudops.ingestion.sources import Source
+    from smartcloudops.ingestion import Source
 
 log = logging.getLogger('smartcloudops.loop')
 

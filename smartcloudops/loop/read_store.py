@@ -17,7 +17,7 @@ from .models import Models
 from .tick import Problems, Tick
 
 if TYPE_CHECKING:
-    from smartcloudops.ingestion.sources import Source
+    from smartcloudops.ingestion import Source
     from smartcloudops.monitoring.history import History
 
 # %% auto #0

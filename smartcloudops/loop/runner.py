@@ -30,7 +30,7 @@ from .status import StatusReporter
 from .tick import Problems, Stage, Tick, add_step, drop_frames, run_stages
 
 if TYPE_CHECKING:
-    from smartcloudops.ingestion.sources import Source
+    from smartcloudops.ingestion import Source
 
 log = logging.getLogger('smartcloudops.loop')
 
@@ -182,7 +182,7 @@ class Loop:
                  settings: Settings | None = None,
                  source: Source | None = None,         # default: the one that settings name
                 ):
-        from smartcloudops.ingestion.sources import make_source
+        from smartcloudops.ingestion import make_source
         self.settings = settings or load_settings()
         self.source = source or make_source(self.settings.source, self.settings)
         self.interval = float(self.settings.interval or self.source.interval)

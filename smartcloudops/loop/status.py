@@ -18,7 +18,7 @@ from .models import Models
 from .tick import Tick
 
 if TYPE_CHECKING:
-    from smartcloudops.ingestion.sources import Source
+    from smartcloudops.ingestion import Source
 
 # %% auto #0
 __all__ = ['TICK_BOUNDS', 'SPENT', 'TickHistogram', 'SourceCost', 'StatusReporter']
