@@ -164,7 +164,7 @@ def test_the_page_is_quiet_then_tells_and_an_operator_decides(browser, tmp_path)
         ledger.change(action.id, 'recovered', 'cpu 31\u202f%, expected 20–44\u202f%, for 3\u202fmin.')
         from dataclasses import replace
         from smartcloudops.detection import incidents as cases
-        cases._write(engine, replace(cases.get_incident(engine, told.id), state='closed', closed=now()), now(), True)
+        cases.IncidentStore(engine).write(replace(cases.get_incident(engine, told.id), state='closed', closed=now()), now(), True)
         tick()
         expect(page.locator('#decide-h')).to_contain_text('Recovered', timeout=8000)
         page.get_by_role('link', name='Now', exact=True).first.click()

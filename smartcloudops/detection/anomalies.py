@@ -172,11 +172,16 @@ def sentence(
     else: text = _rule_sentence(anomaly, now)
     return f'{anomaly.host}: {text}' if host else text
 
-# %% ../../nbs/detection/23_anomalies.ipynb #62d7177a
+# %% ../../nbs/detection/23_anomalies.ipynb #2a982556
+def _table(values: Any) -> np.ndarray | None:
+    "As an array [rows, series]; a DataFrame is not copied."
+    if values is None: return None
+    return np.atleast_2d(values.to_numpy() if isinstance(values, pd.DataFrame) else np.asarray(values))
+
 class _Samples:
     "The scores and values as plain arrays [rows, series]: in a storm each is looked up a hundred thousand times."
     def __init__(self, scores: Any, frame: pd.DataFrame):
-        table = lambda name: None if (found := getattr(scores, name, None)) is None else np.atleast_2d(np.asarray(found))
+        table = lambda name: _table(getattr(scores, name, None))
         self.score, self.anomaly, self.evidence = table('score'), table('anomaly'), table('evidence')
         self.bands = {name: table(name) for name in ('expected', 'lower', 'upper')}
         self.confidence, self.values = table('confidence'), frame.to_numpy()

@@ -6,7 +6,7 @@
 __all__ = ['FORGET', 'FIRST_STEP', 'MOST_LATE', 'Record', 'Heard', 'newest_times', 'Keys', 'SilenceTable', 'silence_to_json',
            'silent_anomalies']
 
-# %% ../../nbs/detection/29_silence.ipynb #91d0303c
+# %% ../../nbs/detection/29_silence.ipynb #775b6b32
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from ..core.display import pluralize, short_repr
 from ..core.series import Series, format_duration, short_name
-from ..core.series_index import SeriesIndex
+from ..core.series_index import SeriesIndex, host_of
 from .anomalies import GONE, Anomaly
 from .breaches import to_time
 from .rule import Rule, matches_rule, matching_columns
@@ -68,7 +68,7 @@ def newest_times(times: np.ndarray, values: np.ndarray) -> np.ndarray:
     newest = times[len(times) - 1 - there[::-1].argmax(axis=0)]
     return np.where(there.any(axis=0), newest, np.nan)
 
-# %% ../../nbs/detection/29_silence.ipynb #d2331966
+# %% ../../nbs/detection/29_silence.ipynb #fce126ee
 class Keys:
     "Which column of a frame belongs to which host (or series), by number; made when the columns change."
     def __init__(self, rule: Rule, index: SeriesIndex):
@@ -79,7 +79,8 @@ class Keys:
         self.codes = index.host_codes[self.columns] if by_host else np.arange(len(self.columns))
         self.names = list(index.hosts) if by_host else index.columns[self.columns].tolist()      # code → key
         is_cpu = np.array([metric == _CPU for metric in index.metrics], bool)
-        self.cpu = np.flatnonzero(is_cpu[index.metric_codes[self.columns]]) if len(self.columns) else np.empty(0, int)
+        self.is_cpu = is_cpu[index.metric_codes[self.columns]] if len(self.columns) else np.empty(0, bool)
+        self.cpu = np.flatnonzero(self.is_cpu)
         self.order = np.argsort(self.codes, kind='stable')
         self.starts = np.searchsorted(self.codes[self.order], np.arange(len(self.names) + 1))
 
@@ -97,10 +98,10 @@ class Keys:
         "Place of the series that stands for a key: its cpu, else the first of the newest."
         own = self.order[self.starts[code]:self.starts[code + 1]]
         own = own[~np.isnan(times[own])]
-        cpu = own[np.isin(own, self.cpu)]
+        cpu = own[self.is_cpu[own]]
         return int(cpu[-1] if len(cpu) else own[np.argmax(times[own])])
 
-# %% ../../nbs/detection/29_silence.ipynb #e28a637f
+# %% ../../nbs/detection/29_silence.ipynb #6373fc61
 Record = dict[str, Any]
 
 def _fits(rule: Rule, key: str, record: Record) -> bool:
@@ -134,7 +135,7 @@ class SilenceTable:
         codes = np.flatnonzero(best > -np.inf)
         for code in codes[self._rows[codes] < 0].tolist():
             name = keys.column(keys.representative(code, times))
-            self._rows[code] = self.heard.add(keys.names[code], name, Series.parse(name).host, best[code])
+            self._rows[code] = self.heard.add(keys.names[code], name, host_of(name), best[code])
         self._name_cpus(keys, times)
         self.heard.hear(self._rows[codes], best[codes], now)
 
