@@ -287,7 +287,7 @@ def _expected(self, found: list) -> list:
     self._note('inventory', problem, f'inventory of {self.source.name}')
     if not left: return found
     log.info('taken away, no longer expected: %s', ', '.join(sorted(left)[:20]))
-    self.rules.leave(left)
+    self.rules.drop_hosts(left)
     return [a for a in found if a.origin != 'absent' or a.host not in left]
 
 # %% ../nbs/main.ipynb #902ffec4

@@ -6,7 +6,7 @@
 __all__ = ['external_alerts', 'EXTERNAL_GONE', 'Alert', 'read_alert', 'alert_incident', 'ended_incident', 'ingest_alerts',
            'close_silent_alerts']
 
-# %% ../../nbs/detection/39_alerts.ipynb #8a055737
+# %% ../../nbs/detection/39_alerts.ipynb #5cf325ac
 import hashlib
 import json
 import threading
@@ -19,6 +19,7 @@ import sqlalchemy as sa
 
 from ..core.clock import to_us
 from ..core.database import define_table, metadata
+from ..core.display import short_repr
 from ..core.errors import DataError
 from ..core.inventory import canonical_host
 from ..core.series import Series, plain_name
@@ -36,7 +37,7 @@ external_alerts = define_table('external_alerts',
     sa.Column('annotations', sa.Text, nullable=False),
     sa.Column('incident', sa.String, nullable=False))
 
-# %% ../../nbs/detection/39_alerts.ipynb #e1a29204
+# %% ../../nbs/detection/39_alerts.ipynb #aefc02e3
 @dataclass(frozen=True)
 class Alert:
     "One alert of an Alertmanager."
@@ -46,7 +47,8 @@ class Alert:
     labels: dict[str, Any]
     annotations: dict[str, Any]
 
-    def __repr__(self) -> str: return f"Alert({self.labels.get('alertname', '')}, {self.status}, {self.starts:%Y-%m-%d %H:%M} UTC)"
+    def __repr__(self) -> str:
+        return short_repr(self, str(self.labels.get('alertname', '')), self.status, f'{self.starts:%Y-%m-%d %H:%M} UTC')
 
 # %% ../../nbs/detection/39_alerts.ipynb #08c2ff42
 def _alert_time(text: Any, n: int, now: pd.Timestamp) -> pd.Timestamp:
@@ -117,8 +119,13 @@ def _known_incident(engine: sa.Engine, alert: Alert) -> Incident | None:
     known = get_incident(engine, row.incident) if row else None
     return known if known is not None and known.state == 'open' else None
 
-# %% ../../nbs/detection/39_alerts.ipynb #34f6de63
-def _ingest(store: IncidentStore, alert: Alert, now: pd.Timestamp, aliases: Mapping[str, str]) -> tuple[str, Incident | None]:
+# %% ../../nbs/detection/39_alerts.ipynb #6e727694
+def _ingest(
+    store: IncidentStore,
+    alert: Alert,
+    now: pd.Timestamp,
+    aliases: Mapping[str, str],
+) -> tuple[str, Incident | None]:
     "One alert stored: what happened ('opened', 'updated', 'closed' or 'nothing'), and to which incident."
     known = _known_incident(store.engine, alert)
     if known is None and alert.status == 'resolved': return 'nothing', None

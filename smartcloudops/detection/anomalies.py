@@ -7,7 +7,7 @@ __all__ = ['TIMES', 'BEGAN', 'VOTES', 'RAISED', 'ACCEPT', 'QUIET', 'GONE', 'Anom
            'value_text', 'band_text', 'lasting', 'furthest', 'is_inside', 'told_value', 'stream_reason', 'sentence',
            'leading_kind', 'from_scores', 'expire']
 
-# %% ../../nbs/detection/23_anomalies.ipynb #af2ba862
+# %% ../../nbs/detection/23_anomalies.ipynb #e8126de9
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -16,11 +16,11 @@ import numpy as np
 import pandas as pd
 
 from ..core.display import short_repr
-from ..core.series import Series, describe, format_duration, format_range, format_value, short_name
+from ..core.series import describe, format_duration, format_range, format_value, short_name
 from ..core.series_index import host_of, metric_of
 from .models.state import KINDS
 
-# %% ../../nbs/detection/23_anomalies.ipynb #e226216a
+# %% ../../nbs/detection/23_anomalies.ipynb #a9bc3db3
 @dataclass(frozen=True)
 class Anomaly:
     "A stretch of one series outside what is expected; values in the series' own unit, times in UTC."
@@ -50,7 +50,8 @@ class Anomaly:
 
     def __repr__(self) -> str:
         until = 'ongoing' if self.ongoing else f'until {self.end:%H:%M:%S}' if self.end is not None else 'over'
-        return short_repr(self, self.series, f'{self.kind} by {self.origin}', f'{self.start:%Y-%m-%d %H:%M:%S} UTC', until,
+        began = f'{self.start:%Y-%m-%d %H:%M:%S} UTC'
+        return short_repr(self, self.series, f'{self.kind} by {self.origin}', began, until,
                           f'score {self.score:.2f}', 'accepted as normal' if self.accepted else '', self.reason)
 
 # %% ../../nbs/detection/23_anomalies.ipynb #425a7b19
@@ -62,14 +63,15 @@ def _plain(value: Any) -> Any:
     if isinstance(value, pd.Timestamp): return value.isoformat()
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
-# %% ../../nbs/detection/23_anomalies.ipynb #1be9e76a
+# %% ../../nbs/detection/23_anomalies.ipynb #8e2badb2
 def to_json(anomaly: Anomaly) -> dict[str, Any]:
     "The anomaly as plain JSON values."
     every = {f.name: _plain(getattr(anomaly, f.name)) for f in fields(Anomaly)}
     kept = {name: every.pop(name) for name in _KEPT}
     if anomaly.flagged is None: del kept['calm']                  # no stretch of a detector
     labels = {name: value for name, value in kept.items() if value or name == 'calm' or value == 0. and name == 'worst'}
-    return every | {'labels': labels | ({'kinds': list(anomaly.spoke)} if anomaly.spoke else {})}
+    kinds = {'kinds': list(anomaly.spoke)} if anomaly.spoke else {}
+    return every | {'labels': labels | kinds}
 
 # %% ../../nbs/detection/23_anomalies.ipynb #11977c5d
 def from_json(data: dict[str, Any]) -> Anomaly:
@@ -151,11 +153,11 @@ def stream_reason(
     if anomaly.origin == 'joint': whose = " by the host's other series"
     return text + (f', expected {band}{whose}' if band else '') + f'; {_since(anomaly, now)}'
 
-# %% ../../nbs/detection/23_anomalies.ipynb #b8173222
+# %% ../../nbs/detection/23_anomalies.ipynb #fb8c1f55
 def _rule_sentence(anomaly: Anomaly, now: pd.Timestamp) -> str:
     "What a rule found, as it is at this moment."
     band, value = band_text(anomaly.series, anomaly.lower, anomaly.upper), told_value(anomaly)
-    beyond = value < anomaly.lower or value > anomaly.upper          # not of a trend, nor while a rule waits for its `clear`
+    beyond = value < anomaly.lower or value > anomaly.upper     # not of a trend, nor while it waits for `clear`
     if anomaly.reason and not beyond: return anomaly.reason
     text = f'{short_name(anomaly.series)} {value_text(anomaly.series, value)}' + (f', expected {band}' if band else '')
     return text + (f', for {format_duration(lasting(anomaly, now))}' if lasting(anomaly, now) >= 1 else '')
@@ -172,19 +174,20 @@ def sentence(
     else: text = _rule_sentence(anomaly, now)
     return f'{anomaly.host}: {text}' if host else text
 
-# %% ../../nbs/detection/23_anomalies.ipynb #2a982556
-def _table(values: Any) -> np.ndarray | None:
+# %% ../../nbs/detection/23_anomalies.ipynb #5e7689b9
+def _table(values: Any) -> np.ndarray:
     "As an array [rows, series]; a DataFrame is not copied."
-    if values is None: return None
     return np.atleast_2d(values.to_numpy() if isinstance(values, pd.DataFrame) else np.asarray(values))
 
 class _Samples:
     "The scores and values as plain arrays [rows, series]: in a storm each is looked up a hundred thousand times."
     def __init__(self, scores: Any, frame: pd.DataFrame):
-        table = lambda name: _table(getattr(scores, name, None))
-        self.score, self.anomaly, self.evidence = table('score'), table('anomaly'), table('evidence')
-        self.bands = {name: table(name) for name in ('expected', 'lower', 'upper')}
-        self.confidence, self.values = table('confidence'), frame.to_numpy()
+        self.score, self.anomaly = _table(scores.score), _table(scores.anomaly)
+        self.expected, self.lower, self.upper = _table(scores.expected), _table(scores.lower), _table(scores.upper)
+        has = lambda name: getattr(scores, name, None) is not None
+        self.evidence = _table(scores.evidence) if has('evidence') else None
+        self.confidence = _table(scores.confidence) if has('confidence') else None
+        self.values = frame.to_numpy()
         self.times, self.columns = frame.index, frame.columns
 
     def kind(self, row: int, column: int) -> str:
@@ -205,13 +208,14 @@ def leading_kind(spoke: dict[str, int]) -> str:      # kind → samples it spoke
     "The kind with the most votes, of equals the latest."
     return max(reversed(spoke), key=lambda kind: spoke[kind] * VOTES.get(kind, 1)) if spoke else 'unusual'
 
-# %% ../../nbs/detection/23_anomalies.ipynb #9943a41d
+# %% ../../nbs/detection/23_anomalies.ipynb #43672374
 def _begin_stretch(samples: _Samples, row: int, column: int) -> Anomaly:
     "A stretch about to begin, with the band that holds at this moment."
     name = samples.columns[column]
     sure = 1. if samples.confidence is None else float(samples.confidence[row, column])
     return Anomaly(name, host_of(name), samples.times[row], kind='unusual', rows=0, score=0., confidence=sure,
-                   **{name: float(band[row, column]) for name, band in samples.bands.items()})
+                   expected=float(samples.expected[row, column]), lower=float(samples.lower[row, column]),
+                   upper=float(samples.upper[row, column]))
 
 def _extend_stretch(before: Anomaly, samples: _Samples, row: int, column: int) -> Anomaly:
     "The stretch with one more abnormal sample."
@@ -233,7 +237,7 @@ def _is_out(anomaly: Anomaly, samples: _Samples, row: int, column: int) -> bool:
     value = samples.values[row, column]
     return bool(samples.score[row, column] >= RAISED or value < anomaly.lower or value > anomaly.upper)
 
-# %% ../../nbs/detection/23_anomalies.ipynb #4d762061
+# %% ../../nbs/detection/23_anomalies.ipynb #11a57fc0
 def _walk_stretch(
     samples: _Samples,
     column: int,
@@ -242,7 +246,7 @@ def _walk_stretch(
 ) -> list[Anomaly]:              # those that ended, and last the one still open after these rows
     "One series' new rows."
     ended: list[Anomaly] = []
-    for row in np.flatnonzero(~np.isnan(samples.values[:, column])):
+    for row in np.flatnonzero(~np.isnan(samples.values[:, column])).tolist():
         if samples.anomaly[row, column] or (current is not None and _is_out(current, samples, row, column)):
             current = _extend_stretch(current or _begin_stretch(samples, row, column), samples, row, column)
         elif current is not None:

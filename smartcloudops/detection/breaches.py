@@ -97,7 +97,7 @@ def breach_reason(rule: Rule, series: str, breach: Breach, at: float, ended: boo
     if rule.condition not in ('above', 'below'): return _trend_reason(rule, text, unit, breach)
     return _limit_reason(rule, text, unit, breach, format_duration(at - breach.since), ended)
 
-# %% ../../nbs/detection/27_breaches.ipynb #1824e959
+# %% ../../nbs/detection/27_breaches.ipynb #7474ec23
 _KINDS = dict(above='threshold', below='threshold', rate_above='rate', rate_below='rate', full_in_hours='filling')
 
 def to_time(seconds: float) -> pd.Timestamp:
@@ -114,7 +114,8 @@ def breach_anomaly(
     "A breach as an anomaly."
     limit = lambda value: np.nan if value is None else value
     reason = breach_reason(rule, series, breach, ended or breach.last, ended is not None)
-    return Anomaly(series, host_of(series), to_time(breach.since), None if ended is None else to_time(ended), 1., breach.value,
+    end = None if ended is None else to_time(ended)
+    return Anomaly(series, host_of(series), to_time(breach.since), end, 1., breach.value,
                    upper=limit(rule.above), lower=limit(rule.below), kind=_KINDS[rule.condition], reason=reason,
                    origin=f'rule:{rule.name}', ongoing=ended is None, last=to_time(breach.last), rows=breach.rows,
                    severity=rule.severity, every=step, worst=breach.worst)

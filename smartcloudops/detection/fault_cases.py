@@ -58,13 +58,14 @@ def join_reference(reference: pd.DataFrame, abnormal: pd.DataFrame) -> pd.DataFr
     reference = reference.set_axis(abnormal.index[0] - STEP * np.arange(len(reference), 0, -1))
     return pd.concat([reference, abnormal]).rename_axis('time')
 
-# %% ../../nbs/detection/36_fault_cases.ipynb #7b6eef90
+# %% ../../nbs/detection/36_fault_cases.ipynb #61a6bbe9
 def petshop_cases(
     folder: str | Path,                # PetShop's dataset/ (scenarios inside)
 ) -> Iterator[FaultCase]:
     "The issues of every scenario that has a quiet period (`noissue`) to compare with."
     scenarios = sorted(p for p in Path(folder).glob('*') if (p / 'noissue/metrics.csv').exists())
-    if not scenarios: raise DataError(f"{folder}: no scenario with noissue/metrics.csv in it; give PetShop's folder 'dataset'")
+    if not scenarios:
+        raise DataError(f"{folder}: no scenario with noissue/metrics.csv in it; give PetShop's folder 'dataset'")
     for scenario in scenarios:
         reference, graph = read_petshop(scenario / 'noissue/metrics.csv'), read_graph(scenario / 'graph.csv')
         for issue in sorted(scenario.glob('*/issue_*')):
@@ -72,9 +73,10 @@ def petshop_cases(
             alarm = told['target']
             target = str(Series(PETSHOP[alarm['metric']], {'host': alarm['node'], 'stat': alarm['agg']}))
             name = '/'.join(issue.relative_to(folder).parts)
-            yield FaultCase(name, join_reference(reference, abnormal), target, abnormal.index[0], graph, told['root_cause']['node'])
+            frame, truth = join_reference(reference, abnormal), told['root_cause']['node']
+            yield FaultCase(name, frame, target, abnormal.index[0], graph, truth)
 
-# %% ../../nbs/detection/36_fault_cases.ipynb #618b30c2
+# %% ../../nbs/detection/36_fault_cases.ipynb #cf550c1d
 def petshop_quiet(
     folder: str | Path,
     every: int = 6,                # rows between windows
@@ -85,7 +87,7 @@ def petshop_quiet(
     for scenario in sorted(p for p in Path(folder).glob('*') if (p / 'noissue/metrics.csv').exists()):
         quiet, graph = read_petshop(scenario / 'noissue/metrics.csv'), read_graph(scenario / 'graph.csv')
         for start in range(0, len(quiet) - 5, every):
-            rest = quiet.iloc[:start] if start >= least else quiet.iloc[start + 5:]     # the past where it is long enough
+            rest = quiet.iloc[:start] if start >= least else quiet.iloc[start + 5:]     # the past if long enough
             for metric in ('latency', 'availability'):
                 name = f'{scenario.name}/quiet_{start}/{metric}'
                 frame = join_reference(rest, quiet.iloc[start:start + 5])

@@ -63,8 +63,8 @@ def pattern_of(anomaly: Anomaly) -> Pattern:
     room = .1 * abs(edge - inside) + .02 * abs(edge)
     return Pattern(anomaly.series, anomaly.kind, min(edge, inside) - room, max(edge, inside) + room, hour)
 
-# %% ../../nbs/detection/35_feedback.ipynb #071c8d50
-SIZE = ('spike', 'level shift', 'drift', 'unseen range', 'time of day', 'pattern', 'unusual')     # kinds of a value's size
+# %% ../../nbs/detection/35_feedback.ipynb #5587d4e5
+SIZE = ('spike', 'level shift', 'drift', 'unseen range', 'time of day', 'pattern', 'unusual')     # of a value's size
 HOURS = 2.                  # that what a rule found may be off the hour
 
 def _same_kind(one: str, other: str) -> bool:

@@ -17,7 +17,7 @@ from ..core.display import as_table, pluralize, short_repr
 from ..core.series_index import metric_of
 from .anomalies import Anomaly
 
-# %% ../../nbs/detection/31_incident.ipynb #505a05c5
+# %% ../../nbs/detection/31_incident.ipynb #b1827768
 @dataclass(frozen=True)
 class Incident:
     "Anomalies that belong together; `title` is the sentence people read."
@@ -43,12 +43,13 @@ class Incident:
 
     def __repr__(self) -> str:
         count = pluralize(len(self.anomalies), 'anomaly', 'anomalies')
-        return short_repr(self, f'#{self.id} {self.state}', self.severity, f'{self.opened:%Y-%m-%d %H:%M} UTC', self.title, count,
+        opened = f'{self.opened:%Y-%m-%d %H:%M} UTC'
+        return short_repr(self, f'#{self.id} {self.state}', self.severity, opened, self.title, count,
                           f'called {self.feedback}' if self.feedback else '')
 
     def _repr_html_(self) -> str:
-        rows = [dict(series=a.series, kind=a.kind, began=f'{a.start:%d %b %H:%M:%S}', score=round(a.score, 2), reason=a.reason)
-                for a in self.anomalies[:20]]
+        rows = [dict(series=a.series, kind=a.kind, began=f'{a.start:%d %b %H:%M:%S}', score=round(a.score, 2),
+                     reason=a.reason) for a in self.anomalies[:20]]
         return as_table(rows, ' '.join(filter(None, [repr(self), self.cause])))
 
 # %% ../../nbs/detection/31_incident.ipynb #b1087ddf

@@ -20,7 +20,7 @@ from ..core.settings import IncidentSettings
 from .anomalies import from_json, to_json
 from .incident import MOST, Incident
 
-# %% ../../nbs/detection/32_incident_store.ipynb #90597bd1
+# %% ../../nbs/detection/32_incident_store.ipynb #ee708123
 incidents = define_table('incidents',
     sa.Column('id', sa.Integer, primary_key=True),
     sa.Column('fingerprint', sa.String, nullable=False, index=True),
@@ -43,10 +43,11 @@ incidents = define_table('incidents',
     sa.Column('external', sa.Boolean, nullable=False),
     sa.Column('flaps', sa.Integer, nullable=False),
     sa.Column('counted', sa.Boolean, nullable=False),      # against the budget of pages
-    sqlite_autoincrement=True)             # the audit names incidents by number: a deleted one gives its number to no other
+    sqlite_autoincrement=True)             # the audit names them by number: none is given twice
 
-# %% ../../nbs/detection/32_incident_store.ipynb #ca38181e
-_PLAIN = ('fingerprint', 'episode', 'state', 'kind', 'severity', 'host', 'title', 'cause', 'feedback', 'external', 'flaps')
+# %% ../../nbs/detection/32_incident_store.ipynb #516e468b
+_PLAIN = ('fingerprint', 'episode', 'state', 'kind', 'severity', 'host', 'title', 'cause', 'feedback', 'external',
+          'flaps')
 _TIMES = ('started', 'opened', 'updated', 'closed')
 
 def to_row(incident: Incident) -> dict[str, Any]:
@@ -94,7 +95,7 @@ def get_incident(
     with engine.connect() as c: row = c.execute(sa.select(incidents).where(incidents.c.id == int(id))).first()
     return from_row(row) if row else None
 
-# %% ../../nbs/detection/32_incident_store.ipynb #11a4502d
+# %% ../../nbs/detection/32_incident_store.ipynb #acb1aacb
 class IncidentStore:
     "Writes incidents, and knows what a tracker has to ask of the past."
     def __init__(self, engine: sa.Engine): self.engine = engine
@@ -111,7 +112,7 @@ class IncidentStore:
                 c.execute(incidents.update().where(incidents.c.id == int(incident.id)).values(row))
                 return incident
             new = c.execute(incidents.insert().values(row | dict(counted=counted)))
-        return replace(incident, id=str(new.inserted_primary_key[0]))
+        return replace(incident, id=str(new.lastrowid if (key := new.inserted_primary_key) is None else key[0]))
 
     def closed_between(self, since: pd.Timestamp, now: pd.Timestamp) -> list[Incident]:
         "Own incidents that closed since then, newest first; not those of a time to come, as the clock was put back."

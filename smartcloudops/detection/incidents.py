@@ -18,7 +18,7 @@ from .incident_store import (IncidentStore, budget_left, get_incident, incidents
 from .root_cause import with_root_cause
 from .tracker import IncidentTracker, retain_incidents
 
-# %% ../../nbs/detection/41_incidents.ipynb #7815adc3
-_all_ = ['Changes', 'Incident', 'IncidentStore', 'IncidentTracker', 'budget_left', 'external_alerts', 'feedbacks', 'fingerprint',
-         'fits_pattern', 'get_incident', 'give_feedback', 'incident_kind', 'incidents', 'ingest_alerts', 'list_incidents',
-         'normal_patterns', 'open_incidents', 'retain_incidents', 'said_patterns', 'title', 'with_root_cause']
+# %% ../../nbs/detection/41_incidents.ipynb #53f22e76
+_all_ = ['Changes', 'Incident', 'IncidentStore', 'IncidentTracker', 'budget_left', 'external_alerts', 'feedbacks',
+         'fingerprint', 'fits_pattern', 'get_incident', 'give_feedback', 'incident_kind', 'incidents', 'ingest_alerts',
+         'list_incidents', 'normal_patterns', 'open_incidents', 'retain_incidents', 'said_patterns', 'title', 'with_root_cause']

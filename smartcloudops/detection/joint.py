@@ -231,7 +231,7 @@ def save_joint(
     for old in _files(folder, model.host)[:-3]: old.unlink(missing_ok=True)
     return path
 
-# %% ../../nbs/detection/22_joint.ipynb #e0b30b79
+# %% ../../nbs/detection/22_joint.ipynb #7b168df3
 def load_joint(path: str | Path) -> JointDetector:
     "A model that `save_joint` wrote; `DataError` when it is none."
     try:
@@ -239,8 +239,8 @@ def load_joint(path: str | Path) -> JointDetector:
             facts = json.loads(str(data['facts']))
             scaler = Scaler(tuple(facts['names']), data['grain'], data['centre'], data['spread'])
             fitted = pd.Timestamp(facts['fitted'])
-            arrays = (data[a] for a in _ARRAYS)
-            return JointDetector(facts['host'], facts['version'], fitted, facts['rows'], scaler, *arrays, facts['every'])
+            arrays = {a: data[a] for a in _ARRAYS}
+            return JointDetector(facts['host'], facts['version'], fitted, facts['rows'], scaler, **arrays, every=facts['every'])
     except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile) as e:
         raise DataError(f'{path}: is no joint model ({e}); delete it, the next fit writes a new one') from None
 
@@ -295,7 +295,7 @@ class JointModels:
 
     def _repr_html_(self) -> str: return as_table([_model_row(m) for m in self.models.values()], repr(self))
 
-# %% ../../nbs/detection/22_joint.ipynb #ce5ce4ac
+# %% ../../nbs/detection/22_joint.ipynb #63631f7c
 def place_models(
     models: Mapping[str, JointDetector],
     columns: pd.Index,
@@ -313,7 +313,7 @@ def place_models(
 def _overdue(models: 'JointModels', host: str, now: pd.Timestamp) -> float:
     "1 is due, infinite is never fitted; a young model is refitted sooner."
     model = models.models.get(host)
-    known = [t for t in (model and model.fitted, models.tried.get(host)) if t is not None]
+    known = [t for t in (model.fitted if model else None, models.tried.get(host)) if t is not None]
     past = [t for t in known if t <= now]                    # a time to come: the clock was put back
     wait = models.hours if model and model.rows >= 2000 else min(1., models.hours)
     return (now - max(past)) / pd.Timedelta(hours=wait) if past else math.inf

@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['log', 'History', 'suspects_of', 'with_root_cause']
 
-# %% ../../nbs/detection/38_root_cause.ipynb #9e2300be
+# %% ../../nbs/detection/38_root_cause.ipynb #bbee98ab
 import logging
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import pandas as pd
 
@@ -19,7 +19,7 @@ from .grouping import Graph, excess
 from .incident import Incident, struck_hosts
 
 log = logging.getLogger('smartcloudops.detection')
-History = pd.DataFrame | Callable[[], pd.DataFrame | None] | None      # recent samples, or what gives them when needed
+History: TypeAlias = pd.DataFrame | Callable[[], pd.DataFrame | None] | None      # samples, or what gives them
 
 # %% ../../nbs/detection/38_root_cause.ipynb #4c1bd969
 def _rank(anomalies: list[Anomaly], frame: pd.DataFrame | None, graph: Graph | None) -> list[dict[str, Any]]:

@@ -55,11 +55,12 @@ class Rule(BaseModel):
 
     __str__ = __repr__
 
-# %% ../../nbs/detection/25_rule.ipynb #8cedb97e
+# %% ../../nbs/detection/25_rule.ipynb #94f433fa
 def _check_rule(rule: Rule) -> Rule:
     "What the types can't say: one condition, hysteresis on the right side, '*' for absence only."
     given = [c for c in CONDITIONS if getattr(rule, c) is not None]
-    if len(given) != 1: raise ValueError(f"needs exactly one of {', '.join(CONDITIONS)}; it has {' and '.join(given) or 'none'}")
+    if len(given) != 1:
+        raise ValueError(f"needs exactly one of {', '.join(CONDITIONS)}; it has {' and '.join(given) or 'none'}")
     if rule.metric == '*' and given != ['absent']: raise ValueError("needs a metric; '*' goes with absent only")
     if rule.clear is None: return rule
     if given[0] not in ('above', 'below'): raise ValueError(f"clear goes with above or below, not with {given[0]}")

@@ -19,10 +19,10 @@ from .breaches import Breach, advance, breach_anomaly, is_breaching, is_stale, i
 from .rule import Rule, matches_rule, matching_columns
 from .trends import TrendWindows
 
-# %% ../../nbs/detection/28_rule_tables.ipynb #f986fa09
+# %% ../../nbs/detection/28_rule_tables.ipynb #21b29bc9
 class SeriesMemory:
     "When each series was heard and how often it comes, a row each, in the order in which they were met."
-    def __init__(self):
+    def __init__(self) -> None:
         self.rows: dict[str, int] = {}
         self.at, self.step = np.empty(0), np.empty(0)      # seconds since 1970; seconds; NaN: not known
 
@@ -43,7 +43,7 @@ class SeriesMemory:
         longer = np.where(np.isnan(step), gap, np.fmin(gap, step * 1.2))
         return np.nan_to_num(gap), longer
 
-# %% ../../nbs/detection/28_rule_tables.ipynb #266bab23
+# %% ../../nbs/detection/28_rule_tables.ipynb #0f0d7996
 Record = dict[str, Any]
 
 def _fits(rule: Rule, name: str, record: Record) -> bool:
@@ -54,8 +54,8 @@ def _fits(rule: Rule, name: str, record: Record) -> bool:
 def _breach_of(record: Record) -> Breach | None:
     if 'since' not in record: return None
     trend = tuple(record['trend']) if record.get('trend') else None
-    numbers = (record[name] for name in ('since', 'last', 'value', 'worst', 'rows'))
-    return Breach(*numbers, bool(record.get('firing')), trend)
+    kept = {name: record[name] for name in ('since', 'last', 'value', 'worst', 'rows')}
+    return Breach(**kept, firing=bool(record.get('firing')), trend=trend)
 
 # %% ../../nbs/detection/28_rule_tables.ipynb #70d5416a
 def _record_of(at: float, step: float, breach: Breach | None) -> Record:
@@ -66,15 +66,18 @@ def _record_of(at: float, step: float, breach: Breach | None) -> Record:
     kept = dict(since=breach.since, last=breach.last, value=breach.value, worst=breach.worst, rows=breach.rows)
     return record | kept | {'firing': breach.firing}
 
-# %% ../../nbs/detection/28_rule_tables.ipynb #4e80b854
+# %% ../../nbs/detection/28_rule_tables.ipynb #112bfec1
 class RuleTable:
     "What one rule with a condition on values remembers of its series."
     def __init__(self, rule: Rule, state: dict[str, Record]):
         self.rule, self.columns, self.rows = rule, np.empty(0, np.int64), np.empty(0, np.int64)
+        self.memory, self.names, self.breaches = SeriesMemory(), list[str](), dict[int, Breach]()
+        self.windows: TrendWindows | None = None
         self.load({name: record for name, record in state.items() if _fits(rule, name, record)})
 
     def __repr__(self) -> str:
-        return short_repr(self, self.rule.name, pluralize(len(self.names), 'series', 'series'), f'{len(self.breaches)} in breach')
+        count = pluralize(len(self.names), 'series', 'series')
+        return short_repr(self, self.rule.name, count, f'{len(self.breaches)} in breach')
 
     def align(self, index: SeriesIndex) -> None:
         "The frame's columns changed: which of them are this rule's, and their rows here."
@@ -101,7 +104,8 @@ class RuleTable:
         "All records, by series."
         times = zip(self.memory.at.tolist(), self.memory.step.tolist())
         records = [_record_of(at, step, self.breaches.get(row)) for row, (at, step) in enumerate(times)]
-        if self.windows is not None: records = [r | self.windows.to_json(row) if r else r for row, r in enumerate(records)]
+        if (windows := self.windows) is not None:
+            records = [r | windows.to_json(row) if r else r for row, r in enumerate(records)]
         return dict(zip(self.names, records))
 
     def expire(self, before: float) -> bool:      # whether any went

@@ -23,16 +23,17 @@ from .trends import trend
 # %% ../../nbs/detection/30_rules.ipynb #9694167b
 _all_ = ['Rule', 'parse_rules', 'rules_from_settings', 'trend']
 
-# %% ../../nbs/detection/30_rules.ipynb #40b80eba
+# %% ../../nbs/detection/30_rules.ipynb #5386c133
 def _seconds_of(index: pd.DatetimeIndex) -> np.ndarray:
     return index.as_unit('us').asi8 / 1e6 if len(index) else np.empty(0)
 
 def _table_row(rule: Rule) -> dict[str, Any]:
     "One rule in the table of a notebook."
     condition = f'{rule.condition.replace("_", " ")} {getattr(rule, rule.condition):g}'
-    return dict(rule=rule.name, metric=rule.metric, condition=condition, lasting=f'{rule.seconds:g} s', severity=rule.severity)
+    return dict(rule=rule.name, metric=rule.metric, condition=condition, lasting=f'{rule.seconds:g} s',
+                severity=rule.severity)
 
-# %% ../../nbs/detection/30_rules.ipynb #0114347d
+# %% ../../nbs/detection/30_rules.ipynb #aafd39b8
 class RuleEngine:
     "Judges rules on new rows; `state` is plain JSON and is all that it remembers."
     def __init__(self,
@@ -47,7 +48,8 @@ class RuleEngine:
     @property
     def state(self) -> dict[str, dict[str, Any]]:
         "Rule → series or host → what is remembered of it."
-        state = {t.rule.name: t.to_json() for t in self._values} | {t.rule.name: silence_to_json(t) for t in self._silences}
+        state = {t.rule.name: t.to_json() for t in self._values}
+        state |= {t.rule.name: silence_to_json(t) for t in self._silences}
         return {rule.name: state[rule.name] for rule in self.rules}
 
     def update(self,
@@ -66,7 +68,8 @@ class RuleEngine:
     def _align(self, columns: pd.Index) -> None:
         known = self._columns is not None and (columns is self._columns or columns.equals(self._columns))
         if not known:
-            for table in [*self._values, *self._silences]: table.align(series_index(columns))
+            for values in self._values: values.align(series_index(columns))
+            for silence in self._silences: silence.align(series_index(columns))
         self._columns = columns
 
     def drop_hosts(self, hosts: Iterable[str]) -> None:

@@ -45,19 +45,20 @@ def is_significant(anomaly: Anomaly) -> bool:
     "Whether a learned anomaly is more than an odd sample or two (where its finder counts them) and matters."
     return is_breaching_now(anomaly) and (anomaly.last is None or anomaly.rows >= 3) and is_large(anomaly)
 
-# %% ../../nbs/detection/33_significance.ipynb #878e4a03
-WANTED = ('availability', 'free', 'available', 'requests', 'success', 'total', 'synchronized')     # less of these is bad
+# %% ../../nbs/detection/33_significance.ipynb #2beba507
+WANTED = ('availability', 'free', 'available', 'requests', 'success', 'total', 'synchronized')     # less is bad
 
 def is_improving(anomaly: Anomaly) -> bool:
     "Whether there is less of something one would not miss: load, latency, traffic on a disk."
     return anomaly.observed < anomaly.expected and not any(w in metric_of(anomaly.series) for w in WANTED)
 
-# %% ../../nbs/detection/33_significance.ipynb #3bd6ac5d
+# %% ../../nbs/detection/33_significance.ipynb #1913e050
 EASING = 3600.     # seconds that less load has to last before it is told
 
 def _has_lasted(anomaly: Anomaly, now: pd.Timestamp, cfg: IncidentSettings, company: int) -> bool:
     "Whether a learned anomaly lasted long enough, surely enough, to be told."
-    needed = max(EASING, cfg.sustain_seconds) if is_improving(anomaly) else cfg.sustain_seconds / (2 if company > 1 else 1)
+    needed = cfg.sustain_seconds / (2 if company > 1 else 1)
+    if is_improving(anomaly): needed = max(EASING, cfg.sustain_seconds)
     lasted = ((anomaly.last or now) - anomaly.start).total_seconds()
     return is_significant(anomaly) and anomaly.confidence >= cfg.min_confidence and lasted >= needed
 
@@ -67,7 +68,7 @@ def openers(
     cfg: IncidentSettings,
     called_real: Callable[[Anomaly], bool] = lambda a: False,      # a human called it so: it need not last
 ) -> list[Anomaly]:
-    "Those that may open an incident by themselves: learned ones while they last, ordered ones also when they just ended."
+    "Those that may open an incident: learned ones while they last, ordered ones also when they just ended."
     anomalies = list(anomalies)
     company: dict[str, int] = {}
     for a in anomalies:

@@ -23,18 +23,18 @@ FORGET = GONE.total_seconds()
 FIRST_STEP = 300.     # seconds to assume between samples until two are known
 MOST_LATE = 1800.     # seconds of delay that a source may get used to
 
-# %% ../../nbs/detection/29_silence.ipynb #9352091e
+# %% ../../nbs/detection/29_silence.ipynb #b4f55372
 class Heard:
     "When hosts or series were heard, how often they come and how late; times in seconds since 1970."
-    def __init__(self):
+    def __init__(self) -> None:
         self.rows: dict[str, int] = {}                          # host or series → row
         self.at, self.step, self.late = np.empty(0), np.empty(0), np.empty(0)
-        self.series, self.hosts = [], []                        # the series that stands for it, and its host
+        self.series, self.hosts = list[str](), list[str]()      # the series that stands for it, and its host
 
     def add(self, key: str, series: str, host: str, at: float, step: float = 0., late: float = 0.) -> int:
         "One met for the first time."
         row = self.rows[key] = len(self.rows)
-        self.at, self.step, self.late = (np.append(x, v) for x, v in ((self.at, at), (self.step, step), (self.late, late)))
+        self.at, self.step, self.late = np.append(self.at, at), np.append(self.step, step), np.append(self.late, late)
         self.series.append(series), self.hosts.append(host)
         return row
 
@@ -101,7 +101,7 @@ class Keys:
         cpu = own[self.is_cpu[own]]
         return int(cpu[-1] if len(cpu) else own[np.argmax(times[own])])
 
-# %% ../../nbs/detection/29_silence.ipynb #6373fc61
+# %% ../../nbs/detection/29_silence.ipynb #0b778009
 Record = dict[str, Any]
 
 def _fits(rule: Rule, key: str, record: Record) -> bool:
@@ -112,7 +112,8 @@ def _fits(rule: Rule, key: str, record: Record) -> bool:
 class SilenceTable:
     "What one rule of silence remembers of its hosts."
     def __init__(self, rule: Rule, state: dict[str, Record]):
-        self.rule, self.heard, self.keys = rule, Heard(), None
+        self.rule, self.heard = rule, Heard()
+        self.keys: Keys | None = None
         for key, r in state.items():
             if _fits(rule, key, r): self.heard.add(key, r['series'], r['host'], r['at'], r['step'], r['late'])
 
@@ -120,9 +121,9 @@ class SilenceTable:
 
     def align(self, index: SeriesIndex) -> None:
         "The frame's columns changed."
-        self.keys = Keys(self.rule, index)
-        self._rows = np.array([self.heard.rows.get(key, -1) for key in self.keys.names], np.int64)
-        self._cpus = np.full(len(self.keys.names), -1)            # place of the cpu that stands for each key
+        keys = self.keys = Keys(self.rule, index)
+        self._rows = np.array([self.heard.rows.get(key, -1) for key in keys.names], np.int64)
+        self._cpus = np.full(len(keys.names), -1)            # place of the cpu that stands for each key
 
     def listen(self, newest: np.ndarray, now: float) -> None:      # of all columns of the frame that was aligned last
         "Note who was heard of; forget who stayed away for a day."

@@ -23,7 +23,7 @@ from .models.state import KINDS, STATE, new_state
 from .models.walk import walk
 from .scores import Scores, seconds
 
-# %% ../../nbs/detection/21_stream.ipynb #bbff04a9
+# %% ../../nbs/detection/21_stream.ipynb #e35dea11
 class StreamState:
     "A record of numpy state a series, and which row is whose."
     def __init__(self,
@@ -46,8 +46,8 @@ class StreamState:
         self._columns = columns
         return self._where
 
-    def align_array(self, count: int) -> None:
-        "The same for an array: its length is fixed by the first call."
+    def check_length(self, count: int) -> None:
+        "An array keeps its length: it is fixed by the first call."
         if not len(self.rows): self.rows, self.table = range(count), new_state(count)
         elif count != len(self.rows):
             raise DataError(f'{count} values for {len(self.rows)} series: an array keeps the order and length of the '
@@ -64,8 +64,9 @@ class StreamState:
 
     def keep(self, stays: np.ndarray) -> list[Hashable]:      # names that went
         "Let go of all rows that are not marked."
-        gone, kept = ([name for name, row in self.rows.items() if stays[row] == stay] for stay in (False, True))
-        self.table = self.table[[self.rows[name] for name in kept]]
+        pairs = list(dict(self.rows).items()) if isinstance(self.rows, dict) else []
+        gone, kept = [name for name, row in pairs if not stays[row]], [name for name, row in pairs if stays[row]]
+        self.table = self.table[[row for _, row in pairs if stays[row]]]
         self.rows, self._columns = {name: row for row, name in enumerate(kept)}, None
         return gone
 
@@ -139,7 +140,7 @@ def _as_scores(out: np.ndarray, shape: Callable[[np.ndarray], Any]) -> Scores:
     evidence = np.nan_to_num(kind).astype('u1')
     return Scores(*(shape(a) for a in (score, expected, lower, upper, alarm == 1, evidence, confidence, tail)))
 
-# %% ../../nbs/detection/21_stream.ipynb #a257d318
+# %% ../../nbs/detection/21_stream.ipynb #cde8c2b8
 class StreamDetector:
     "Causal anomaly scores of many series at once, from their own past; a record of numpy state a series."
     def __init__(self, known: StreamState | None = None): self._known = known or StreamState()
@@ -163,7 +164,8 @@ class StreamDetector:
               ) -> Scores:                           # shaped as `values`
         "Score one tick and learn from it."
         index = values.index if isinstance(values, pd.Series) else None
-        where = self._known.align_array(len(values)) if index is None else self._known.align(index)
+        if index is None: self._known.check_length(len(values))
+        where = None if index is None else self._known.align(index)
         out = run_kernel(self._known, where, seconds([time]), np.asarray(values, dtype='f8')[None, :])[:, 0]
         return _as_scores(out, lambda a: a if index is None else pd.Series(a, index=index))
 

@@ -33,12 +33,12 @@ class _Extra:
     rate: np.ndarray
     usual: float            # its usual amount in a row
 
-# %% ../../nbs/detection/37_suspects.ipynb #e72023ca
+# %% ../../nbs/detection/37_suspects.ipynb #b46acfc1
 LOW_IS_BAD = ('availability', 'free', 'available', 'success')
 
 def _weights(frame: pd.DataFrame, hosts: Iterable[str]) -> dict[str, np.ndarray]:
     "Requests of each host in each row; hosts without such a series are missing."
-    found = {}
+    found: dict[str, np.ndarray] = {}
     for column in frame.columns:
         metric = metric_of(column)
         if 'requests' in metric and not any(w in metric for w in ('duration', 'error', 'failed')):
@@ -121,11 +121,11 @@ def _strength(extra: _Extra, reference: np.ndarray, grain: float) -> float:
     deviation = 1.4826 * np.median(np.abs(past - np.median(past)))
     return float(_reached(extra.amount[~reference][None])[0] / (max(usual, 0.) + 2 * deviation + grain))
 
-# %% ../../nbs/detection/37_suspects.ipynb #b6b25c12
+# %% ../../nbs/detection/37_suspects.ipynb #c20ac5eb
 LEAST_SHARE, SURE_SHARE = .25, .5
 
 def _own(share: Mapping[str, float], graph: Graph, depth: Mapping[str, int]) -> dict[str, float]:
-    "What of each share is not explained by the hosts it calls; a quarter of the share stays, so that the path ranks before the rest."
+    "What of each share the hosts it calls don't explain; a quarter stays, so that the path ranks before the rest."
     called = lambda h: max([share.get(c, 0.) for c in graph.get(h, ()) if c != h], default=0.)
     return {h: (max(0., s - called(h)) + .25 * s) / 1.25 + 1e-4 * depth.get(h, 0) for h, s in share.items()}
 
@@ -148,27 +148,29 @@ def _by_shares(
     if not any(share[h] >= SURE_SHARE for h in strong): return {}
     return {extras[h].column: min(1., own[h]) for h in strong}
 
-# %% ../../nbs/detection/37_suspects.ipynb #b2cfb2a6
+# %% ../../nbs/detection/37_suspects.ipynb #e2ad18c5
 ROWS = 12      # abnormal rows judged; finer data is averaged to so many
 
 def _coarse(frame: pd.DataFrame, at: pd.Timestamp) -> pd.DataFrame:
     "The frame in at most `ROWS` steps from `at` on, and as many reference steps as that gives, at most 1,000."
     if int((frame.index >= at).sum()) <= ROWS: return frame.iloc[-3000:]
     width = (frame.index[-1] - at) / ROWS + pd.Timedelta('1us')
-    return frame.groupby(np.asarray((frame.index - at) // width)).mean().iloc[-1000 - ROWS:].pipe(lambda f: f.set_axis(at + f.index * width))
+    steps = frame.groupby(np.asarray((frame.index - at) // width)).mean().iloc[-1000 - ROWS:]
+    return steps.set_axis(at + steps.index * width)
 
 def _onset(size: np.ndarray) -> float:
     "Where in the abnormal rows a series reached half of its greatest size, 0 to 1."
     return float(np.argmax(size >= .5 * size.max())) / max(1, len(size))
 
-# %% ../../nbs/detection/37_suspects.ipynb #d42e7939
+# %% ../../nbs/detection/37_suspects.ipynb #ef2e1b9f
 def _shape(extra: _Extra, aim: _Extra, reference: np.ndarray) -> tuple[float, float, float]:
     "Likeness to the target, strength in the direction it moved, onset."
     sign = np.sign(np.median(extra.amount[~reference])) or 1.
     turned = _Extra(extra.column, sign * extra.amount, sign * extra.rate, extra.usual)
     _, likeness = _covary(np.abs(extra.amount[~reference]), np.abs(aim.amount[~reference]))
     scale = 1.4826 * np.median(np.abs(extra.amount[reference]))
-    return max(0., likeness), _strength(turned, reference, .1 * scale + .002 * extra.usual + 1e-12), _onset(np.abs(extra.amount[~reference]))
+    strength = _strength(turned, reference, .1 * scale + .002 * extra.usual + 1e-12)
+    return max(0., likeness), strength, _onset(np.abs(extra.amount[~reference]))
 
 # %% ../../nbs/detection/37_suspects.ipynb #be94450b
 def _ordered_in_time(found: dict, graph: Graph) -> dict[str, float]:

@@ -44,7 +44,7 @@ def trend_of_bins(
     table = np.array(bins)
     return trend(table[:, 0] * width / 3600, table[:, 2])
 
-# %% ../../nbs/detection/26_trends.ipynb #3f0ac763
+# %% ../../nbs/detection/26_trends.ipynb #d7a30135
 class TrendWindows:
     "The thinned past of many series, a row each, and the trend of each."
     def __init__(self, over: float):              # seconds that are looked back
@@ -74,12 +74,11 @@ class TrendWindows:
     def bins(self, row: int) -> list[list[float]]:
         "All bins of a row, oldest first."
         slot, samples, mean = self.newest[row].tolist()
-        return [*self.older[row], *([[int(slot), int(samples), mean]] if slot >= 0 else [])]
+        return self.older[row] + ([[int(slot), int(samples), mean]] if slot >= 0 else [])
 
     def put(self, row: int, bins: list[list[float]]) -> None:
         "Set the bins of a row."
-        self.older[row] = [list(b) for b in bins[:-1]]
-        self.newest[row] = bins[-1] if bins else (-1., 0., np.nan)
+        self.older[row], self.newest[row] = [list(b) for b in bins[:-1]], bins[-1] if bins else (-1., 0., np.nan)
 
     def slope(self, row: int) -> tuple[float, float, float] | None:
         "Slope per hour of a row with its interval; None while less than a third of the window is known."
@@ -88,12 +87,12 @@ class TrendWindows:
 
     def rewind(self, limit: float) -> None:
         "Forget the bins that begin after `limit`."
-        for row in np.flatnonzero(self.newest[:, 0] > limit / self.width).tolist():
-            self.put(row, [b for b in self.bins(row) if b[0] <= limit / self.width])
+        last = limit / self.width
+        for row in np.flatnonzero(self.newest[:, 0] > last).tolist():
+            self.put(row, [b for b in self.bins(row) if b[0] <= last])
 
     def _begin_bin(self, row: int, slot: int, value: float) -> None:
-        bins = self.bins(row)
-        if bins and bins[-1][0] > slot: bins = []              # of another width: the rule's `over` was changed
+        bins = self.bins(row) if self.newest[row, 0] <= slot else []      # else of another width: `over` was changed
         self.put(row, [*(b for b in bins if b[0] > slot - BINS), [slot, 1, value]])
 
     def _find_slope(self, row: int, slot: int) -> None:

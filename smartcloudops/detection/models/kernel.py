@@ -13,17 +13,15 @@ from pathlib import Path
 import numba
 import numpy as np
 
-# %% ../../../nbs/detection/models/01_kernel.ipynb #1075837a
-_OPTIONS = dict(nogil=True, error_model='numpy')
-
+# %% ../../../nbs/detection/models/01_kernel.ipynb #cb3d70e7
 def jit(function: Callable) -> Callable:
     "Compile a function that others call."
-    return numba.njit(**_OPTIONS)(function)
+    return numba.njit(nogil=True, error_model='numpy')(function)
 
 def jit_cached(function: Callable) -> Callable:
     "Compile the outermost function; kept on disk where a folder for that can be written, and never in a notebook."
     in_a_file = os.path.exists(function.__code__.co_filename)
-    try: return numba.njit(cache=in_a_file, **_OPTIONS)(function)
+    try: return numba.njit(cache=in_a_file, nogil=True, error_model='numpy')(function)
     except RuntimeError: return jit(function)      # no writable cache folder
 
 # %% ../../../nbs/detection/models/01_kernel.ipynb #32b70a83

@@ -23,9 +23,10 @@ def against_hour(s, x, span, slot, week):
     here = (s.slotdev[slot//4]*seen + s.residual*2)/(seen + 2)
     return base, off, abs(off)/(s.residual + .01*span), abs(off)/(here + .01*span)
 
-# %% ../../../nbs/detection/models/03_rhythm.ipynb #ba4f52b7
+# %% ../../../nbs/detection/models/03_rhythm.ipynb #3f2a5529
 @jit
-def learn_hour(s, x, span, slot, off, gain, part):      # x without what the weekday explains
+def learn_hour(s, x, span, slot, off, gain, part):
+    "Learn one sample of this slot; x without what the weekday explains."
     seen, most = s.seen[slot]/16., 6*(s.residual + .01*span)
     s.slotdev[slot//4] += max(1/(seen + 1), .1)*part*(min(abs(off), most) - s.slotdev[slot//4])
     s.residual += gain*(abs(clip(off, most) if s.n > 20 else off) - s.residual)
