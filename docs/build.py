@@ -134,7 +134,7 @@ def place_of(path: Path) -> Path | None:
 
 
 def page_name(rel: Path) -> Path:
-    "nbs/detection/01_stream.ipynb → reference/detection/stream.md"
+    "nbs/detection/21_stream.ipynb → reference/detection/stream.md"
     inside = rel.relative_to('nbs')
     if str(inside) == 'start.ipynb': return Path('tutorials')/'start.md'
     name = re.sub(r'^\d+_', '', inside.stem) + '.md'

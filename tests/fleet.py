@@ -142,7 +142,7 @@ def case(engine, anomalies: list[Anomaly], opened, at, closed=None, cause='', su
     lead = anomalies[0]
     made = cases.Incident('', cases.fingerprint(lead), 1, 'closed' if closed is not None else 'open', cases.incident_kind(lead), 'page', opened, closed or at, closed, lead.host, (lead.host,),
                           sentence(lead, closed or at), cause, tuple(anomalies), tuple(suspects), None, False, min(a.start for a in anomalies))
-    return cases._write(engine, made, closed or at, True)
+    return cases.IncidentStore(engine).write(made, closed or at, True)
 
 
 def verdicts(host: str, at: pd.Timestamp, waits: bool, **other: str) -> tuple[Verdict, ...]:

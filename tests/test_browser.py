@@ -220,7 +220,8 @@ def test_the_page_is_quiet_then_tells_and_an_operator_decides(browser, tmp_path)
 
         from smartcloudops.detection import incidents as cases
 
-        cases._write(engine, replace(cases.get_incident(engine, told.id), state='closed', closed=now()), now(), True)
+        over = replace(cases.get_incident(engine, told.id), state='closed', closed=now())
+        cases.IncidentStore(engine).write(over, now(), True)
         tick()
         expect(page.locator('#decide-h')).to_contain_text('Recovered', timeout=8000)
         page.get_by_role('link', name='Now', exact=True).first.click()

@@ -167,7 +167,7 @@ def test_normal_is_remembered_per_series_and_pattern(engine):
 
 def test_the_size_of_a_pattern_decides_not_its_name(engine):
     tracker, usual, day = IncidentTracker(engine), dict(lower=0., upper=4., expected=2.), 86400
-    [i] = tracker.update(after(700), [learned(observed=9., labels={'worst': 14.}, **usual)]).opened
+    [i] = tracker.update(after(700), [learned(observed=9., worst=14., **usual)]).opened
     give_feedback(engine, i.id, 'normal', after(710))
     tracker.update(after(800), [])
     def again(n, **change):
@@ -176,7 +176,7 @@ def test_the_size_of_a_pattern_decides_not_its_name(engine):
         return len(changes.opened), [a.accepted for a in changes.anomalies]
     assert again(1, observed=13.5, kind='time of day') == (0, [True])       # the worst of the stretch was remembered, not the last value
     assert again(2, observed=13.5, kind='variance') == (1, [False])         # unsteady is not high
-    assert again(3, observed=8., labels={'worst': 30.}) == (1, [False])     # it was far higher a moment ago
+    assert again(3, observed=8., worst=30.) == (1, [False])     # it was far higher a moment ago
     assert again(4, observed=-9.) == (0, [False])                           # the other direction counts, though easing takes an hour to be told
     assert again(5, observed=13.) == (0, [True])
 
@@ -297,7 +297,7 @@ def test_survives_the_end_of_the_process(tmp_path):
 
 
 def test_anomaly_json_keeps_everything():
-    for a in (rule(), learned(lower=np.nan, labels={'kinds': ['spike']}), rule(end=after(9), ongoing=False)): assert repr(from_json(to_json(a))) == repr(a)
+    for a in (rule(), learned(lower=np.nan, spoke={'spike': 1}), rule(end=after(9), ongoing=False)): assert repr(from_json(to_json(a))) == repr(a)
 
 
 def alert(status='firing', fingerprint='abc', host='web-7:9100', **labels):

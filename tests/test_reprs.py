@@ -64,14 +64,14 @@ def of_monitoring(folder):
 
 def of_detection(folder):
     from smartcloudops.core.database import open_state
-    from smartcloudops.detection import evaluate, incidents, joint, rules, stream, suspects
+    from smartcloudops.detection import evaluate, fault_cases, incidents, joint, rules, stream
     from smartcloudops.ingestion import synthetic_frame
     frame = synthetic_frame(hosts=1, hours=30, every=300)
     learned, models, engine = stream.StreamDetector(), joint.JointModels(folder/'joint'), rules.RuleEngine()
     model = models.fit('web-1', frame, frame.index[-1])
     return [stream.StreamDetector(), learned.score(frame), learned, model, model.scaler, models, engine, *engine.rules, anomaly(reason='x' * 900), incident(anomalies=(anomaly(),) * 200, title='<script>'),
             incidents.Changes((incident(),)), incidents.Changes(), incidents.IncidentTracker(open_state(folder/'smartcloudops.db')), evaluate.Labelled('nab', 'a.csv', np.zeros(3), np.zeros(3), np.zeros(3, bool), [(0, 1)], 0, 1),
-            evaluate.Events(3, 1, 2, 1, 4., ()), suspects.Case('slow', frame, 'cpu', START, {}, None)]
+            evaluate.Events(3, 1, 2, 1, 4., ()), fault_cases.FaultCase('slow', frame, 'cpu', START, {}, None)]
 
 
 def _stores(ledger, settings):

@@ -195,7 +195,7 @@ def test_the_sentence_tells_the_worst_and_what_keeps_it_open():
     [going] = run(rule, frame([50, 96, 95, 84], '1min'))
     assert going.reason.replace('\u202f', ' ') == 'cpu 84 %, was above 90 % and is not clear of it, for 2 min'
     [over] = [a for a in run(rule, frame([50, 96, 95, 84, 60], '1min')) if not a.ongoing]
-    assert over.reason.replace('\u202f', ' ') == 'cpu 96 %, above 90 % for 3 min' and over.labels['worst'] == 96
+    assert over.reason.replace('\u202f', ' ') == 'cpu 96 %, above 90 % for 3 min' and over.worst == 96
 
 
 def test_noise_rarely_has_a_trend():

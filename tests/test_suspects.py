@@ -10,7 +10,8 @@ import pytest
 from smartcloudops.core.errors import DataError
 from smartcloudops.core.series import Series
 from smartcloudops.detection import rank_suspects
-from smartcloudops.detection.suspects import judge_suspects, petshop_cases, petshop_quiet, read_graph, read_petshop, summarise_suspects
+from smartcloudops.detection.fault_cases import petshop_cases, petshop_quiet, read_graph, read_petshop
+from smartcloudops.detection.suspects import judge_suspects, summarise_suspects
 from tests.conftest import soak
 
 pytestmark = pytest.mark.phase3
