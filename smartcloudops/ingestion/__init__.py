@@ -8,8 +8,13 @@ if TYPE_CHECKING:
     from .host import HostSource as HostSource
     from .prometheus import PrometheusSource as PrometheusSource
     from .registry import fetch_metrics as fetch_metrics, make_source as make_source
-    from .replay import (ReadResult as ReadResult, ReplaySource as ReplaySource, read_csv as read_csv,
-                         read_parquet as read_parquet, read_samples as read_samples)
+    from .replay import (
+        ReadResult as ReadResult,
+        ReplaySource as ReplaySource,
+        read_csv as read_csv,
+        read_parquet as read_parquet,
+        read_samples as read_samples,
+    )
     from .source import Chunk as Chunk, Source as Source
     from .synthetic import Fault as Fault, SyntheticSource as SyntheticSource, synthetic_frame as synthetic_frame
 

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from .runner import Loop as Loop, Pipeline as Pipeline
     from .tick import Problems as Problems, Stage as Stage, Tick as Tick, run_stages as run_stages
 
-__getattr__, __dir__, __all__ = front_door(__name__, dict(
-    DetectorCheckpoint='checkpoint', ClockGuard='clock_guard', Models='models',
-    ReplayStages='replay', replay_stages='replay',
-    Loop='runner', Pipeline='runner', Problems='tick', Stage='tick', Tick='tick', run_stages='tick'))
+__getattr__, __dir__, __all__ = front_door(__name__, {
+    'DetectorCheckpoint': 'checkpoint', 'ClockGuard': 'clock_guard', 'Models': 'models',
+    'ReplayStages': 'replay', 'replay_stages': 'replay', 'Loop': 'runner', 'Pipeline': 'runner',
+    'Problems': 'tick', 'Stage': 'tick', 'Tick': 'tick', 'run_stages': 'tick',
+})

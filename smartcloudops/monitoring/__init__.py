@@ -5,8 +5,12 @@ from smartcloudops.core.imports import front_door
 
 if TYPE_CHECKING:
     from .history import History as History
-    from .latest import (clock_skew as clock_skew, freshness as freshness, gaps as gaps,
-                         get_latest_metrics as get_latest_metrics)
+    from .latest import (
+        clock_skew as clock_skew,
+        freshness as freshness,
+        gaps as gaps,
+        get_latest_metrics as get_latest_metrics,
+    )
     from .targets import check_targets as check_targets, render as render, write_targets as write_targets
 
 __getattr__, __dir__, __all__ = front_door(__name__, {
