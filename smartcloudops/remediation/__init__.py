@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         end_silence as end_silence,
         figures as figures,
         get_action as get_action,
+        give_feedback as give_feedback,
         grant_mode as grant_mode,
         ledger_export as ledger_export,
         ledger_verify as ledger_verify,
