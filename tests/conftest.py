@@ -1,5 +1,7 @@
 "What all tests share: a free port, sample or full count, a data folder, a clock that can be turned."
-import os, socket
+import itertools
+import os
+import socket
 
 import pytest
 
@@ -11,11 +13,17 @@ def soak(sample: int, full: int) -> int:
     return full if os.environ.get('SOAK') else sample
 
 
+PORTS = itertools.count(15_000 + os.getpid() % 4000 * 4)      # below those that the system gives to clients
+
+
 def free_port() -> int:
-    "A port on loopback that nothing listens on right now."
-    with socket.socket() as s:
-        s.bind(('127.0.0.1', 0))
-        return s.getsockname()[1]
+    "A port on loopback that nothing listens on right now; tests side by side look in places of their own."
+    for port in PORTS:
+        with socket.socket() as s:
+            try: s.bind(('127.0.0.1', port))
+            except OSError: continue
+            return port
+    raise OSError('no free port')
 
 
 def pytest_collection_modifyitems(config, items):
