@@ -1,4 +1,6 @@
 """Habits of the world as seeded checks at 1 and 5 minutes; python habits.py"""
+import sys
+
 import kernel as K
 import numpy as np
 
@@ -135,9 +137,10 @@ def calm(P=K.DEFAULT, weeks=6, seeds=6, intervals=(10, 60, 300, 3600)):
 
 
 if __name__ == '__main__':
-    P = K.DEFAULT._replace(**eval('dict(%s)' % (sys.argv[1] if len(sys.argv) > 1 else '')))
-    for c in (CHECKS if len(sys.argv) < 3 else [c for c in CHECKS if c.__name__ in sys.argv[2]]):
+    chosen = sys.argv[1:]                       # names of checks; all without
+    for check in CHECKS:
+        if chosen and check.__name__ not in chosen: continue
         for dt in (60, 300):
-            r = [c(dt, s, P) for s in range(3 if c is not month_end or dt > 60 else 1)]
-            print(f'{c.__name__:13s} {dt:4d} s {sum(q["ok"] for q in r)}/{len(r)}', r[:2], flush=True)
-    if len(sys.argv) < 3 or 'calm' in sys.argv[2]: calm(P, intervals=(60, 300, 3600), seeds=8)
+            found = [check(dt, seed, K.DEFAULT) for seed in range(3 if check is not month_end or dt > 60 else 1)]
+            print(f'{check.__name__:13s} {dt:4d} s {sum(q["ok"] for q in found)}/{len(found)}', found[:2], flush=True)
+    if not chosen: calm(K.DEFAULT, intervals=(60, 300, 3600), seeds=8)
