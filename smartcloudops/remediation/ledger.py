@@ -28,10 +28,11 @@ from .intents import IntentStore
 from .leases import EXECUTOR, LONGEST, LeaseStore, leases
 from .modes import BreakerStore, ModeStore, policy_modes
 from .silences import SilenceStore, silences
-from .state import ActionIndex
-from .switches import SwitchStore, switches
+from .decision_state import ActionIndex
+from .switch_store import SwitchStore, switches
 from .verification import Verification, export_lines, verify_chain, verify_lines
 
+# %% ../../nbs/remediation/19_ledger.ipynb #0508d49f
 log = logging.getLogger('smartcloudops.remediation')
 
 # %% ../../nbs/remediation/19_ledger.ipynb #203d3763
