@@ -220,7 +220,8 @@ def an_instance(aws):
     ec2 = aws.write('ec2')
     image = ec2.describe_images()['Images'][0]['ImageId']
     tags = [{'ResourceType': 'instance', 'Tags': [{'Key': 'smartcloudops', 'Value': 'act'}]}]
-    return ec2.run_instances(ImageId=image, MinCount=1, MaxCount=1, TagSpecifications=tags)['Instances'][0]['InstanceId']
+    made = ec2.run_instances(ImageId=image, MinCount=1, MaxCount=1, TagSpecifications=tags)
+    return made['Instances'][0]['InstanceId']
 
 
 def context(aws, **more): return Context(clients=lambda: aws, **more)

@@ -35,7 +35,8 @@ def as_us(time: Any = None) -> int:
     return found
 
 # %% ../../nbs/remediation/06_decision_state.ipynb #4572c8a1
-_T, _K = TypeVar('_T'), TypeVar('_K')
+_T = TypeVar('_T')
+_K = TypeVar('_K')
 
 def created(kind: type[_T], **values: Any) -> _T:
     "A frozen dataclass with all its fields given, without running its initialiser."
@@ -114,8 +115,7 @@ class ActionIndex:
         "The index of these actions; `resets` = when a person closed a policy's breaker."
         ordered = sorted(actions)
         sends = tuple(sorted((a for a in ordered if a.sent is not None), key=_sent))
-        return ActionIndex(
-            open=tuple(a for a in ordered if a.state in OPEN), sends=sends,
+        return ActionIndex(tuple(a for a in ordered if a.state in OPEN), sends,
             by_target=_grouped((a for a in ordered if a.sent is not None or a.state in OPEN), lambda a: a.target),
             by_incident=_grouped((a for a in ordered if a.attempt), _try_of),
             failures=_failures_in_a_row(sends, resets or {}))

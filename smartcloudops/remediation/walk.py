@@ -163,11 +163,9 @@ class EventQueue:
         self.opened = [_us(i.opened) for i in incidents]
         self.ends = [NEVER if i.closed is None else max(t + 1, _us(i.closed)) for t, i in zip(self.opened, incidents)]
         self.known_until = max([last_sample, *self.opened, *(_us(i.closed or i.updated) for i in incidents)])
-        self._heap: list[tuple] = []
-        self._serial = count(1)
+        self._heap, self._serial = list[tuple](), count(1)
 
-    def __repr__(self) -> str:
-        return short_repr(self, pluralize(len(self.ends), 'incident'), f'{len(self._heap)} to come')
+    def __repr__(self) -> str: return short_repr(self, pluralize(len(self.ends), 'incident'), f'{len(self._heap)} more')
 
     def push(self, at: int, kind: int, *what) -> None:
         "Something will happen at that time."
