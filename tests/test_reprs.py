@@ -76,7 +76,8 @@ def of_detection(folder):
 
 def _stores(ledger, settings):
     "What the ledger and the notifier are made of."
-    from smartcloudops.remediation import actions, approvals, audit, intents, leases, modes, notify, silences, switch_store
+    from smartcloudops.remediation import actions, approvals, audit, intents, leases, modes
+    from smartcloudops.remediation import notify, silences, switch_store
     chain = ledger.chain
     store, notifier = actions.ActionStore(chain), notify.Notifier(ledger.engine, settings)
     with chain.change(1) as change: change.note('ann', f'token={SECRET}', 'x' * 500, {})
