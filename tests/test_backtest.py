@@ -247,3 +247,27 @@ def test_an_incident_that_ends_at_once_leaves_its_host_well():
     found = [past_incident(f'web-{n % 5}', 60 + n, 0, n + 1) for n in range(20)] + [past_incident('web-5', 300, 30, 99)]
     rows = backtest(read_policies(WATCH), found, fleet(), Settings(remediation={'attempts': 9, 'per_hour': 9})).rows
     assert rows[rows.incident == '99'].did.tolist()[0] == 'acted'
+
+
+@pytest.mark.parametrize('with_samples', [True, False])
+def test_an_incident_that_is_open_still_is_asked_about_while_something_is_known(with_samples, monkeypatch):
+    """A gate that says 'not yet' for ever (its samples have ended) is asked again every five minutes: up to the last
+    sample, or the last time an incident was heard of, not to the end of time."""
+    import smartcloudops.remediation.walk as walk
+    asked, decide = [], walk.decide
+    def counted(incident, state, policy, at, host, **more):
+        asked.append(at)
+        assert len(asked) < 1000, 'it never ends'
+        return decide(incident, state, policy, at, host, **more)
+    monkeypatch.setattr(walk, 'decide', counted)
+    opened, heard = START + pd.Timedelta('1h'), START + pd.Timedelta('3h')
+    still = incident('web-1', id=1, episode=1, opened=opened, updated=heard, state='open', closed=None,
+                     anomalies=(anomaly('web-1', start=opened, end=None, ongoing=True),))
+    frame = fleet()
+    frame.loc[START + pd.Timedelta('30min'):, cpu('web-1')] = np.nan      # it is silent since before
+    if not with_samples: monkeypatch.setattr(walk, 'taken_as_fresh', lambda incident, at: {})
+    result = backtest(read_policies(WATCH), [still], frame if with_samples else None, Settings())
+    assert set(result.rows.gate) == {'fresh data'} and len(result.rows) == 1
+    last = frame.index[-1] if with_samples else heard
+    end = last.value // 1000
+    assert end - 300 * walk.SECOND < max(asked) <= end and len(asked) == (end - asked[0]) // (300 * walk.SECOND) + 1

@@ -357,7 +357,7 @@ def test_invariant_18_home_is_home_under_any_name(tmp_path, clock, monkeypatch, 
     home = 'i-0123456789abcdef0'
     r = executor(tmp_path, POLICY.replace('web-1', home).replace('do: test_effect', f'do: {do}', 1))
     if known_as == 'alias': r.settings.hosts = {own_host(): home}
-    else: monkeypatch.setattr('smartcloudops.remediation.snapshot.own_instance', lambda: home)
+    else: monkeypatch.setattr('smartcloudops.remediation.state_reader.own_instance', lambda: home)
     out = tick(r, clock, [incident(home, now=clock.now())], hosts=[*HOSTS, home])
     assert [(o.state, o.gate) for o in out] == [('refused', 'target')] and 'loop' in r.ledger.action(1).verdict
 

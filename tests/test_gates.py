@@ -135,31 +135,9 @@ def test_invariant_18_tag_and_own_host(host, operation, own, allowed, tags):
     p = policy(ladder=[{'do': operation, 'with': with_.get(operation, {})}], allow_own_host=allowed)
     decision = decide(incident(host), good_state(hosts=(host, 'a', 'b'), tags={host: tags},
                                                  own_host=host if own else 'elsewhere'), p, START)
-    fine = (tags or {}).get('smartcloudops') == 'act' and not (own
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-                                                               and (operation.startswith(('ec2', 'asg')) or (operation in ('command', 'service_restart') and not allowed)))
+    fine = (tags or {}).get('smartcloudops') == 'act' and not (
+        own and (operation.startswith(('ec2', 'asg')) or (operation in ('command', 'service_restart') and not allowed))
+    )
     assert isinstance(decision, Plan) == fine
 
 
@@ -167,7 +145,8 @@ def test_invariant_18_tag_and_own_host(host, operation, own, allowed, tags):
 @given(st.sampled_from(['on', 'off']), st.sampled_from(['me', 'you']), st.booleans(),
        st.lists(st.sampled_from([-60, -1000, -4000, -90000]), max_size=4), st.sampled_from(['ok', 'abnormal', 'late']))
 def test_invariant_14_dry_run_decides_as_live_does(switch, holder, tagged, sends, health):
-    "In every mode the same gates give the same verdicts, in the same words; only what follows differs. The arguments stay as they were."
+    """In every mode the same gates give the same verdicts, in the same words; only what follows differs. The arguments
+    stay as they were."""
     book = ActionIndex.of([past(sent=s, id=i, target=f'db-{i}') for i, s in enumerate(sends)])
     state = good_state(switch=Switch(switch == 'on'), lease=Lease(holder, 1, NOW + 60 * SECOND),
                        tags={'web-1': {'smartcloudops': 'act'} if tagged else {}}, book=book,
@@ -177,31 +156,14 @@ def test_invariant_14_dry_run_decides_as_live_does(switch, holder, tagged, sends
     for mode in ('observe', 'approve', 'auto'):
         decision = decide(incident(), state, policy(mode), START)
         said[mode] = [(v.gate, v.says, v.sentence) for v in decision.verdicts if v.gate not in ('approval', 'dedup')]
-        assert (decision.verdicts[-1].gate, isinstance(decision, Plan)) == ('approval',
-                                                                            not any(v.says == 'no'
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-                                                                                and not (mode == 'observe' and v.gate in ('switch', 'lease', 'clock', 'opt-in', 'approval')) for v in decision.verdicts))
+        assert (decision.verdicts[-1].gate, isinstance(decision, Plan)) == (
+            'approval',
+            not any(
+                v.says == 'no'
+                and not (mode == 'observe' and v.gate in ('switch', 'lease', 'clock', 'opt-in', 'approval'))
+                for v in decision.verdicts
+            ),
+        )
     assert said['observe'] == said['approve'] == said['auto'] and repr(state) == before
 
 
@@ -233,7 +195,8 @@ class Fleet(RuleBasedStateMachine):
     @rule(which=st.integers(0, 50), state=st.sampled_from(['recovered', 'not_recovered', 'failed']))
     def a_verdict(self, which, state):
         flying = [i for i, a in enumerate(self.actions) if a.state == 'verifying']
-        if flying: self.actions[flying[which % len(flying)]] = self.actions[flying[which % len(flying)]]._replace(state=state)
+        if flying:
+            self.actions[flying[which % len(flying)]] = self.actions[flying[which % len(flying)]]._replace(state=state)
 
     @rule(minutes=st.sampled_from([-120, -5, 0, 1, 5, 30, 61, 600]))
     def time_passes(self, minutes): self.now += minutes * 60 * SECOND

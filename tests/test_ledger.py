@@ -1,4 +1,5 @@
-"The ledger: one audit row a change, a chain that shows tampering, approvals that fit once, and no act that can't be written down."
+"""The ledger: one audit row a change, a chain that shows tampering, approvals that fit once, and no act that can't be
+written down."""
 import multiprocessing
 from dataclasses import replace
 
@@ -98,13 +99,17 @@ def test_reordered_rows_are_found(ledger):
 
 
 def test_a_chain_that_was_cut_and_mended_is_found_by_the_anchor(ledger):
-    "Invariant 15: rows removed from the end together with the head and the rows they speak of; only the file outside knows."
+    """Invariant 15: rows removed from the end together with the head and the rows they speak of; only the file outside
+    knows."""
     # by the command line or the page, which know the database only
     lived(ledger); Ledger(ledger.engine).turn_switch(True, 'oncall')
     damage(ledger, 'delete from audit where event = ?', 'switch on')
     damage(ledger, 'delete from switches')
-    damage(ledger,
-           'update audit_head set seq = (select max(seq) from audit), hash = (select hash from audit order by seq desc limit 1)')
+    damage(
+        ledger,
+        'update audit_head set seq = (select max(seq) from audit), hash = (select hash from audit order by seq desc'
+        ' limit 1)',
+    )
     assert Ledger(ledger.engine, '').verify().ok                   # without the anchor all seems well
     found = ledger.verify()
     assert not found.ok and 'cut off' in found.text
@@ -155,7 +160,8 @@ def test_one_changed_byte_of_the_file_is_found(tmp_path):
 
 
 class Life(RuleBasedStateMachine):
-    "Any order of changes: only those of the table happen, each leaves exactly one audit row of its own, and the chain holds (invariant 15)."
+    """Any order of changes: only those of the table happen, each leaves exactly one audit row of its own, and the chain
+    holds (invariant 15)."""
     def __init__(self):
         super().__init__()
         import tempfile, pathlib
@@ -191,7 +197,8 @@ class Life(RuleBasedStateMachine):
     def approve_and_send(self, which, late):
         if not self.known: return
         id = list(self.known)[which % len(self.known)]
-        if self.known[id] == 'awaiting_approval' and self.ledger.action(id).expires > self.clock.now(): self.ledger.approve(id, 'oncall'); self.known[id] = 'approved'
+        if self.known[id] == 'awaiting_approval' and self.ledger.action(id).expires > self.clock.now():
+            self.ledger.approve(id, 'oncall'); self.known[id] = 'approved'
         if late: self.clock.advance(901)
         if self.known[id] != 'approved': return
         action, lease = self.ledger.action(id), self.ledger.take_lease('me', 30)
@@ -200,7 +207,12 @@ class Life(RuleBasedStateMachine):
         except RemediationError: assert not valid
 
     def approval(self, id):
-        with self.ledger.engine.connect() as c: return c.execute(sa.select(approvals.c.id).where(approvals.c.action == id, approvals.c.used.is_(None), approvals.c.expires > to_us(self.clock.now()))).first()
+        with self.ledger.engine.connect() as c:
+            return c.execute(
+                sa.select(approvals.c.id).where(
+                    approvals.c.action == id, approvals.c.used.is_(None), approvals.c.expires > to_us(self.clock.now())
+                )
+            ).first()
 
     @invariant()
     def the_chain_holds(self):
@@ -264,8 +276,12 @@ def test_the_database_itself_refuses_a_second_send_under_one_key(ledger):
     a = ledger.record(plan(mode='auto'), 'Restart'); ledger.change(a.id, 'approved'); ledger.intend(a.id,
         ledger.take_lease('me', 30), START)
     with pytest.raises(sa.exc.IntegrityError):
-        damage(ledger,
-               'insert into actions select 99, key, incident, fingerprint, episode, policy, step, operation, target, attempt, state, mode, plan, plan_hash, gates, sentence, verdict, made, updated, expires, sent, judge_from, judge_until, ended, fence, report from actions where id = 1')
+        damage(
+            ledger,
+            'insert into actions select 99, key, incident, fingerprint, episode, policy, step, operation, target,'
+            ' attempt, state, mode, plan, plan_hash, gates, sentence, verdict, made, updated, expires, sent,'
+            ' judge_from, judge_until, ended, fence, report from actions where id = 1',
+        )
 
 
 def _approve_many(path, name, out):
@@ -297,7 +313,11 @@ def test_invariant_16_a_full_disk_means_no_change(tmp_path, monkeypatch):
         a = ledger.record(plan(mode='auto'), 'Restart'); ledger.change(a.id, 'approved')
         ledger.take_lease('me', 30)
         connections = [ledger.engine.raw_connection() for _ in range(1)]
-        for c in connections: c.driver_connection.execute(f"pragma max_page_count={c.driver_connection.execute('pragma page_count').fetchone()[0]}"); c.close()
+        for c in connections:
+            c.driver_connection.execute(
+                f"pragma max_page_count={c.driver_connection.execute('pragma page_count').fetchone()[0]}"
+            )
+            c.close()
         with pytest.raises(StateError, match='full.*nothing is done'):
             for n in range(2, 500): ledger.record(plan(n), 'x' * 3000)
         verified = ledger.verify()
@@ -367,7 +387,8 @@ def test_a_grant_ends_when_the_policy_changes_and_a_lowering_stays(ledger):
 
 
 def test_invariant_16_segments_wait_while_s3_answers_500_over_http(ledger, monkeypatch):
-    "A real client against a real server: 500, a dropped connection, then well again; each segment is stored once, and one that lies there already is not overwritten."
+    """A real client against a real server: 500, a dropped connection, then well again; each segment is stored once, and
+    one that lies there already is not overwritten."""
     pytest.importorskip('boto3')
     import socket, threading
     from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -379,9 +400,12 @@ def test_invariant_16_segments_wait_while_s3_answers_500_over_http(ledger, monke
             how, kept = self.server.how, self.server.kept
             self.server.calls += 1
             if how == 'drop': self.connection.shutdown(socket.SHUT_RDWR); return
-            status = 500 if how == '500' else 412 if self.path in kept and self.headers.get('If-None-Match') == '*' else 200
+            status = (
+                500 if how == '500' else 412 if self.path in kept and self.headers.get('If-None-Match') == '*' else 200
+            )
             if status == 200: kept[self.path] = body
-            text = b'' if status == 200 else f'<Error><Code>{"InternalError" if status == 500 else "PreconditionFailed"}</Code><Message>x</Message></Error>'.encode()
+            code = 'InternalError' if status == 500 else 'PreconditionFailed'
+            text = b'' if status == 200 else f'<Error><Code>{code}</Code><Message>x</Message></Error>'.encode()
             self.send_response(status); self.send_header('Content-Length',
                                                          str(len(text))); self.end_headers(); self.wfile.write(text)
         def log_message(self, *_): pass

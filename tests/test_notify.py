@@ -59,7 +59,8 @@ def test_opening_and_closing_are_told_once_and_over_restarts(tmp_path, channel):
 
 
 def test_what_arrives_at_the_receiver(tmp_path, channel):
-    "Over HTTP: link and runbook stand in it, secrets do not, the same is not said twice, a silenced one not at all, and what is above the hour's limit stays out."
+    """Over HTTP: link and runbook stand in it, secrets do not, the same is not said twice, a silenced one not at all,
+    and what is above the hour's limit stays out."""
     n = notifier(tmp_path, channel, per_hour=3)
     out = lambda id, state, text='Restart worker.service on web-1.': Outcome(id, state, text, 'web', 'web-1', '7',
                                                                              'service_restart',
@@ -187,7 +188,8 @@ def test_every_shipped_policy_can_be_drilled(policy, tmp_path):
 
 
 def test_a_real_drill_detects_restarts_and_verifies(tmp_path, monkeypatch):
-    "A process of our own eats a core; by itself: incident, plan, restart, verified recovery, in under three minutes. From a relative folder, as by default."
+    """A process of our own eats a core; by itself: incident, plan, restart, verified recovery, in under three minutes.
+    From a relative folder, as by default."""
     monkeypatch.chdir(tmp_path)
     found = drill_real(Settings(data_dir='.'))
     assert found.ok, found.text

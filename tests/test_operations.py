@@ -1,4 +1,5 @@
-"Operations against real programs, a real receiver, and AWS by moto's server over real HTTP: sent once, and honest about what is not known."
+"""Operations against real programs, a real receiver, and AWS by moto's server over real HTTP: sent once, and honest
+about what is not known."""
 import json, os, socket, subprocess, sys, threading, time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -78,8 +79,9 @@ def test_unit_names_are_checked(unit): assert check_parameters(Step(do='service_
 
 def test_service_restart_knows_whether_the_unit_exists():
     assert ServiceRestart({'unit': 'no-such-thing.service'}, 'vm', Context(own_host='vm')).check().ok is False
-    assert '--host' in ServiceRestart({'unit': 'a.service'}, 'web-1',
-                                      Context(own_host='vm')).argv('restart') and '--host' not in ServiceRestart({'unit': 'a.service'}, 'vm', Context(own_host='vm')).argv('restart')
+    assert '--host' in ServiceRestart({'unit': 'a.service'}, 'web-1', Context(own_host='vm')).argv(
+        'restart'
+    ) and '--host' not in ServiceRestart({'unit': 'a.service'}, 'vm', Context(own_host='vm')).argv('restart')
 
 
 # webhook ----------------------------------------------------------------------------------------------------
@@ -133,8 +135,9 @@ def test_webhook_signature(receiver, monkeypatch):
     monkeypatch.setenv('HOOK', 'sesame')
     assert hook.check().ok and hook.send().ok
     _, headers, body = receiver.got[0]
-    assert headers['X-Smartcloudops-Signature'] == 'sha256=' + sign(body, 'sesame',
-                                                                    headers['X-Smartcloudops-Time']) and json.loads(body) == {'a': 1, 'key': 'k', 'target': 'web-1'}
+    assert headers['X-Smartcloudops-Signature'] == 'sha256=' + sign(
+        body, 'sesame', headers['X-Smartcloudops-Time']
+    ) and json.loads(body) == {'a': 1, 'key': 'k', 'target': 'web-1'}
 
 
 def test_webhook_to_nobody_is_known_not_to_have_arrived():
@@ -152,7 +155,8 @@ def test_an_operation_of_ones_own_is_one_small_class():
 
 
 def test_an_installed_package_brings_its_operation(tmp_path):
-    "A package with an entry point, on the path as pip puts it there, in a process of its own: policies may name it, the command line checks its fields, and a broken one is named."
+    """A package with an entry point, on the path as pip puts it there, in a process of its own: policies may name it,
+    the command line checks its fields, and a broken one is named."""
     site = tmp_path/'site'
     (site/'purge-1.0.dist-info').mkdir(parents=True)
     (site/'purge-1.0.dist-info/METADATA').write_text('Metadata-Version: 2.1\nName: purge\nVersion: 1.0\n')
@@ -167,12 +171,18 @@ class Purge(Operation):
         path: str
     def send(self): return Report(True, f'{self.parameters.path} purged for {self.target}')
 """)
-    policy = 'policies: [{name: cache, match: {metric: disk_used_percent}, ladder: [{do: purge_cache, with: {path: /tmp/x}}]}]'
+    policy = (
+        'policies: [{name: cache, match: {metric: disk_used_percent}, ladder: [{do: purge_cache, with: {path:'
+        ' /tmp/x}}]}]'
+    )
     (tmp_path/'good.yaml').write_text(policy); (tmp_path/'bad.yaml').write_text(policy.replace('path:', 'paht:'))
     run = lambda *a: subprocess.run([sys.executable, *a], env={**os.environ, 'PYTHONPATH': f'{site}:{os.getcwd()}'},
                                     cwd=tmp_path, capture_output=True, text=True)
-    sent = run('-c',
-               "from smartcloudops.remediation import make_operation; from smartcloudops.remediation.policy import Step; print(make_operation(Step(do='purge_cache', parameters={'path': '/tmp/x'}), 'web-1').send().text)")
+    sent = run(
+        '-c',
+        "from smartcloudops.remediation import make_operation; from smartcloudops.remediation.policy import Step;"
+        " print(make_operation(Step(do='purge_cache', parameters={'path': '/tmp/x'}), 'web-1').send().text)",
+    )
     assert sent.stdout.strip() == '/tmp/x purged for web-1', sent.stderr
     good, bad = (run('-m', 'smartcloudops.cli', 'policy', 'check', name) for name in ('good.yaml', 'bad.yaml'))
     assert good.returncode == 0 and bad.returncode == 1 and "did you mean 'path'" in bad.stderr, (good.stderr,
@@ -205,13 +215,13 @@ def aws(moto, monkeypatch):
     return AwsClients(Settings(aws={'endpoint_url': moto, 'regions': ['eu-west-1']}))
 
 
-def an_instance(aws, tags={'smartcloudops': 'act'}):
+def an_instance(aws):
+    "An instance that is opted in."
     ec2 = aws.write('ec2')
     image = ec2.describe_images()['Images'][0]['ImageId']
-    return ec2.run_instances(ImageId=image, MinCount=1, MaxCount=1,
-                             TagSpecifications=[{'ResourceType': 'instance',
-                                                 'Tags': [{'Key': k, 'Value': v} for k,
-                                                          v in tags.items()]}])['Instances'][0]['InstanceId']
+    tags = [{'ResourceType': 'instance', 'Tags': [{'Key': 'smartcloudops', 'Value': 'act'}]}]
+    made = ec2.run_instances(ImageId=image, MinCount=1, MaxCount=1, TagSpecifications=tags)
+    return made['Instances'][0]['InstanceId']
 
 
 def context(aws, **more): return Context(clients=lambda: aws, **more)
@@ -305,7 +315,10 @@ def test_observe_calls_nothing_of_aws_that_changes_anything(aws, moto, tmp_path)
     assert {a.state for a in r.ledger.actions()} == {'observed'} and all(call.split('.')[1].startswith('Describe')
                                                                          for call in asked
                                                                          if asked[call] > before.get(call, 0)), asked
-    assert aws.read('ec2').describe_instances(InstanceIds=[id])['Reservations'][0]['Instances'][0]['State']['Name'] == 'running'
+    assert (
+        aws.read('ec2').describe_instances(InstanceIds=[id])['Reservations'][0]['Instances'][0]['State']['Name']
+        == 'running'
+    )
 
 
 def test_no_credentials_is_a_refusal(monkeypatch, moto):
@@ -326,7 +339,10 @@ class Broken(BaseHTTPRequestHandler):
         status, code = {'denied': (403, 'UnauthorizedOperation'), 'throttle': (503, 'RequestLimitExceeded'),
                         'throttle400': (400, 'Throttling'), '500': (500, 'InternalError'),
                         '503': (503, 'Unavailable')}[how]
-        text = f'<Response><Errors><Error><Code>{code}</Code><Message>no password=hunter2</Message></Error></Errors><RequestID>1</RequestID></Response>'.encode()
+        text = (
+            f'<Response><Errors><Error><Code>{code}</Code><Message>no'
+            ' password=hunter2</Message></Error></Errors><RequestID>1</RequestID></Response>'.encode()
+        )
         self.send_response(status); self.send_header('Content-Length',
                                                      str(len(text))); self.end_headers(); self.wfile.write(text)
     def log_message(self, *_): pass
@@ -360,7 +376,10 @@ def test_an_unreachable_endpoint_is_known_not_to_have_happened(monkeypatch):
     assert Ec2Reboot({}, 'i-0123456789abcdef0', context(clients)).send().ok is False
 
 
-POLICY = 'policies: [{name: web, match: {metric: cpu_utilization_percent}, mode: auto, ladder: [{do: ec2_reboot}], verify: {back_for: 60 s, within: 5 min}}]'
+POLICY = (
+    'policies: [{name: web, match: {metric: cpu_utilization_percent}, mode: auto, ladder: [{do: ec2_reboot}], verify:'
+    ' {back_for: 60 s, within: 5 min}}]'
+)
 
 
 def test_the_whole_way_on_aws_with_the_tag_read_live(aws, moto, tmp_path):
@@ -389,6 +408,8 @@ def test_inventory_labels_carry_the_tag_too(tmp_path):
     (tmp_path/'t.json').write_text(json.dumps({'node_exporter': [{'target': 'web-1:9100',
                                                                   'labels': {'smartcloudops': 'act'}}, 'web-2:9100']}))
     tags = Tags(Settings(targets_file=tmp_path/'t.json'))
-    assert tags.of('web-1', Policies()) == {'smartcloudops': 'act'} and tags.of('web-2',
-                                                                                Policies()) == {} and tags.of('web-2',
-                                                                                    Policies(opt_in=['web-2'])) == {'smartcloudops': 'act'}
+    assert (
+        tags.of('web-1', Policies()) == {'smartcloudops': 'act'}
+        and tags.of('web-2', Policies()) == {}
+        and tags.of('web-2', Policies(opt_in=['web-2'])) == {'smartcloudops': 'act'}
+    )

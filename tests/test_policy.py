@@ -1,4 +1,5 @@
-"The policy file: what is wrong is said with file, line, field and the nearest word; nothing in particular selects nothing."
+"""The policy file: what is wrong is said with file, line, field and the nearest word; nothing in particular selects
+nothing."""
 import json
 
 import pytest
@@ -96,7 +97,9 @@ def test_shipped_policies_are_valid_and_observe():
 
 
 def test_shipped_schema_is_the_models():
-    assert json.loads(package_file('config/policies.schema.json').read_text()) == json.loads(json.dumps(policy_schema()))
+    assert json.loads(package_file('config/policies.schema.json').read_text()) == json.loads(
+        json.dumps(policy_schema())
+    )
 
 
 @pytest.mark.parametrize('text, value', [('90 s', 90), ('1h30m', 5400), ('250ms', .25), ('1.5 min', 90), (7, 7),

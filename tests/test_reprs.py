@@ -76,13 +76,14 @@ def of_detection(folder):
 
 def _stores(ledger, settings):
     "What the ledger and the notifier are made of."
-    from smartcloudops.remediation import actions, approvals, audit, intents, leases, modes, notify, silences, switches
+    from smartcloudops.remediation import actions, approvals, audit, intents, leases, modes
+    from smartcloudops.remediation import notify, silences, switch_store
     chain = ledger.chain
     store, notifier = actions.ActionStore(chain), notify.Notifier(ledger.engine, settings)
     with chain.change(1) as change: change.note('ann', f'token={SECRET}', 'x' * 500, {})
     return [chain, change, store, actions.Move('cancelled', f'password={SECRET}' * 50), approvals.ApprovalStore(chain, store),
             intents.IntentStore(chain), leases.LeaseStore(chain), modes.ModeStore(chain), modes.BreakerStore(chain),
-            silences.SilenceStore(chain), switches.SwitchStore(chain), notifier.hidden, notifier.limit, notifier.delivery]
+            silences.SilenceStore(chain), switch_store.SwitchStore(chain), notifier.hidden, notifier.limit, notifier.delivery]
 
 
 def of_remediation(folder):

@@ -18,6 +18,7 @@ from .actions import ledger_of
 from .stores import Stores, attempt
 
 if TYPE_CHECKING:
+    from smartcloudops.remediation.operators import ModeProposal
     from smartcloudops.remediation.policy import Match, Policies, Policy
 
 # %% auto #0
@@ -140,7 +141,7 @@ class PolicyView:
     text: str                        # all of it in words
     limits: str
     mode: str                        # in force
-    proposal: dict[str, str] | None  # of remediation's proposals: policy, mode, proposed, sentence
+    proposal: ModeProposal | None    # the higher mode that it has earned
     broken: bool                     # its breaker is open
     backtest: BacktestView | None
 
@@ -158,7 +159,7 @@ def list_policy_views(stores: Stores) -> list[PolicyView]:
     from smartcloudops.remediation.policy import explain_policy
     engine, found = stores.engine(), load_policy_file(stores)
     modes = ledger_of(engine).modes(found.policies) if engine is not None else {}
-    earned = {p['policy']: p for p in proposals(engine, found)} if engine is not None else {}
+    earned = {p.policy: p for p in proposals(engine, found)} if engine is not None else {}
     tested = last_backtests(engine) if engine is not None else {}
     counts, broken = count_actions(engine), open_breakers(stores, [])
     def view(p: Policy) -> PolicyView:

@@ -17,6 +17,7 @@ from typing import Any
 import pandas as pd
 import sqlalchemy as sa
 
+# %% ../../nbs/remediation/40_backtest.ipynb #eb9cb3b9
 from ..core.clock import from_us, now as time_now, to_us
 from ..core.database import open_state
 from ..core.display import as_table, pluralize, short_repr
@@ -50,6 +51,8 @@ def _refused_by_gate(rows: pd.DataFrame) -> dict[str, int]:
     return rows[rows.did == 'refused'].gate.value_counts().to_dict()
 
 def _recovered(acted: pd.DataFrame) -> int: return int((acted.why == 'recovered').sum())
+
+# %% ../../nbs/remediation/40_backtest.ipynb #b5d8abe7
 def _false_actions(acted: pd.DataFrame) -> int: return int((acted.label == 'normal').sum())
 def _real_covered(acted: pd.DataFrame) -> int: return int(acted[acted.label == 'real'].incident.nunique())
 
@@ -104,6 +107,7 @@ def _weeks(walk: Walk, frame: pd.DataFrame | None) -> float:
     else: times = walk.queue.opened + [t for t in walk.queue.ends if t != NEVER]
     return (max(times) - min(times)) / SECOND / 604800 if times else 0.
 
+# %% ../../nbs/remediation/40_backtest.ipynb #03fcd0bd
 def _rows_of(walk: Walk, labels: Mapping[str, str]) -> pd.DataFrame:
     "The walk's decisions as a table."
     table = pd.DataFrame(walk.rows, columns=['time', 'incident', 'target', 'policy', 'step', 'did', 'gate', 'why'])
@@ -146,12 +150,21 @@ def _stored(settings: Settings) -> Replay:
         raise DataError(f'{path}: no incident was stored yet; backtest a file of samples instead: --data FILE.csv')
     return None, found
 
+# %% ../../nbs/remediation/40_backtest.ipynb #a0ddb0c6
 def _from_file(path: Path, settings: Settings) -> Replay:
     from smartcloudops.core.frames import per_second
     from smartcloudops.ingestion.replay import read_samples
     frame = per_second(read_samples(path).frame)
     if not len(frame): raise DataError(f'{path}: holds no samples')
     return frame, incidents_in(frame, settings)
+
+# %% ../../nbs/remediation/40_backtest.ipynb #741eb721
+def _label_table(path: Path) -> pd.DataFrame:
+    from smartcloudops.ingestion.replay import read_header
+    try: table = pd.read_csv(path, sep=read_header(path)[1], dtype=str)
+    except (OSError, ValueError) as e: raise DataError(f'{path}: the labels cannot be read ({e})') from None
+    if {'start', 'end'} <= set(table): return table
+    raise DataError(f"{path}: expected columns start,end and perhaps host, found {', '.join(table)}")
 
 # %% ../../nbs/remediation/40_backtest.ipynb #6d1eb0cc
 def read_labels(path: str | Path,                   # CSV: start,end[,host]
@@ -166,13 +179,6 @@ def read_labels(path: str | Path,                   # CSV: start,end[,host]
         overlaps = (start <= (i.closed or i.updated)) & (end >= (i.started or i.opened))
         return bool((overlaps & ((host == '') | host.isin(i.hosts))).any())
     return {i.id: 'real' if is_real(i) else 'normal' for i in incidents}
-
-def _label_table(path: Path) -> pd.DataFrame:
-    from smartcloudops.ingestion.replay import read_header
-    try: table = pd.read_csv(path, sep=read_header(path)[1], dtype=str)
-    except (OSError, ValueError) as e: raise DataError(f'{path}: the labels cannot be read ({e})') from None
-    if {'start', 'end'} <= set(table): return table
-    raise DataError(f"{path}: expected columns start,end and perhaps host, found {', '.join(table)}")
 
 # %% ../../nbs/remediation/40_backtest.ipynb #28581615
 def run_backtest(policy: str | Path,              # policy file

@@ -20,6 +20,7 @@ from .ledger import Action
 from .operations import Context, Operation, make_operation
 from .policy import Step
 
+# %% ../../nbs/remediation/21_context.ipynb #469367e3
 MakeOperation = Callable[..., Operation]      # (step, target, context) → the operation; a drill's does nothing
 
 # %% ../../nbs/remediation/21_context.ipynb #0a9bad30
@@ -34,6 +35,7 @@ def is_instance_id(name: str) -> bool:
     "Whether a name is that of an EC2 instance."
     return re.fullmatch(r'i-[0-9a-f]{8,17}', name) is not None
 
+# %% ../../nbs/remediation/21_context.ipynb #7b343e7d
 @lru_cache(maxsize=1)
 def own_instance() -> str:
     "This machine's EC2 instance id, as its firmware says; '' elsewhere."

@@ -23,6 +23,7 @@ from typing import Any
 import pandas as pd
 import sqlalchemy as sa
 
+# %% ../../nbs/remediation/41_drill.ipynb #9635663c
 from ..core.clock import FakeClock, now as time_now, use_clock
 from ..core.database import open_state
 from ..core.display import as_table, pluralize, short_repr
@@ -37,9 +38,7 @@ from .operations import Context, Operation, Report, make_operation
 from .outcome import Outcome
 from .policy import Match, Policies, Policy, Step, load_policies
 from .practice_fleet import PracticeFleet, fault_for
-from .switch import switch_path, turn_switch
-
-log = logging.getLogger('smartcloudops.remediation')
+from .kill_switch import switch_path, turn_switch
 
 # %% ../../nbs/remediation/41_drill.ipynb #653251ef
 def pretend(step: Step, target: str, context: Context = Context()) -> Operation:
@@ -54,9 +53,7 @@ def pretend(step: Step, target: str, context: Context = Context()) -> Operation:
         def observe(self) -> Report: return Report(None, 'dry-run')
     return Pretended(step.parameters, target, context)
 
-# %% ../../nbs/remediation/41_drill.ipynb #93a3bd58
-Story = list[tuple[pd.Timestamp, Outcome]]
-
+# %% ../../nbs/remediation/41_drill.ipynb #5af3dde0
 @dataclass(frozen=True)
 class Drill:
     "How a drill went."
@@ -91,13 +88,17 @@ def _settings_in(folder: Path, settings: Settings) -> Settings:
     remediation = settings.remediation.model_copy(update={'switch_file': None, 'mode': 'auto'})
     return settings.model_copy(update={'data_dir': folder, 'remediation': remediation})
 
+# %% ../../nbs/remediation/41_drill.ipynb #1c395c71
+log = logging.getLogger('smartcloudops.remediation')
+
 @contextmanager
 def _silent_log() -> Iterator[None]:
     log.disabled = True
     try: yield
     finally: log.disabled = False
 
-# %% ../../nbs/remediation/41_drill.ipynb #ee590e7d
+# %% ../../nbs/remediation/41_drill.ipynb #b0a88325
+Story = list[tuple[pd.Timestamp, Outcome]]
 THE_END = ('ladder', 'attempts', 'breaker')      # gates that end a drill: a person is needed
 BUSY = ('approved', 'sent', 'verifying', 'unknown')
 
@@ -128,6 +129,7 @@ def _conclude(policy: Policy, story: Story, walked: int) -> Drill:
     if ok: text = f'All {walked} steps were walked, then a person was called ({stopped})'
     return Drill(policy.name, tuple(story), steps, walked, ok, text)
 
+# %% ../../nbs/remediation/41_drill.ipynb #5e38002f
 def drill(policy: Policy, settings: Settings,
           progress: Callable[[float], None] | None = None,      # called with the share that is done
          ) -> Drill:
@@ -161,7 +163,7 @@ elif verb == 'restart':
     print('restarted: was', pid, 'is', child.pid)
 '''
 
-# %% ../../nbs/remediation/41_drill.ipynb #d2638616
+# %% ../../nbs/remediation/41_drill.ipynb #f34a453f
 _NO_SAMPLE = pd.DataFrame(index=pd.DatetimeIndex([], tz='UTC'))
 
 class Service:
@@ -223,6 +225,7 @@ def _free_folder(settings: Settings) -> Path:
     engine.dispose()
     return settings.data_dir/'drill' if busy else settings.data_dir
 
+# %% ../../nbs/remediation/41_drill.ipynb #044a45b6
 def _real_settings(settings: Settings, folder: Path) -> Settings:
     "Everything that a drill needs is allowed, by a switch of its own."
     limits = {'mode': 'auto', 'commands': [sys.executable], 'cooldown_seconds': 1., 'attempts': 20, 'per_hour': 20,
@@ -258,16 +261,17 @@ class RealDrill:
         for o in outcomes: self.tell(f'{o.state.replace("_", " ")}: {o.sentence}')
         return [(now, o) for o in outcomes]
 
-    def run(self, until: pd.Timestamp) -> Story:
-        "Until there is a verdict; what is still open ends with the drill."
-        story: Story = []
-        while time_now() < until and not any(o.state in DECIDED for _, o in story):
-            time.sleep(1)
-            story += self.tick()
-        self.tracker.update(time_now() + pd.Timedelta('1 h'), [])
-        return story
-
+# %% ../../nbs/remediation/41_drill.ipynb #0b40e714
 DECIDED = ('recovered', 'not_recovered', 'failed', 'escalated')
+
+def _run_until_verdict(real: RealDrill, until: pd.Timestamp) -> Story:
+    "Tick after tick until there is a verdict; what is still open ends with the drill."
+    story: Story = []
+    while time_now() < until and not any(o.state in DECIDED for _, o in story):
+        time.sleep(1)
+        story += real.tick()
+    real.tracker.update(time_now() + pd.Timedelta('1 h'), [])
+    return story
 
 # %% ../../nbs/remediation/41_drill.ipynb #01cf200e
 @contextmanager
@@ -283,11 +287,22 @@ def _switched_on(remediator: Remediator, quiet: bool) -> Iterator[None]:
         if not was_on: remediator.ledger.turn_switch(False, 'drill', 'the drill is over')
         path.unlink(missing_ok=True)
 
+# %% ../../nbs/remediation/41_drill.ipynb #7d02ff2a
 @contextmanager
 def _started(service: Service) -> Iterator[None]:
     service.start()
     try: yield
     finally: service.stop()
+
+# %% ../../nbs/remediation/41_drill.ipynb #a50e1f35
+def _conclude_real(story: Story, begin: pd.Timestamp, folder: Path) -> Drill:
+    took = format_duration((time_now() - begin).total_seconds())
+    last = story[-1][1].sentence if story else 'nothing was detected'
+    ok = any(o.state == 'recovered' for _, o in story)
+    action = next((o.action for _, o in story if o.state in ('sent', 'verifying', 'recovered')), None)
+    text = f'Detected, restarted and verified in {took}.' if ok else f'Not recovered after {took}: {last}'
+    if action: text += f' The story: smartcloudops actions show {action}'
+    return Drill('drill', tuple(story), 1, int(action is not None), ok, text, str(folder))
 
 # %% ../../nbs/remediation/41_drill.ipynb #c8a6b425
 def drill_real(settings: Settings,
@@ -306,17 +321,8 @@ def drill_real(settings: Settings,
         tell(f'a process of our own eats one core of {host}')
         tracker = IncidentTracker(engine, copy)
         real = RealDrill(service, history, RuleEngine([rule]), tracker, remediator, engine, tell)
-        story = real.run(begin + pd.Timedelta(seconds=seconds))
+        story = _run_until_verdict(real, begin + pd.Timedelta(seconds=seconds))
     return _conclude_real(story, begin, folder)
-
-def _conclude_real(story: Story, begin: pd.Timestamp, folder: Path) -> Drill:
-    took = format_duration((time_now() - begin).total_seconds())
-    last = story[-1][1].sentence if story else 'nothing was detected'
-    ok = any(o.state == 'recovered' for _, o in story)
-    action = next((o.action for _, o in story if o.state in ('sent', 'verifying', 'recovered')), None)
-    text = f'Detected, restarted and verified in {took}.' if ok else f'Not recovered after {took}: {last}'
-    if action: text += f' The story: smartcloudops actions show {action}'
-    return Drill('drill', tuple(story), 1, int(action is not None), ok, text, str(folder))
 
 # %% ../../nbs/remediation/41_drill.ipynb #39701da9
 def run_drill(policy: str | None = None,          # name of a policy

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import sqlalchemy as sa
 
+# %% ../../nbs/remediation/31_engine.ipynb #b550ae6d
 from ..core.clock import clock, now as time_now, to_us
 from ..core.display import short_repr
 from ..core.errors import SmartCloudOpsError
@@ -35,11 +36,12 @@ from .planner import Planner, WaitingPlans
 from .policy import Policies
 from .policy_file import PolicyFile, Trust
 from .sender import Sender, SendRunner
-from .snapshot import fleet_limits, fleet_of, snapshot, with_new_book
-from .switch import read_switch, switch_path, turn_switch
+from .state_reader import fleet_limits, fleet_of, snapshot, with_new_book
+from .kill_switch import read_switch, switch_path, turn_switch
 from .verdict import judge
 from .verifier import Recovery, SampleHistory, Verifier
 
+# %% ../../nbs/remediation/31_engine.ipynb #b53be11d
 if TYPE_CHECKING:
     from smartcloudops.detection.incidents import Incident
 
@@ -52,6 +54,7 @@ CLOCK_DOUBT: Key[int] = Key('clock doubtful until', 0)      # microseconds UTC
 JUMP, REPLAYED = 300, 300      # seconds: wall time ahead of steady time; a step's time away from now
 DOUBTED = 3600 * SECOND        # as long as the longest window of the limits
 
+# %% ../../nbs/remediation/31_engine.ipynb #7ead433b
 class ClockDoubt:
     "Whether limits by the hour can be judged by the clock."
     def __init__(self, engine: sa.Engine):

@@ -16,7 +16,7 @@ from .actions import Action, Move, Superseded, actions, move_action
 from .approvals import use_approval
 from .audit import AuditChain, database_name
 from .leases import holds_lease
-from .state import Lease, as_us
+from .decision_state import Lease, as_us
 
 # %% ../../nbs/remediation/15_intents.ipynb #c423c753
 class IntentStore:

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from ..core.database import define_table
 from ..core.display import short_repr
 from .audit import AuditChain, Change, columns, database_name
-from .state import SECOND, Lease, as_us
+from .decision_state import SECOND, Lease, as_us
 
 # %% ../../nbs/remediation/13_leases.ipynb #b8bdb6b8
 EXECUTOR = 'executor'            # the one lease that there is

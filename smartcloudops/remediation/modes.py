@@ -17,12 +17,13 @@ from .actions import breakers
 from .audit import AuditChain, audited_table, check_name, columns, database_name
 from .parameters import MODES
 from .policy import Policy
-from .state import as_us
+from .decision_state import as_us
 
 # %% ../../nbs/remediation/18_modes.ipynb #709a0192
 policy_modes = audited_table('policy_modes', *columns(
     policy='str', mode='str', policy_hash='str', who='str', reason='text', at='int'))
 
+# %% ../../nbs/remediation/18_modes.ipynb #31bf6e6e
 def _mode_in_force(policy: Policy, row: Any) -> str:
     "The file's mode, or the newest row's where that lowers it or was granted for just this policy."
     if row is None: return policy.mode

@@ -91,6 +91,7 @@ class Operation:
 # %% ../../nbs/remediation/01_operation.ipynb #5bd1ebb0
 _BUILT_IN = 'webhook, command, service_restart, ec2_reboot, ec2_stop_start, asg_set_desired'
 
+# %% ../../nbs/remediation/01_operation.ipynb #ecc3e7dc
 class Step(Strict):
     "One rung of the ladder: an operation with its parameters."
     do: str = Field(description=f'operation: {_BUILT_IN}')

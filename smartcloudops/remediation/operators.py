@@ -5,10 +5,12 @@
 # %% auto #0
 __all__ = ['STATES', 'ENOUGH', 'list_actions', 'get_action', 'approve', 'deny', 'cancel', 'tell_action', 'switch_on',
            'switch_off', 'switch_status', 'add_silence', 'end_silence', 'list_silences', 'give_feedback', 'ledger_file',
-           'ledger_verify', 'ledger_export', 'figures', 'proposals', 'grant_mode', 'close_breaker', 'policy_status']
+           'ledger_verify', 'ledger_export', 'figures', 'ModeProposal', 'proposals', 'grant_mode', 'close_breaker',
+           'policy_status']
 
 # %% ../../nbs/remediation/37_operators.ipynb #22a0bfb0
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import sqlalchemy as sa
 
 from ..core.clock import from_us, now as time_now
 from ..core.database import open_state
+from ..core.display import short_repr
 from ..core.errors import RemediationError, StateError, did_you_mean
 from ..detection import incidents as detection
 from ..detection.incidents import Incident
@@ -26,13 +29,14 @@ from .engine import read_switch, switch_path, turn_switch
 from .ledger import Ledger
 from .parameters import MODES, lowest, seconds
 from .policy import Policies, Policy
-from .state import Silence, Switch
+from .decision_state import Silence, Switch
 from .verification import Verification, export_lines
 
 # %% ../../nbs/remediation/37_operators.ipynb #a409e80a
 STATES = sorted({s for ends in TRANSITIONS.values() for s in ends})      # of an action
 _LISTED = ['id', 'made', 'state', 'operation', 'target', 'policy', 'mode', 'incident', 'sentence', 'verdict']
 
+# %% ../../nbs/remediation/37_operators.ipynb #ee2224ff
 def list_actions(engine: sa.Engine,
                  state: str | None = None,      # only this state
                  limit: int = 50,
@@ -100,7 +104,7 @@ def _story_line(row: dict[str, Any]) -> str:
     when = f"{pd.Timestamp(row['at'], unit='us'):%Y-%m-%d %H:%M:%S}"
     return f"  {when}  {event:<17} by {row['who']}" + (f': {said}' if said else '')
 
-# %% ../../nbs/remediation/37_operators.ipynb #0e82b74e
+# %% ../../nbs/remediation/37_operators.ipynb #a8c1d818
 _OUTPUT_LINES = 40      # of a program's output that are shown
 
 def tell_action(engine: sa.Engine, id: int) -> str:
@@ -250,19 +254,31 @@ def _earned(found: list[Action], mode: str) -> int | None:
     if any(a.state in (*_BAD, 'cancelled') for a in found): return None
     return sum(a.state == ('observed' if mode == 'observe' else 'recovered') for a in found)
 
+# %% ../../nbs/remediation/37_operators.ipynb #18c51a6b
+@dataclass(frozen=True)
+class ModeProposal:
+    "A policy that has earned a higher mode."
+    policy: str
+    mode: str          # in force
+    proposed: str      # the next higher one
+    sentence: str      # what it is proposed on
+
+    def __repr__(self) -> str: return short_repr(self, self.policy, self.sentence)
+
 # %% ../../nbs/remediation/37_operators.ipynb #97f836b4
-def proposals(engine: sa.Engine, policies: Policies, days: float = 30) -> list[dict[str, Any]]:
-    "Policies that have earned a higher mode: policy, mode, proposed, sentence."
-    ledger, since, out = Ledger(engine, readonly=True), time_now() - pd.Timedelta(days=days), []
+def proposals(engine: sa.Engine, policies: Policies, days: float = 30) -> list[ModeProposal]:
+    "Policies that have earned a higher mode."
+    ledger, since = Ledger(engine, readonly=True), time_now() - pd.Timedelta(days=days)
+    out: list[ModeProposal] = []
     for name, mode in ledger.modes(policies.policies).items():
         if mode == 'auto': continue
-        wanted = MODES[MODES.index(mode) + 1]       # type: ignore[arg-type]
+        wanted = MODES[MODES.index(mode) + 1]
         good = _earned(ledger.actions(policy=name, since=since), mode)
         if good is None or good < ENOUGH[wanted]: continue
         approved = f'people approved {good}, all recovered, none denied'
         record = f'{good} times it would have acted' if mode == 'observe' else approved
         sentence = f'{mode} → {wanted}: in {days:g} days {record}.'
-        out.append({'policy': name, 'mode': mode, 'proposed': wanted, 'sentence': sentence})
+        out.append(ModeProposal(name, mode, wanted, sentence))
     return out
 
 # %% ../../nbs/remediation/37_operators.ipynb #06e91704
@@ -284,12 +300,12 @@ def _status_row(policy: Policy, mode: str, counts: Any, failures: int, limit: in
     return {'policy': policy.name, 'mode': mode, 'in file': policy.mode, 'sent': sent, 'recovered': recovered,
             'failed in a row': failures, 'breaker': breaker, 'proposed': proposed}
 
-# %% ../../nbs/remediation/37_operators.ipynb #080d11ba
+# %% ../../nbs/remediation/37_operators.ipynb #038a8f73
 _STATUS = ['policy', 'mode', 'in file', 'sent', 'recovered', 'failed in a row', 'breaker', 'proposed']
 
 def policy_status(engine: sa.Engine, policies: Policies, settings: Any) -> pd.DataFrame:      # one row a policy
     "How each policy stands: mode in force, the file's mode, sent and recovered so far, breaker, what it has earned."
-    ledger, earned = Ledger(engine, readonly=True), {p['policy']: p['sentence'] for p in proposals(engine, policies)}
+    ledger, earned = Ledger(engine, readonly=True), {p.policy: p.sentence for p in proposals(engine, policies)}
     modes, failures = ledger.modes(policies.policies), ledger.book().failures
     counts = figures(engine).groupby('policy')[['sent', 'recovered']].sum()
     ceiling, limit = settings.remediation.mode, settings.remediation.breaker_failures

@@ -22,9 +22,10 @@ from .gates import Plan, Refusal, State, decide, matching
 from .ledger import WAITING, Action, Ledger, Superseded
 from .outcome import Outcome
 from .policy import Policies, Policy
-from .snapshot import with_new_book
-from .switch import read_switch, switch_path
+from .state_reader import with_new_book
+from .kill_switch import read_switch, switch_path
 
+# %% ../../nbs/remediation/28_planner.ipynb #3804100b
 if TYPE_CHECKING:
     from smartcloudops.detection.incidents import Incident
 
@@ -34,6 +35,9 @@ def policy_for(incident: 'Incident', policies: Policies) -> tuple[Policy | None,
     for policy in policies.policies:
         if found := matching(incident, policy): return policy, list(dict.fromkeys(a.host for a in found))
     return None, []
+
+# %% ../../nbs/remediation/28_planner.ipynb #c54828f4
+def _known(bound: float) -> float | None: return None if np.isnan(bound) else bound
 
 # %% ../../nbs/remediation/28_planner.ipynb #cc0fce3a
 def untouched_peers(incidents: Iterable['Incident'],
@@ -46,8 +50,6 @@ def untouched_peers(incidents: Iterable['Incident'],
         if not a.ongoing or a.host in left_out or metric_of(a.series) != metric: continue
         peers[a.series] = {'series': a.series, 'lower': _known(a.lower), 'upper': _known(a.upper)}
     return list(peers.values())[:20]
-
-def _known(bound: float) -> float | None: return None if np.isnan(bound) else bound
 
 # %% ../../nbs/remediation/28_planner.ipynb #8bf9bd15
 class WaitingPlans:

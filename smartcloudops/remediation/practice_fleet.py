@@ -25,6 +25,7 @@ def _example_of(pattern: str, default: str) -> str:
     "A name that the pattern fits."
     return pattern.replace('*', '1').replace('?', '1') if pattern else default
 
+# %% ../../nbs/remediation/27_practice_fleet.ipynb #bf905596
 def fault_for(policy: Policy) -> Anomaly:
     "An anomaly that the policy speaks about."
     match, now = policy.match, time_now()
@@ -35,6 +36,7 @@ def fault_for(policy: Policy) -> Anomaly:
     origin = 'absent' if kind == 'absent' else 'rule:drill'
     return Anomaly(series, host, now, None, 1., ILL, WELL, 20., 45., kind, origin=origin, last=now)
 
+# %% ../../nbs/remediation/27_practice_fleet.ipynb #41759ad7
 ILL, WELL = 99., 30.      # percent: far outside the band of 20 to 45, and in its middle
 
 # %% ../../nbs/remediation/27_practice_fleet.ipynb #c185f9aa

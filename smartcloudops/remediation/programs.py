@@ -25,6 +25,7 @@ def sign(body: bytes, secret: str, at: str) -> str:
 # %% ../../nbs/remediation/02_programs.ipynb #8ed7cacf
 _ANSWER_KEPT = 2000     # bytes of an answer's text that are kept
 
+# %% ../../nbs/remediation/02_programs.ipynb #34e06839
 def _read_answer(parts: Iterable[bytes], until: float) -> str:
     "The beginning of an answer's text; one without an end is neither awaited nor kept."
     kept = b''
@@ -171,6 +172,7 @@ class Command(Operation):
 # %% ../../nbs/remediation/02_programs.ipynb #ea2841dc
 _UNIT = r'^[A-Za-z0-9][A-Za-z0-9@:._\\-]*$'
 
+# %% ../../nbs/remediation/02_programs.ipynb #eae1fc89
 class ServiceRestart(Operation):
     "Restart a systemd service."
     name, local = 'service_restart', True

@@ -18,6 +18,7 @@ from ..core.settings import Settings
 from ..detection.anomalies import Anomaly
 from ..detection.incidents import Incident
 
+# %% ../../nbs/remediation/38_sample_incidents.ipynb #202d653f
 Run = tuple[int, int]      # first and last position of a stretch
 
 # %% ../../nbs/remediation/38_sample_incidents.ipynb #2666399d
@@ -40,6 +41,7 @@ def _end(times: pd.DatetimeIndex, run: Run) -> pd.Timestamp:
 def _lasts(values: pd.Series, run: Run, seconds: float) -> bool:
     return (values.index[run[1]] - values.index[run[0]]).total_seconds() >= seconds
 
+# %% ../../nbs/remediation/38_sample_incidents.ipynb #749d71bd
 def _anomaly(values: pd.Series, run: Run, score: float,
              band: tuple[float, float, float],      # expected, lower, upper
              kind: str, origin: str) -> Anomaly:
@@ -99,6 +101,7 @@ def join(anomalies: Iterable[Anomaly],
         ends[a.host] = max(ends.get(a.host, _over(a)), _over(a))
     return [_closed(n, g, quiet) for n, g in enumerate(sorted(groups, key=lambda g: g[0].start), 1)]
 
+# %% ../../nbs/remediation/38_sample_incidents.ipynb #bdd7176d
 def _over(anomaly: Anomaly) -> pd.Timestamp: return anomaly.start if anomaly.end is None else anomaly.end
 
 def _closed(number: int, group: list[Anomaly], quiet: float) -> Incident:

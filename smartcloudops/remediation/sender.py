@@ -25,9 +25,10 @@ from .operations import Operation, Report
 from .outcome import Outcome, report_json
 from .policy import Policies, Policy, lowest
 from .policy_file import Trust
-from .snapshot import with_new_book
-from .switch import read_switch, switch_path
+from .state_reader import with_new_book
+from .kill_switch import read_switch, switch_path
 
+# %% ../../nbs/remediation/29_sender.ipynb #2e3b78d9
 if TYPE_CHECKING:
     from smartcloudops.detection.incidents import Incident
 
@@ -38,6 +39,12 @@ def send_once(operation: Operation) -> Report:
     except BaseException as e:
         why = f'{type(e).__name__}: {mask_secrets(str(e))[:200]}'
         return Report(None, f'it broke off ({why}); what was done is not known')
+
+# %% ../../nbs/remediation/29_sender.ipynb #0342fcf1
+def _judged_later(action: Action, now: pd.Timestamp) -> dict[str, Any]:
+    "A send that took its time moves the window in which it is judged."
+    late = max(pd.Timedelta(0), now - action.sent)
+    return {'judge_from': to_us(late + action.judge_from), 'judge_until': to_us(late + action.judge_until)}
 
 # %% ../../nbs/remediation/29_sender.ipynb #45174a2a
 class SendRunner:
@@ -84,10 +91,12 @@ class SendRunner:
         "Give each send so many seconds to end."
         for thread, _ in list(self._running.values()): thread.join(wait)
 
-def _judged_later(action: Action, now: pd.Timestamp) -> dict[str, Any]:
-    "A send that took its time moves the window in which it is judged."
-    late = max(pd.Timedelta(0), now - action.sent)
-    return {'judge_from': to_us(late + action.judge_from), 'judge_until': to_us(late + action.judge_until)}
+# %% ../../nbs/remediation/29_sender.ipynb #81ef025d
+def _not_opted_in(operation: Any, opt_in: tuple[str, str]) -> str | None:
+    "Why an AWS target's own tags do not allow it."
+    tags, (name, value) = operation.tags(), opt_in
+    if tags is None: return f'{operation.target} has tags that cannot be read.'
+    return None if tags.get(name) == value else f'{operation.target} does not carry {name}={value} now.'
 
 # %% ../../nbs/remediation/29_sender.ipynb #b597bc64
 def last_look(operation: Operation,
@@ -103,12 +112,6 @@ def last_look(operation: Operation,
     switch = read_switch(ledger, switch_path(settings))
     return None if switch.on else ('switch', f'Off: {switch.why}.')
 
-def _not_opted_in(operation: Any, opt_in: tuple[str, str]) -> str | None:
-    "Why an AWS target's own tags do not allow it."
-    tags, (name, value) = operation.tags(), opt_in
-    if tags is None: return f'{operation.target} has tags that cannot be read.'
-    return None if tags.get(name) == value else f'{operation.target} does not carry {name}={value} now.'
-
 # %% ../../nbs/remediation/29_sender.ipynb #f7fd6987
 PATIENT = frozenset({'blast radius', 'rate', 'cooldown', 'lease', 'clock'})      # an approved plan waits for these
 
@@ -119,6 +122,14 @@ def no_longer_approved(action: Action,
     if plan.hash != action.plan_hash: return 'The plan is no longer the one that was approved.'
     if lowest(plan.mode, action.mode) != action.mode: return f'The mode was lowered to {plan.mode} meanwhile.'
     return None
+
+# %% ../../nbs/remediation/29_sender.ipynb #a34bb9aa
+def _judged_between(plan: Plan, state: State, now: pd.Timestamp) -> tuple[pd.Timestamp, pd.Timestamp]:
+    "The time whose samples count: after boot, the source's delay and one interval, until the verdict is due."
+    verify = plan.policy.verify
+    step = state.newest[plan.series].interval if plan.series in state.newest else 60
+    first = now + pd.Timedelta(seconds=verify.boot + verify.delay) + pd.Timedelta(seconds=step)
+    return first, now + pd.Timedelta(seconds=verify.within)
 
 # %% ../../nbs/remediation/29_sender.ipynb #5ed73703
 class Sender:
@@ -167,11 +178,3 @@ class Sender:
     def _stop(self, action: Action, gate: str, why: str, now: pd.Timestamp) -> list[Outcome]:
         refused = self.ledger.change(action.id, 'refused', f'{gate}: {why}', at=now, detail={'gate': gate})
         return [Outcome.of(refused, gate=gate)]
-
-# %% ../../nbs/remediation/29_sender.ipynb #a34bb9aa
-def _judged_between(plan: Plan, state: State, now: pd.Timestamp) -> tuple[pd.Timestamp, pd.Timestamp]:
-    "The time whose samples count: after boot, the source's delay and one interval, until the verdict is due."
-    verify = plan.policy.verify
-    step = state.newest[plan.series].interval if plan.series in state.newest else 60
-    first = now + pd.Timedelta(seconds=verify.boot + verify.delay) + pd.Timedelta(seconds=step)
-    return first, now + pd.Timedelta(seconds=verify.within)

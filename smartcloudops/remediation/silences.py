@@ -13,11 +13,15 @@ import sqlalchemy as sa
 from ..core.display import short_repr
 from ..core.errors import RemediationError
 from .audit import AuditChain, audited_table, check_name, columns, database_name
-from .state import Silence, as_us
+from .decision_state import Silence, as_us
 
 # %% ../../nbs/remediation/16_silences.ipynb #d3523696
 silences = audited_table('silences', *columns(
     host='str', metric='str', starts='int', ends='int', who='str', reason='text', made='int'))
+
+# %% ../../nbs/remediation/16_silences.ipynb #c33e8695
+def _silence(row: Any) -> Silence:
+    return Silence(row.id, row.host, row.metric, row.starts, row.ends, row.who, row.reason)
 
 # %% ../../nbs/remediation/16_silences.ipynb #f43d9f9e
 class SilenceStore:
@@ -54,7 +58,3 @@ class SilenceStore:
         query = sa.select(silences).order_by(silences.c.id)
         if not all: query = query.where(silences.c.ends > as_us(at))
         with self.chain.engine.connect() as c: return [_silence(row) for row in c.execute(query)]
-
-# %% ../../nbs/remediation/16_silences.ipynb #c33e8695
-def _silence(row: Any) -> Silence:
-    return Silence(row.id, row.host, row.metric, row.starts, row.ends, row.who, row.reason)

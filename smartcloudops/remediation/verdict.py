@@ -58,6 +58,7 @@ def _band_text(band: tuple[float, float], unit: str) -> str:
     if np.isfinite(high): return f', expected up to {format_value(high, unit)}'
     return f', expected at least {format_value(low, unit)}' if np.isfinite(low) else ''
 
+# %% ../../nbs/remediation/26_verdict.ipynb #8d6e406a
 def verdict_sentence(values: pd.Series,           # samples that counted
                      plan: Mapping[str, Any],     # series and band
                      after: float,                # seconds since it was sent

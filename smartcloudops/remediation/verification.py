@@ -121,6 +121,7 @@ def _ends_at_head(c: sa.Connection, walk: _Walk) -> Verification | None:
 # %% ../../nbs/remediation/11_verification.ipynb #50e9b799
 _UNREADABLE = (sa.exc.SQLAlchemyError, sqlite3.Error, ValueError, TypeError, OverflowError)
 
+# %% ../../nbs/remediation/11_verification.ipynb #64dc2634
 def verify_chain(chain: AuditChain) -> Verification:
     "Check the whole chain and all that it speaks about; never raises for a damaged ledger."
     said = _read_anchor(chain.anchor)

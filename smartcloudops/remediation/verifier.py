@@ -26,9 +26,10 @@ from .outcome import Outcome, report_json
 from .policy import Verify
 from .policy_file import Trust
 from .sender import SendRunner
-from .switch import read_switch, switch_path
+from .kill_switch import read_switch, switch_path
 from .verdict import band_of, judge, peers_sentence, verdict_sentence
 
+# %% ../../nbs/remediation/30_verifier.ipynb #e3677bdf
 log = logging.getLogger('smartcloudops.remediation')
 
 # %% ../../nbs/remediation/30_verifier.ipynb #044f515f
@@ -79,16 +80,17 @@ class Recovery:
 # %% ../../nbs/remediation/30_verifier.ipynb #1b66b438
 class SampleHistory(Protocol):
     "What the verifier needs of monitoring's history."
-    def read(self, series: list[str], start: pd.Timestamp, end: pd.Timestamp) -> pd.DataFrame:
+    def read(self, *, series: list[str], start: pd.Timestamp, end: pd.Timestamp) -> pd.DataFrame:
         "Samples of these series in a frame."
+
+# %% ../../nbs/remediation/30_verifier.ipynb #6b43ea91
+def _verify(action: Action) -> Verify: return Verify(**action.plan.get('verify', {}))
 
 def _judged_series(action: Action) -> str:
     "The series that says whether it helped: the plan's own, or that of the policy's `verify`."
     metric = _verify(action).metric
     name = action.plan['series']
     return str(Series.parse(name).with_metric(metric)) if metric else name
-
-def _verify(action: Action) -> Verify: return Verify(**action.plan.get('verify', {}))
 
 # %% ../../nbs/remediation/30_verifier.ipynb #87219ee5
 def _samples_after(action: Action, history: SampleHistory, now: pd.Timestamp) -> pd.Series:
@@ -120,6 +122,7 @@ class Judgement:
     def __repr__(self) -> str:
         return short_repr(self, (self.state or 'not yet').replace('_', ' '), f'{len(self.values)} samples')
 
+# %% ../../nbs/remediation/30_verifier.ipynb #a3b774f9
 def judge_action(action: Action, history: SampleHistory, now: pd.Timestamp) -> Judgement:
     "Judge an action by the samples after it."
     values = _samples_after(action, history, now)

@@ -4,44 +4,35 @@
 
 # %% auto #0
 __all__ = ['DAY', 'CLOSE', 'VERDICT', 'OPEN', 'ASK', 'NEVER', 'AGAIN', 'Row', 'SimulatedActions', 'KnownSamples',
-           'taken_as_fresh', 'SimulatedFleet', 'EventQueue', 'OpenIncident', 'reopened', 'outcome_of', 'assumed_state',
-           'Walk', 'build_walk', 'run_walk']
+           'taken_as_fresh', 'SimulatedFleet', 'EventQueue', 'OpenIncident', 'reopened', 'outcome_of', 'asked_again',
+           'assumed_state', 'Walk', 'build_walk', 'run_walk']
 
 # %% ../../nbs/remediation/39_walk.ipynb #ce3ca5e1
 import heapq
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+# %% ../../nbs/remediation/39_walk.ipynb #5f799d50
 from ..core.display import pluralize, short_repr
 from ..core.series_index import series_index
 from ..core.settings import Settings
 from ..detection.incidents import Incident
-from smartcloudops.remediation.gates import (
-    FAILED,
-    SECOND,
-    ActionIndex,
-    Lease,
-    PastAction,
-    Plan,
-    Reading,
-    Refusal,
-    Silence,
-    State,
-    Switch,
-    decide,
-    matching,
-    replace,
-)
+from .gates import FAILED, SECOND, ActionIndex, Lease, PastAction, Plan, Reading, Refusal
+from .gates import Silence, State, Switch, decide, matching, replace
 from .host_tags import opt_in_tag
 from .policy import Policies, Policy
-from .snapshot import fleet_limits
+from .state_reader import fleet_limits
 
 DAY = 86400 * SECOND
+
+# %% ../../nbs/remediation/39_walk.ipynb #12a2c92b
+def _sent(past: PastAction) -> int: return past.sent or 0
 
 # %% ../../nbs/remediation/39_walk.ipynb #a9e68049
 class SimulatedActions:
@@ -87,7 +78,12 @@ class SimulatedActions:
                 if p.id == past.id: known[n] = ended
         self.failures[past.policy] = self.failures.get(past.policy, 0) + 1 if state in FAILED else 0
 
-def _sent(past: PastAction) -> int: return past.sent or 0
+# %% ../../nbs/remediation/39_walk.ipynb #8c014cce
+def _reading_at(times: np.ndarray, values: np.ndarray, at: int) -> Reading | None:
+    "The newest of these samples at that time; None before the first."
+    row = int(np.searchsorted(times, at, 'right')) - 1
+    if row < 0: return None
+    return Reading(int(times[row]), float(values[row]), (times[row] - times[row - 1]) / SECOND if row > 0 else 60.)
 
 # %% ../../nbs/remediation/39_walk.ipynb #1c930f86
 class KnownSamples:
@@ -112,11 +108,9 @@ class KnownSamples:
         if j not in self._heard:
             rows = np.flatnonzero(np.isfinite(self.values[:, j]))
             self._heard[j] = self.times[rows], self.values[rows, j]
-        times, values = self._heard[j]
-        row = int(np.searchsorted(times, at, 'right')) - 1
-        if row < 0: return None
-        return Reading(int(times[row]), float(values[row]), (times[row] - times[row - 1]) / SECOND if row > 0 else 60.)
+        return _reading_at(*self._heard[j], at)
 
+# %% ../../nbs/remediation/39_walk.ipynb #a7f70eec
 def taken_as_fresh(incident: Incident, at: int) -> dict[str, Reading]:
     "Without a frame: the incident's own values, as if they had just been measured."
     return {a.series: Reading(at, a.observed, 60.) for a in incident.anomalies}
@@ -155,29 +149,37 @@ AGAIN = {'fresh data': 300, 'precondition': 300, 'blast radius': 300, 'partial':
 # %% ../../nbs/remediation/39_walk.ipynb #8ddf90da
 def _us(time: pd.Timestamp) -> int: return time.value // 1000      # Timestamp.value is nanoseconds UTC
 
+# %% ../../nbs/remediation/39_walk.ipynb #7c3e470e
+def _in_order(opened: list[int], ends: list[int]) -> Iterator[tuple[int, int, int]]:      # time, kind, incident
+    "Incidents as they open and close, in the order of time."
+    n = len(opened)
+    at, kind = np.array(ends + opened, dtype=np.int64), np.repeat([CLOSE, OPEN], n)
+    for k in np.lexsort((kind, at)).tolist(): yield (opened[k - n], OPEN, k - n) if k >= n else (ends[k], CLOSE, k)
+
+# %% ../../nbs/remediation/39_walk.ipynb #ed2bde41
 class EventQueue:
     "All that happens, in the order of time: incidents as they opened and closed, and what follows from actions."
-    def __init__(self, incidents: list[Incident]):
+    def __init__(self, incidents: list[Incident], last_sample: int = 0):      # microseconds UTC; 0: no samples
         self.opened = [_us(i.opened) for i in incidents]
         self.ends = [NEVER if i.closed is None else max(t + 1, _us(i.closed)) for t, i in zip(self.opened, incidents)]
-        self._heap: list[tuple] = []
-        self._serial = 0
+        self.known_until = max([last_sample, *self.opened, *(_us(i.closed or i.updated) for i in incidents)])
+        self._heap, self._serial = list[tuple](), count(1)
 
-    def __repr__(self) -> str:
-        return short_repr(self, pluralize(len(self.ends), 'incident'), f'{len(self._heap)} to come')
+    def __repr__(self) -> str: return short_repr(self, pluralize(len(self.ends), 'incident'), f'{len(self._heap)} more')
 
     def push(self, at: int, kind: int, *what) -> None:
         "Something will happen at that time."
-        self._serial += 1
-        heapq.heappush(self._heap, (at, kind, self._serial, what))
+        heapq.heappush(self._heap, (at, kind, next(self._serial), what))
+
+    def push_question(self, at: int, n: int, host: str) -> None:
+        "A gate is asked again, unless the incident is over by then or nothing is known any more."
+        if at < self.ends[n] and at <= self.known_until: self.push(at, ASK, n, host)
 
     def __iter__(self) -> Iterator[tuple]:      # time, kind, serial, what
-        n, heap = len(self.opened), self._heap
-        at, kind = np.array(self.ends + self.opened, dtype=np.int64), np.repeat([CLOSE, OPEN], n)
-        for k in np.lexsort((kind, at)).tolist():
-            event = (self.opened[k - n], OPEN) if k >= n else (self.ends[k], CLOSE)
-            while heap and heap[0] < event: yield heapq.heappop(heap)
-            yield *event, 0, (k % n,)
+        heap = self._heap
+        for at, kind, k in _in_order(self.opened, self.ends):
+            while heap and heap[0] < (at, kind): yield heapq.heappop(heap)
+            yield at, kind, 0, (k,)
         while heap: yield heapq.heappop(heap)
 
 # %% ../../nbs/remediation/39_walk.ipynb #75c50f7b
@@ -190,17 +192,30 @@ class OpenIncident:
 
     def __repr__(self) -> str: return short_repr(self, self.incident.title, self.policy.name)
 
-Row = tuple[int, int, str, str, int, str, str, str]      # time, incident, target, policy, step, did, gate, why
+    def is_news(self, host: str, refusal: Refusal) -> bool:
+        "Whether this refusal was not said about this host before; from now on it was."
+        mark = (host, refusal.step, refusal.gate)
+        if refusal.gate == 'match' or mark in self.said: return False
+        self.said.add(mark)
+        return True
 
+# %% ../../nbs/remediation/39_walk.ipynb #cc6d29a5
 def reopened(incident: Incident) -> Incident:
     "As it was on the day: open, its anomalies going on."
     return replace(incident, state='open', anomalies=tuple([replace(a, ongoing=True) for a in incident.anomalies]))
 
+# %% ../../nbs/remediation/39_walk.ipynb #96539fc2
 def outcome_of(verify: Any, at: int, over: int) -> tuple[str, int]:
     "How an action at that time ends when its incident is over then, and when the verdict falls."
     soonest = at + int((verify.boot + verify.delay + verify.back_for) * SECOND)
     late = at + int(verify.within * SECOND)
     return ('recovered', max(over, soonest)) if max(over, soonest) <= late else ('not_recovered', late)
+
+# %% ../../nbs/remediation/39_walk.ipynb #4439991a
+def asked_again(refusal: Refusal, at: int) -> int | None:
+    "When a gate that said no is asked again: when it said itself, or a while later; None: when something changes."
+    wait = AGAIN.get(refusal.gate)
+    return refusal.verdict.until or (at + wait * SECOND if wait else None)
 
 # %% ../../nbs/remediation/39_walk.ipynb #db5f59cf
 def assumed_state(settings: Settings, fleet: dict[str, str], silences: tuple[Silence, ...] = ()) -> State:
@@ -211,6 +226,8 @@ def assumed_state(settings: Settings, fleet: dict[str, str], silences: tuple[Sil
                  fleet=fleet, tags=tags, limits=fleet_limits(settings), opt_in=(name, value))
 
 # %% ../../nbs/remediation/39_walk.ipynb #e93289a0
+Row = tuple[int, int, str, str, int, str, str, str]      # time, incident, target, policy, step, did, gate, why
+
 class Walk:
     "One pass over the incidents, event by event."
     def __init__(self, policies: Policies, incidents: list[Incident], queue: EventQueue, fleet: SimulatedFleet,
@@ -245,13 +262,11 @@ class Walk:
         else: self.refuse(at, n, host, decision, live)
 
     def refuse(self, at: int, n: int, host: str, refusal: Refusal, live: OpenIncident) -> None:
-        gate, mark = refusal.gate, (host, refusal.step, refusal.gate)
-        if gate != 'match' and mark not in live.said:
-            live.said.add(mark)
-            self.rows.append((at, n, host, live.policy.name, refusal.step, 'refused', gate, refusal.sentence))
+        gate, policy = refusal.gate, live.policy.name
+        if live.is_news(host, refusal):
+            self.rows.append((at, n, host, policy, refusal.step, 'refused', gate, refusal.sentence))
         if gate == 'blast radius': self.waiting[n, host] = None
-        until = refusal.verdict.until or (at + AGAIN[gate] * SECOND if AGAIN.get(gate) else None)
-        if until and at < until < self.queue.ends[n]: self.queue.push(until, ASK, n, host)
+        if (until := asked_again(refusal, at)) and until > at: self.queue.push_question(until, n, host)
 
     def act(self, at: int, n: int, plan: Plan) -> None:
         state, due = outcome_of(plan.policy.verify, at, self.queue.ends[n])
@@ -272,12 +287,13 @@ def build_walk(policies: Policies, incidents: list[Incident], settings: Settings
                silences: tuple[Silence, ...] = (),
               ) -> Walk:
     "A walk at its beginning."
-    hosts = {h for i in incidents for h in i.hosts}
+    hosts, last = {h for i in incidents for h in i.hosts}, 0
     if frame is not None: hosts |= set(series_index(frame.columns).hosts)
+    if frame is not None and len(frame): last = _us(frame.index[-1])
     fleet = SimulatedFleet(hosts)
     newest = taken_as_fresh if frame is None else KnownSamples(frame).newest
     base = assumed_state(settings, fleet.states, silences)
-    return Walk(policies, incidents, EventQueue(incidents), fleet, newest, base)
+    return Walk(policies, incidents, EventQueue(incidents, last), fleet, newest, base)
 
 # %% ../../nbs/remediation/39_walk.ipynb #f91e4da8
 def run_walk(walk: Walk, progress: Callable[[float], None] | None = None) -> None:
