@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'SPIKE', 'SHIFT', 'DRIFT', 'VARIANCE', 'PATTERN', 'FLATLINE', 'UNSEEN', 'HOUR', 'SLOTS', 'WEEK', 'BINS',
-           'WINDOW', 'WINDOWS', 'PROTOTYPES', 'NOVEL', 'FIELDS', 'STATE', 'Field', 'new_state', 'new_record']
+           'WINDOW', 'WINDOWS', 'PROTOTYPES', 'NOVEL', 'FIELDS', 'STATE', 'new_state', 'new_record']
 
 # %% ../../../nbs/detection/models/00_state.ipynb #9c0e24e7
 from dataclasses import dataclass
@@ -105,6 +105,8 @@ _ARRAYS = (
     Field('used', 'u2', 'samples', 'that each typical state stands for', (PROTOTYPES,)),
     Field('counts', 'u2', 'samples', 'histograms of the statistics, the last one of evidence', (NOVEL + 1, BINS)),
     Field('week', 'i2', 'grains', 'what three hours of the week add to the profile of the day', (WEEK,)))
+
+# %% ../../../nbs/detection/models/00_state.ipynb #6dbc06df
 FIELDS = _EXACT + _SHORT + _ARRAYS
 STATE = np.dtype([(f.name, f.format, f.shape) if f.shape else (f.name, f.format) for f in FIELDS])
 
