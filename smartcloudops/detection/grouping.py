@@ -52,8 +52,8 @@ def _is_fleet(groups: Iterable[AnomalyGroup], host: str, cfg: IncidentSettings) 
     "Whether so many hosts are struck at the same time that it is one event."
     hosts = {host}
     for g in groups:
-        hosts |= g.hosts
-        if len(hosts) >= cfg.fleet_hosts: return True
+        if len(g.hosts) < cfg.fleet_hosts: hosts |= g.hosts      # a large one is enough, and need not be copied
+        if max(len(hosts), len(g.hosts)) >= cfg.fleet_hosts: return True
     return False
 
 # %% ../../nbs/detection/34_grouping.ipynb #32063f09
