@@ -574,8 +574,8 @@ def feedback(ctx, incident, word):
 
     Example: smartcloudops feedback 12 normal
     """
-    from smartcloudops.detection.incidents import give_feedback
-    give_feedback(_state(ctx)[1], incident, word, now(), _who())
+    from smartcloudops.detection.incidents import record_feedback
+    record_feedback(_state(ctx)[1], incident, word, now(), _who())
     click.echo(f'incident {incident}: {word}')
 
 # %% ../nbs/cli.ipynb #471f032b

@@ -269,7 +269,7 @@ def _apart(times, edges: np.ndarray, least) -> list[tuple[int, int]]:
 def _name_kinds(ax, times, edges: list, evidence: np.ndarray) -> None:
     "The kind that leads each stretch, beside it at the top; longer ones first, none over another."
     from smartcloudops.detection.anomalies import leading_kind
-    from smartcloudops.detection.stream import KINDS
+    from smartcloudops.detection.models.state import KINDS
     room, told = (times[-1] - times[0]) / 8, list[pd.Timestamp]()
     for first, beyond in sorted(edges, key=lambda e: e[0] - e[1]):
         spoke = {

@@ -216,7 +216,7 @@ def _week(engine, ledger, policies, at, ago) -> None:
     ledger.record(Refusal('precondition', no, cache.name, 'cache-2', 0, two.id, two.fingerprint, 1, 'observe', verdicts('cache-2', ago('3D'), False, precondition='cache-2 is the primary.'), two.anomalies[0].series), 'Restart redis.service on cache-2', cache, at=ago('2D23h58min'))
     three = case(engine, [anomaly('batch-4', 'cpu_utilization_percent', ago('5D1h'), ago('5D20min'), 99, end=ago('5D20min'))], ago('5D59min'), at, ago('5D20min'))
     acted(ledger, three, batch, 'batch-4', ago('5D58min'), 'Restart cron.service on batch-4', 'jon', 'month-end run, this is normal', 'denied')
-    cases.give_feedback(engine, three.id, 'normal', ago('5D50min'), 'jon')
+    cases.record_feedback(engine, three.id, 'normal', ago('5D50min'), 'jon')
     four = case(engine, [anomaly('search-5', 'cpu_utilization_percent', ago('6D3h'), ago('6D2h40min'), 96, end=ago('6D2h40min'))], ago('6D2h59min'), at, ago('6D2h40min'))
     acted(ledger, four, policies.named('web-cpu-worker'), 'search-5', ago('6D2h58min'), 'Restart worker.service on search-5', verdict='Nobody answered in 15\u202fmin.', state='expired')
 

@@ -10,7 +10,7 @@ from smartcloudops.core.clock import FakeClock, clock, use_clock
 from smartcloudops.core.settings import IncidentSettings, load_settings
 from smartcloudops.core.database import open_state
 from smartcloudops.detection.anomalies import BEGAN, Anomaly, from_json, from_scores, to_json
-from smartcloudops.detection.incidents import IncidentTracker, give_feedback, list_incidents, title
+from smartcloudops.detection.incidents import IncidentTracker, record_feedback, list_incidents, title
 from smartcloudops.detection.rules import RuleEngine
 from smartcloudops.detection.stream import Scores, StreamDetector
 from smartcloudops.ingestion import Fault, synthetic_frame
@@ -25,20 +25,40 @@ def part(scores, rows): return Scores(**{f.name: getattr(scores, f.name).iloc[ro
 
 def watch(frame, tmp_path, first=0):
     "The loop's detection, tick by tick, from row `first` on: the incidents that came."
-    scores, tracker, rules, stretches = StreamDetector().score(frame), IncidentTracker(open_state(tmp_path / 's.db')), RuleEngine(), []
+    scores, tracker, rules, stretches = (
+        StreamDetector().score(frame),
+        IncidentTracker(open_state(tmp_path / 's.db')),
+        RuleEngine(),
+        [],
+    )
     for n in range(first, len(frame)):
         row = frame.iloc[n:n + 1]
         stretches = from_scores(part(scores, slice(n, n + 1)), row, before=[a for a in stretches if a.ongoing])
         found = rules.update(row, row.index[0]) + stretches
-        tracker.update(row.index[0], found, frame=frame.iloc[max(0, n - 240):n + 1] if any(a.ongoing for a in found) else None)
+        tracker.update(
+            row.index[0], found, frame=frame.iloc[max(0, n - 240) : n + 1] if any(a.ongoing for a in found) else None
+        )
     return list_incidents(tracker.engine, limit=None)
 
 
 def noise(seed, hosts, rows, every='1min'):
     "Quiet hosts without trends: five metrics each."
     rng, index = np.random.default_rng(seed), pd.date_range(T0, periods=rows, freq=every, name='time')
-    usual = {'cpu_utilization_percent': (30, 3), 'load1': (2, .2), 'network_receive_bytes_per_second': (5e6, 5e5), 'http_request_duration_p95_seconds': (.2, .02), 'http_requests_per_second': (100, 10)}
-    return pd.DataFrame({f'{m}{{host="web-{h}"}}': np.abs(rng.normal(mean, sd, rows)) for h in range(hosts) for m, (mean, sd) in usual.items()}, index=index)
+    usual = {
+        'cpu_utilization_percent': (30, 3),
+        'load1': (2, 0.2),
+        'network_receive_bytes_per_second': (5e6, 5e5),
+        'http_request_duration_p95_seconds': (0.2, 0.02),
+        'http_requests_per_second': (100, 10),
+    }
+    return pd.DataFrame(
+        {
+            f'{m}{{host="web-{h}"}}': np.abs(rng.normal(mean, sd, rows))
+            for h in range(hosts)
+            for m, (mean, sd) in usual.items()
+        },
+        index=index,
+    )
 
 
 def test_a_quiet_fleet_opens_nothing(tmp_path):
@@ -54,7 +74,12 @@ def test_a_learned_change_is_told_after_it_lasted(tmp_path):
     name = 'http_request_duration_p95_seconds{host="web-0"}'
     frame.iloc[340:370, frame.columns.get_loc(name)] += 1.5
     [i] = watch(frame, tmp_path, 300)
-    assert i.kind == 'latency' and i.host == 'web-0' and i.started == frame.index[340] and (i.opened - i.started) <= pd.Timedelta('8min')
+    assert (
+        i.kind == 'latency'
+        and i.host == 'web-0'
+        and i.started == frame.index[340]
+        and (i.opened - i.started) <= pd.Timedelta('8min')
+    )
 
 
 @pytest.mark.parametrize('seed', range(soak(1, 3)))
@@ -70,8 +95,15 @@ def test_a_fleet_struck_together_is_one_incident_injected_host_first(tmp_path, s
     assert i.host == i.hosts[0] == 'web-17' and len(i.hosts) == hosts and i.severity == 'page'
 
 
-RIGHT = dict(spike='spike', level_shift='level shift', slow_leak='drift', flatline='flatline', variance_burst='variance')
-METRICS = ['cpu_utilization_percent', 'memory_used_percent', 'network_receive_bytes_per_second', 'http_requests_per_second']
+RIGHT = dict(
+    spike='spike', level_shift='level shift', slow_leak='drift', flatline='flatline', variance_burst='variance'
+)
+METRICS = [
+    'cpu_utilization_percent',
+    'memory_used_percent',
+    'network_receive_bytes_per_second',
+    'http_requests_per_second',
+]
 
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize('fault', RIGHT)
@@ -82,19 +114,29 @@ def test_each_fault_becomes_an_anomaly_of_its_kind_and_a_sentence(fault):
         made = Fault(fault, 'web-1', metric, at)
         frame = synthetic_frame(1, str(T0.date()), 42, 60, seed, [made])
         frame, end = frame[[c for c in frame if c.startswith(metric + '{')]], at + pd.Timedelta(minutes=made.minutes)
-        found = [a for a in from_scores(StreamDetector().score(frame), frame) if a.start <= end and (a.end or end) >= at]
-        right += any(a.kind == RIGHT[fault] and BEGAN[a.kind] in title([Anomaly(**vars(a) | dict(end=None, ongoing=True))], end) for a in found)
+        found = [
+            a for a in from_scores(StreamDetector().score(frame), frame) if a.start <= end and (a.end or end) >= at
+        ]
+        right += any(
+            a.kind == RIGHT[fault] and BEGAN[a.kind] in title([Anomaly(**vars(a) | dict(end=None, ongoing=True))], end)
+            for a in found
+        )
     assert right >= .95*runs
 
 
 NET, CPU = 'network_transmit_bytes_per_second{host="db-1"}', 'cpu_utilization_percent{host="db-1"}'
 
 class Nights:
-    "A host that is backed up every night at 02:00 for half an hour, sending at the given rates; a sample every five minutes."
+    """A host that is backed up every night at 02:00 for half an hour, sending at the given rates; a sample every five
+    minutes."""
     name, interval = 'nights', 300.
     def __init__(self, rates):
-        times, rng = pd.date_range('2026-01-05', periods=288*(len(rates) + 1), freq='5min', tz='UTC'), np.random.default_rng(1)
-        self.frame, self.at = pd.DataFrame({NET: rng.normal(2e6, 1e5, len(times)), CPU: rng.normal(30, 2, len(times))}, index=times), times[0] - pd.Timedelta('1s')
+        times, rng = pd.date_range(
+            '2026-01-05', periods=288 * (len(rates) + 1), freq='5min', tz='UTC'
+        ), np.random.default_rng(1)
+        self.frame, self.at = pd.DataFrame(
+            {NET: rng.normal(2e6, 1e5, len(times)), CPU: rng.normal(30, 2, len(times))}, index=times
+        ), times[0] - pd.Timedelta('1s')
         for night, rate in enumerate(rates, 1):
             backup = slice(start := times[0] + pd.Timedelta(days=night, hours=2), start + pd.Timedelta('30min'))
             self.frame.loc[backup, NET], self.frame.loc[backup, CPU] = rng.normal(rate, rate/50, 7), 97.
@@ -105,19 +147,22 @@ class Nights:
 
 
 def live_through(data_dir, rates, words):
-    "Night by night through the loop, with a human's word after some of them: titles opened, anomalies counted, flags on the chart."
+    """Night by night through the loop, with a human's word after some of them: titles opened, anomalies counted, flags
+    on the chart."""
     opened, counted = [], []
     with use_clock(FakeClock('2026-01-05')):
         loop = Loop(load_settings('/dev/null', data_dir=data_dir, source='synthetic'), Nights(rates))
         for night, word in enumerate(words, 1):
-            clock().advance((pd.Timestamp('2026-01-05 01:55', tz='UTC') + pd.Timedelta(days=night) - clock().now()).total_seconds())
+            clock().advance(
+                (pd.Timestamp('2026-01-05 01:55', tz='UTC') + pd.Timedelta(days=night) - clock().now()).total_seconds()
+            )
             ticks = [loop.tick()]
             for _ in range(12):
                 clock().advance(300)
                 ticks.append(loop.tick())
             opened.append([i for t in ticks for i in t.opened])
             counted.append(sum(len(t.anomalies) for t in ticks))
-            if word: give_feedback(loop.engine, opened[0][0].id, word, clock().now())
+            if word: record_feedback(loop.engine, opened[0][0].id, word, clock().now())
         flags = loop.history.read_scores(NET).anomaly
         loop.close()
     return [[i.title for i in told] for told in opened], counted, flags.astype(bool)
@@ -130,8 +175,10 @@ def test_what_a_human_called_normal_is_drawn_but_neither_counted_nor_told(tmp_pa
     assert all(untold) and all(every)                                    # without a word, each night is an incident
     told, counted, still = live_through(tmp_path/'b', rates, ['normal', '', '', ''])
     assert told[0] and not told[1] and not told[3] and counted[1] == counted[3] == 0
-    assert len(told[2]) == 1 and 'network out' in told[2][0]             # three times as much is no backup, though the cpu still is
-    assert still.equals(drawn)                                           # the chart shows what the detector saw, either way
+    assert (
+        len(told[2]) == 1 and 'network out' in told[2][0]
+    )  # three times as much is no backup, though the cpu still is
+    assert still.equals(drawn)  # the chart shows what the detector saw, either way
     back, again, _ = live_through(tmp_path/'c', rates[:2] + rates[:1], ['normal', 'real', ''])
     assert back[0] and not back[1] and back[2] and again[2]              # taken back
 
@@ -150,20 +197,43 @@ def test_stretches_do_not_depend_on_how_rows_arrive(cuts):
         pieces += [x for x in found if not x.ongoing]
         going = [x for x in found if x.ongoing]
     key = lambda x: (x.series, x.start)
-    assert whole and [to_json(x) | {'reason': ''} for x in sorted(whole, key=key)] == [to_json(x) | {'reason': ''} for x in sorted(pieces + going, key=key)]
+    assert whole and [to_json(x) | {'reason': ''} for x in sorted(whole, key=key)] == [
+        to_json(x) | {'reason': ''} for x in sorted(pieces + going, key=key)
+    ]
 
 
 ORIGINS = ['rule:cpu', 'stream', 'absent']
 
 @settings(max_examples=soak(10, 300), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(ticks=st.lists(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 2), st.sampled_from(ORIGINS)), max_size=5), min_size=1, max_size=15))
+@given(
+    ticks=st.lists(
+        st.lists(st.tuples(st.integers(0, 5), st.integers(0, 2), st.sampled_from(ORIGINS)), max_size=5),
+        min_size=1,
+        max_size=15,
+    )
+)
 def test_whatever_comes_incidents_stay_sound(ticks, tmp_path_factory):
-    "One open incident a fingerprint, each series in one of them, all closed after quiet, learned ones within the budget."
+    """One open incident a fingerprint, each series in one of them, all closed after quiet, learned ones within the
+    budget."""
     engine, cfg = open_state(tmp_path_factory.mktemp('s') / 's.db'), IncidentSettings(pages_per_week=3)
     tracker, opened, now = IncidentTracker(engine, cfg), 0, T0
     for n, tick in enumerate(ticks):
         now = T0 + pd.Timedelta(seconds=200 * n)
-        found = {(h, m, o): Anomaly(f'm{m}_bytes{{host="h{h}"}}', f'h{h}', now - pd.Timedelta('10min'), observed=9e9, expected=1., lower=0., upper=2., origin=o, last=now, rows=9) for h, m, o in tick}
+        found = {
+            (h, m, o): Anomaly(
+                f'm{m}_bytes{{host="h{h}"}}',
+                f'h{h}',
+                now - pd.Timedelta('10min'),
+                observed=9e9,
+                expected=1.0,
+                lower=0.0,
+                upper=2.0,
+                origin=o,
+                last=now,
+                rows=9,
+            )
+            for h, m, o in tick
+        }
         opened += len(tracker.update(now, list(found.values())).opened)
         going = list_incidents(engine, 'open')
         assert len({i.fingerprint for i in going}) == len(going)

@@ -27,12 +27,23 @@ def model(host): return fit_joint(host.iloc[:576], host.index[576])
 def test_quiet_is_quiet_and_shapes_are_those_of_the_stream(host, model):
     scores = model.score(host.iloc[576:])
     assert scores.anomaly.to_numpy().sum() <= 1
-    for part in (scores.score, scores.expected, scores.lower, scores.upper, scores.anomaly, scores.evidence, scores.confidence): assert part.shape == host.iloc[576:].shape
+    for part in (
+        scores.score,
+        scores.expected,
+        scores.lower,
+        scores.upper,
+        scores.anomaly,
+        scores.evidence,
+        scores.confidence,
+    ):
+        assert part.shape == host.iloc[576:].shape
     assert scores.score.stack().between(0, 1).all() and (scores.lower <= scores.upper).to_numpy().all()
     assert scores.anomaly.dtypes.eq(bool).all()
 
 
-@pytest.mark.parametrize('metric', ['cpu_utilization_percent', 'http_requests_per_second', 'network_receive_bytes_per_second'])
+@pytest.mark.parametrize(
+    'metric', ['cpu_utilization_percent', 'http_requests_per_second', 'network_receive_bytes_per_second']
+)
 def test_an_ordinary_value_at_an_odd_moment(host, model, metric):
     name = f'{metric}{{host="web-1"}}'
     rows = host.iloc[576:].copy()
@@ -59,7 +70,9 @@ def test_incidents_are_not_learned(host):
     start, end = host.index[200], host.index[230]
     broken = host.copy()
     broken.loc[start:end, CPU] = 0.
-    clean, taught = fit_joint(host.drop(host.loc[start:end].index), host.index[-1]), fit_joint(broken, host.index[-1], exclude=[(start, end)])
+    clean, taught = fit_joint(host.drop(host.loc[start:end].index), host.index[-1]), fit_joint(
+        broken, host.index[-1], exclude=[(start, end)]
+    )
     np.testing.assert_allclose(clean.precision, taught.precision)
 
 
@@ -73,7 +86,15 @@ def test_too_little_is_no_model(host):
 def test_odd_input_neither_crashes_nor_warns(host, model):
     with warnings.catch_warnings():
         warnings.simplefilter('error')
-        for rows in (host.iloc[:0], host.iloc[:3] * np.nan, host.iloc[:3] * 1e300, -host.iloc[:3], host[[CPU]].iloc[:5], host.iloc[:5].rename(columns={CPU: 'load1{host="web-1"}'}), host.iloc[:3].replace(host.iloc[0, 0], np.inf)):
+        for rows in (
+            host.iloc[:0],
+            host.iloc[:3] * np.nan,
+            host.iloc[:3] * 1e300,
+            -host.iloc[:3],
+            host[[CPU]].iloc[:5],
+            host.iloc[:5].rename(columns={CPU: 'load1{host="web-1"}'}),
+            host.iloc[:3].replace(host.iloc[0, 0], np.inf),
+        ):
             assert model.score(rows).score.shape == rows.shape
 
 
@@ -103,5 +124,9 @@ def test_a_broken_file_is_said_and_passed_over(tmp_path, model, caplog):
 def test_who_is_due(tmp_path, host):
     models, now = JointModels(tmp_path), host.index[-1]
     assert models.due(['a', 'web-1'], now, troubled=['a']) == 'web-1'
-    assert models.fit('a', host.iloc[:5], now) is None and models.due(['a'], now) is None and models.due(['a'], now + pd.Timedelta('2h')) == 'a'
+    assert (
+        models.fit('a', host.iloc[:5], now) is None
+        and models.due(['a'], now) is None
+        and models.due(['a'], now + pd.Timedelta('2h')) == 'a'
+    )
     assert models.due([], now) is None

@@ -64,13 +64,20 @@ def of_monitoring(folder):
 
 def of_detection(folder):
     from smartcloudops.core.database import open_state
-    from smartcloudops.detection import evaluate, fault_cases, incidents, joint, rules, stream
+    from smartcloudops.detection import (alerts, breaches, evaluate, fault_cases, feedback, incident_store, incidents,
+                                         joint, rule_tables, rules, silence, stream)
     from smartcloudops.ingestion import synthetic_frame
-    frame = synthetic_frame(hosts=1, hours=30, every=300)
+    frame, state = synthetic_frame(hosts=1, hours=30, every=300), open_state(folder/'smartcloudops.db')
     learned, models, engine = stream.StreamDetector(), joint.JointModels(folder/'joint'), rules.RuleEngine()
-    model = models.fit('web-1', frame, frame.index[-1])
-    return [stream.StreamDetector(), learned.score(frame), learned, model, model.scaler, models, engine, *engine.rules, anomaly(reason='x' * 900), incident(anomalies=(anomaly(),) * 200, title='<script>'),
-            incidents.Changes((incident(),)), incidents.Changes(), incidents.IncidentTracker(open_state(folder/'smartcloudops.db')), evaluate.Labelled('nab', 'a.csv', np.zeros(3), np.zeros(3), np.zeros(3, bool), [(0, 1)], 0, 1),
+    model, cpu, quiet = models.fit('web-1', frame, frame.index[-1]), engine.rules[0], engine.rules[-1]
+    toy = evaluate.Labelled('nab', 'a.csv', np.zeros(3), np.zeros(3), np.zeros(3, bool), [(0, 1)], 0, 1)
+    return [stream.StreamDetector(), learned.score(frame), learned, stream.StreamState(), model, model.scaler, models,
+            joint.place_model(model, frame.columns), engine, *engine.rules, rule_tables.RuleTable(cpu, {}),
+            silence.SilenceTable(quiet, {}), breaches.Breach(0., 25., 96., 98., trend=(1., .9, 1.1)),
+            anomaly(reason='x' * 900), incident(anomalies=(anomaly(),) * 200, title='<script>'),
+            incidents.Changes((incident(),)), incidents.Changes(), incidents.IncidentTracker(state),
+            incident_store.IncidentStore(state), feedback.pattern_of(anomaly()),
+            alerts.Alert('f1', 'firing', START, dict(alertname='x' * 900), {}), toy,
             evaluate.Events(3, 1, 2, 1, 4., ()), fault_cases.FaultCase('slow', frame, 'cpu', START, {}, None)]
 
 

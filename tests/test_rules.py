@@ -60,18 +60,33 @@ def test_anomaly_is_kept_in_s3(monkeypatch):
         assert json.loads(s3.get_object(Bucket='kept', Key=sorted(keys)[0])['Body'].read())['wo'] == 'Köln'
 
 
-@pytest.mark.parametrize('entry,message', [
-    ({'name': 'a'}, 'exactly one'), ({'name': 'a', 'metric': 'm', 'above': 1, 'below': 2}, 'above and below'),
-    ({'name': 'a', 'above': 1}, 'needs a metric'), ({'name': 'a', 'metric': 'm', 'above': 1, 'clear': 2}, 'clear'),
-    ({'name': 'a', 'metric': 'm', 'below': 2, 'clear': 1}, 'clear'), ({'name': 'a', 'metric': 'm', 'above': 'x'}, 'above'),
-    ({'name': 'a', 'metric': 'm', 'above': 1, 'for': -1}, 'for'), ({'name': 'a', 'metric': 'm', 'abov': 1}, 'abov'),
-    ({'metric': 'm', 'above': 1}, 'name'), ('text', r'\[0\]')])
+@pytest.mark.parametrize(
+    'entry,message',
+    [
+        ({'name': 'a'}, 'exactly one'),
+        ({'name': 'a', 'metric': 'm', 'above': 1, 'below': 2}, 'above and below'),
+        ({'name': 'a', 'above': 1}, 'needs a metric'),
+        ({'name': 'a', 'metric': 'm', 'above': 1, 'clear': 2}, 'clear'),
+        ({'name': 'a', 'metric': 'm', 'below': 2, 'clear': 1}, 'clear'),
+        ({'name': 'a', 'metric': 'm', 'above': 'x'}, 'above'),
+        ({'name': 'a', 'metric': 'm', 'above': 1, 'for': -1}, 'for'),
+        ({'name': 'a', 'metric': 'm', 'abov': 1}, 'abov'),
+        ({'metric': 'm', 'above': 1}, 'name'),
+        ('text', r'\[0\]'),
+    ],
+)
 def test_wrong_rules_name_entry_and_field(entry, message):
     with pytest.raises(ConfigError, match=message): parse_rules([entry])
 
 
 def test_own_rules_replace_and_disable_defaults():
-    own = DetectionSettings(cpu_threshold=70, rules=[{'name': 'memory', 'metric': 'memory_used_percent', 'above': 50}, {'name': 'silent', 'absent': 9, 'enabled': False}])
+    own = DetectionSettings(
+        cpu_threshold=70,
+        rules=[
+            {'name': 'memory', 'metric': 'memory_used_percent', 'above': 50},
+            {'name': 'silent', 'absent': 9, 'enabled': False},
+        ],
+    )
     rules = {r.name: r for r in rules_from_settings(type('S', (), {'detection': own}))}
     assert rules['cpu'].above == 70 and rules['memory'].above == 50 and 'silent' not in rules
 
@@ -79,11 +94,13 @@ def test_own_rules_replace_and_disable_defaults():
 def test_for_and_hysteresis():
     rule = Rule(name='cpu', metric='cpu_utilization_percent', above=90, clear=80, seconds=30)
     assert run(rule, frame([95] * 5)) == []                                   # 25 s
-    [a] = run(rule, frame([95] * 6)); assert a.ongoing and a.origin == 'rule:cpu' and a.host == 'web-1' and 'cpu' in a.reason
+    [a] = run(rule, frame([95] * 6))
+    assert a.ongoing and a.origin == 'rule:cpu' and a.host == 'web-1' and 'cpu' in a.reason
     [a] = run(rule, frame([95] * 6 + [85] * 9)); assert a.ongoing             # under the limit, not yet clear
     [a] = run(rule, frame([95] * 6 + [79])); assert not a.ongoing and a.rows == 6
     assert run(rule, frame([95, 95, 70] * 5)) == []
-    [a] = run(Rule(name='low', metric='cpu_utilization_percent', below=5), frame([1])); assert a.lower == 5 and a.kind == 'threshold'
+    [a] = run(Rule(name='low', metric='cpu_utilization_percent', below=5), frame([1]))
+    assert a.lower == 5 and a.kind == 'threshold'
 
 
 def test_one_average_over_five_minutes_covers_thirty_seconds():
@@ -99,7 +116,13 @@ def test_a_hole_starts_the_waiting_again():
 
 def test_labels_and_missing_samples():
     rule = Rule(name='disk', metric='disk_used_percent', labels={'mount': '/var'}, above=95)
-    data = pd.concat([frame([99, math.nan], name='disk_used_percent{host="a",mount="/"}'), frame([99, math.nan], name='disk_used_percent{host="a",mount="/var"}')], axis=1)
+    data = pd.concat(
+        [
+            frame([99, math.nan], name='disk_used_percent{host="a",mount="/"}'),
+            frame([99, math.nan], name='disk_used_percent{host="a",mount="/var"}'),
+        ],
+        axis=1,
+    )
     [a] = run(rule, data); assert a.series.endswith('mount="/var"}') and a.ongoing
 
 
@@ -113,7 +136,10 @@ def test_late_and_repeated_rows_change_nothing():
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.sampled_from([20., 84., 89., 91., 97., math.nan]), min_size=1, max_size=60), st.integers(0, 60))
 def test_cut_anywhere_with_json_between_says_the_same(values, cut):
-    rules = [Rule(name='cpu', metric='cpu_utilization_percent', above=90, clear=85, seconds=15), Rule(name='silent', absent=20)]
+    rules = [
+        Rule(name='cpu', metric='cpu_utilization_percent', above=90, clear=85, seconds=15),
+        Rule(name='silent', absent=20),
+    ]
     data = frame(values)
     now = data.index[-1]
     whole = RuleEngine(rules).update(data, now)
@@ -128,7 +154,14 @@ def test_rate_of_change_and_filling():
     rising = frame(50 + .1 * t, '5min')                                        # 1.2 an hour
     assert len(run(Rule(name='r', metric='cpu_utilization_percent', rate_above=1, over=21600), rising)) == 1
     assert run(Rule(name='r', metric='cpu_utilization_percent', rate_above=2, over=21600), rising) == []
-    assert len(run(Rule(name='r', metric='cpu_utilization_percent', rate_below=-1, over=21600), frame(50 - .1 * t, '5min'))) == 1
+    assert (
+        len(
+            run(
+                Rule(name='r', metric='cpu_utilization_percent', rate_below=-1, over=21600), frame(50 - 0.1 * t, '5min')
+            )
+        )
+        == 1
+    )
     [a] = run(Rule(name='f', metric='cpu_utilization_percent', full_in_hours=48, over=21600), rising)
     assert a.kind == 'filling' and 'full in about' in a.reason
     assert run(Rule(name='f', metric='cpu_utilization_percent', full_in_hours=10, over=21600), rising) == []
@@ -146,12 +179,17 @@ def test_a_trend_that_is_unknown_after_a_hole_is_said_no_more():
 
 def test_two_rules_of_one_name_are_refused():
     rule = dict(name='busy', metric='cpu_utilization_percent', above=80)
-    with pytest.raises(ConfigError, match=r"detection.rules\[2\] \('busy'\): name: detection.rules\[0\] has it already"): parse_rules([rule, rule | dict(name='other'), rule | dict(above=90)])
+    with pytest.raises(
+        ConfigError, match=r"detection.rules\[2\] \('busy'\): name: detection.rules\[0\] has it already"
+    ):
+        parse_rules([rule, rule | dict(name='other'), rule | dict(above=90)])
 
 
 def test_what_was_wrong_days_ago_is_not_wrong_since_then():
     "A host was taken down while it was busy; when it is back, only what it does now counts."
-    engine, busy = RuleEngine([Rule(name='cpu', metric='cpu_utilization_percent', above=90, clear=85, seconds=30)]), frame([97] * 20)
+    engine, busy = RuleEngine(
+        [Rule(name='cpu', metric='cpu_utilization_percent', above=90, clear=85, seconds=30)]
+    ), frame([97] * 20)
     assert len(engine.update(busy, busy.index[-1])) == 1
     back = frame([87] * 20, start='2026-01-05')
     assert engine.update(back, back.index[-1]) == []
@@ -159,17 +197,31 @@ def test_what_was_wrong_days_ago_is_not_wrong_since_then():
     [a] = engine.update(worse, worse.index[-1]); assert a.start == worse.index[0]
 
 
-@pytest.mark.parametrize('before, after', [(dict(above=40), dict(absent=60)), (dict(above=40), dict(full_in_hours=40)), (dict(absent=60), dict(above=90)), (dict(absent=60, metric='*'), dict(absent=60)),
-                                           (dict(above=40), dict(above=40, labels={'mount': '/'}))])
+@pytest.mark.parametrize(
+    'before, after',
+    [
+        (dict(above=40), dict(absent=60)),
+        (dict(above=40), dict(full_in_hours=40)),
+        (dict(absent=60), dict(above=90)),
+        (dict(absent=60, metric='*'), dict(absent=60)),
+        (dict(above=40), dict(above=40, labels={'mount': '/'})),
+    ],
+)
 def test_a_rule_that_was_changed_begins_anew(before, after):
     "Its records are kept by name: those of another condition or of other series say nothing to it."
     rule = lambda how: Rule(**dict(name='mine', metric='cpu_utilization_percent') | how)
     old, data = RuleEngine([rule(before)]), frame(np.linspace(50, 60, 72))
     old.update(data, data.index[-1])
-    changed, new, rest = RuleEngine([rule(after)], json.loads(json.dumps(old.state))), RuleEngine([rule(after)]), frame(np.linspace(60, 70, 720), start='2026-01-01 00:06')
+    changed, new, rest = (
+        RuleEngine([rule(after)], json.loads(json.dumps(old.state))),
+        RuleEngine([rule(after)]),
+        frame(np.linspace(60, 70, 720), start='2026-01-01 00:06'),
+    )
     nothing = data[:0]
     assert changed.update(nothing, data.index[-1]) == new.update(nothing, data.index[-1]) == []
-    assert [a.origin for a in changed.update(rest, rest.index[-1])] == [a.origin for a in new.update(rest, rest.index[-1])]
+    assert [a.origin for a in changed.update(rest, rest.index[-1])] == [
+        a.origin for a in new.update(rest, rest.index[-1])
+    ]
 
 
 def test_a_rule_that_looks_back_further_than_before_sees_a_trend_again():
@@ -181,12 +233,21 @@ def test_a_rule_that_looks_back_further_than_before_sees_a_trend_again():
 
 
 def test_the_sentence_that_is_sent_says_what_the_rule_saw():
-    "A trend is told as a trend, and neither 84 % nor 180 % is said to lie outside what it lies within, or within what it lies outside."
+    """A trend is told as a trend, and neither 84 % nor 180 % is said to lie outside what it lies within, or within what
+    it lies outside."""
     told = lambda rule, data: sentence(run(rule, data)[0], data.index[-1]).replace('\u202f', ' ')
     cpu = dict(name='r', metric='cpu_utilization_percent')
-    assert told(Rule(full_in_hours=48, over=21600, **cpu), frame(50 + .1 * np.arange(72), '5min')).startswith('web-1: cpu 57 %, full in about 1 d 11 h (')
-    assert told(Rule(above=90, clear=80, **cpu), frame([50, 96, 95, 84], '1min')) == 'web-1: cpu 84 %, was above 90 % and is not clear of it, for 2 min'
-    assert told(Rule(above=150, **cpu), frame([50, 180, 180], '1min')) == 'web-1: cpu 180 %, expected up to 150 %, for 1 min'
+    assert told(Rule(full_in_hours=48, over=21600, **cpu), frame(50 + 0.1 * np.arange(72), '5min')).startswith(
+        'web-1: cpu 57 %, full in about 1 d 11 h ('
+    )
+    assert (
+        told(Rule(above=90, clear=80, **cpu), frame([50, 96, 95, 84], '1min'))
+        == 'web-1: cpu 84 %, was above 90 % and is not clear of it, for 2 min'
+    )
+    assert (
+        told(Rule(above=150, **cpu), frame([50, 180, 180], '1min'))
+        == 'web-1: cpu 180 %, expected up to 150 %, for 1 min'
+    )
 
 
 def test_the_sentence_tells_the_worst_and_what_keeps_it_open():
@@ -222,11 +283,15 @@ def test_silence_returns_forgets_and_knows_late_sources():
 
 @pytest.mark.parametrize('every, lag', [(300, 300), (300, 540), (60, 150), (15, 0)])
 def test_a_source_with_its_own_rhythm_and_lag_is_silent_by_these_alone(every, lag):
-    "CloudWatch's five minutes, handed on five to nine later, from the very first value on; looked at each quarter of a minute."
+    """CloudWatch's five minutes, handed on five to nine later, from the very first value on; looked at each quarter of
+    a minute."""
     engine, zero = RuleEngine([Rule(name='silent', absent=120)]), pd.Timestamp('2026-01-01', tz='UTC')
     data, told = frame([10] * 12, every=f'{every}s'), []
     last = 11 * every
     for second in range(lag, last + lag + 3600, 15):
-        new = data[(data.index > zero + pd.Timedelta(seconds=second - lag - 15)) & (data.index <= zero + pd.Timedelta(seconds=second - lag))]
+        new = data[
+            (data.index > zero + pd.Timedelta(seconds=second - lag - 15))
+            & (data.index <= zero + pd.Timedelta(seconds=second - lag))
+        ]
         told += [second] * len(engine.update(new, zero + pd.Timedelta(seconds=second)))
     assert told and last + lag + max(120, 3 * every) - 15 <= told[0] <= last + lag + max(120, 3 * every) + 15

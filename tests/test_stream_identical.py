@@ -15,10 +15,10 @@ from click.testing import CliRunner
 
 from smartcloudops.cli import main
 from smartcloudops.core.clock import FakeClock, use_clock
-from smartcloudops.core.files import write_atomically
 from smartcloudops.core.database import open_state
+from smartcloudops.core.files import write_atomically
 from smartcloudops.detection import JointModels, StreamDetector, list_incidents, rank_suspects
-from smartcloudops.detection.suspects import read_graph, read_petshop
+from smartcloudops.detection.fault_cases import read_graph, read_petshop
 from smartcloudops.ingestion import Fault, synthetic_frame
 
 pytestmark = pytest.mark.phase3

@@ -34,7 +34,7 @@ def run_dry(id: str) -> str:
 def give_feedback(incident: str, verdict: str, who: str) -> None:
     "Say that an incident was normal, or real."
     from smartcloudops.detection import incidents
-    incidents.give_feedback(site().stores.engine_to_write(), incident, verdict, now(), who)
+    incidents.record_feedback(site().stores.engine_to_write(), incident, verdict, now(), who)
 
 # %% ../../nbs/dashboard/22_changes.ipynb #456984f4
 SHORTEST_SILENCE, LONGEST_SILENCE = 60, 90 * 86400      # seconds

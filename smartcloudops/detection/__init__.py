@@ -10,7 +10,6 @@ if TYPE_CHECKING:
         Incident as Incident,
         IncidentTracker as IncidentTracker,
         get_incident as get_incident,
-        give_feedback as give_feedback,
         ingest_alerts as ingest_alerts,
         list_incidents as list_incidents,
         open_incidents as open_incidents,
@@ -29,5 +28,5 @@ __getattr__, __dir__, __all__ = front_door(__name__, {
     'JointDetector': 'joint', 'JointModels': 'joint', 'fit_joint': 'joint',
     'Anomaly': 'anomalies', 'from_scores': 'anomalies',
     'Incident': 'incidents', 'IncidentTracker': 'incidents', 'Changes': 'incidents', 'open_incidents': 'incidents',
-    'get_incident': 'incidents', 'list_incidents': 'incidents', 'give_feedback': 'incidents', 'ingest_alerts': 'incidents',
+    'get_incident': 'incidents', 'list_incidents': 'incidents', 'ingest_alerts': 'incidents',
     'rank_suspects': 'suspects'})

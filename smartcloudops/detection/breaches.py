@@ -51,6 +51,7 @@ def is_trend_breaching(rule: Rule, value: float, trend: tuple[float, float, floa
 def _worst_of(rule: Rule) -> Callable[[float, float], float]:
     return max if rule.above is not None else min if rule.below is not None else lambda new, _: new
 
+# %% ../../nbs/detection/27_breaches.ipynb #e2f70554
 def advance(
     rule: Rule,
     before: Breach | None,
@@ -80,6 +81,7 @@ def _limit_reason(rule: Rule, text: str, unit: str, breach: Breach, lasts: str, 
     return f'{text}, was {rule.condition} {limit} and is not clear of it, for {lasts}' if waiting else \
            f'{text}, {rule.condition} {limit} for {lasts}'
 
+# %% ../../nbs/detection/27_breaches.ipynb #045d2950
 def _trend_reason(rule: Rule, text: str, unit: str, breach: Breach) -> str:
     slope, low, high = breach.trend or (np.nan, np.nan, np.nan)
     window = f'by the trend of the last {format_duration(rule.over)}'
@@ -104,6 +106,7 @@ def to_time(seconds: float) -> pd.Timestamp:
     "Seconds since 1970 as a time in UTC."
     return pd.Timestamp(round(seconds * 1e6), unit='us', tz='UTC')
 
+# %% ../../nbs/detection/27_breaches.ipynb #3c64851a
 def breach_anomaly(
     rule: Rule,
     series: str,

@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['Changes', 'Incident', 'IncidentStore', 'IncidentTracker', 'budget_left', 'external_alerts', 'feedbacks',
-           'fingerprint', 'fits_pattern', 'get_incident', 'give_feedback', 'incident_kind', 'incidents',
+           'fingerprint', 'fits_pattern', 'get_incident', 'record_feedback', 'incident_kind', 'incidents',
            'ingest_alerts', 'list_incidents', 'normal_patterns', 'open_incidents', 'retain_incidents', 'said_patterns',
            'title', 'with_root_cause']
 
 # %% ../../nbs/detection/41_incidents.ipynb #b772ef84
 from .alerts import external_alerts, ingest_alerts
-from .feedback import feedbacks, fits_pattern, give_feedback, normal_patterns, said_patterns
+from .feedback import feedbacks, fits_pattern, record_feedback, normal_patterns, said_patterns
 from .grouping import title
 from .incident import Changes, Incident, fingerprint, incident_kind
 from .incident_store import (IncidentStore, budget_left, get_incident, incidents, list_incidents,
@@ -19,6 +19,26 @@ from .root_cause import with_root_cause
 from .tracker import IncidentTracker, retain_incidents
 
 # %% ../../nbs/detection/41_incidents.ipynb #53f22e76
-_all_ = ['Changes', 'Incident', 'IncidentStore', 'IncidentTracker', 'budget_left', 'external_alerts', 'feedbacks',
-         'fingerprint', 'fits_pattern', 'get_incident', 'give_feedback', 'incident_kind', 'incidents', 'ingest_alerts',
-         'list_incidents', 'normal_patterns', 'open_incidents', 'retain_incidents', 'said_patterns', 'title', 'with_root_cause']
+_all_ = [
+    'Changes',
+    'Incident',
+    'IncidentStore',
+    'IncidentTracker',
+    'budget_left',
+    'external_alerts',
+    'feedbacks',
+    'fingerprint',
+    'fits_pattern',
+    'get_incident',
+    'record_feedback',
+    'incident_kind',
+    'incidents',
+    'ingest_alerts',
+    'list_incidents',
+    'normal_patterns',
+    'open_incidents',
+    'retain_incidents',
+    'said_patterns',
+    'title',
+    'with_root_cause',
+]

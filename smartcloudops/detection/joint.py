@@ -27,6 +27,7 @@ from ..core.series_index import host_of, metric_of, series_index
 from .models.state import KINDS
 from .scores import Scores
 
+# %% ../../nbs/detection/22_joint.ipynb #173f964b
 log = logging.getLogger('smartcloudops.detection')
 
 # %% ../../nbs/detection/22_joint.ipynb #3408d613
@@ -72,6 +73,7 @@ LEAST_SERIES = 3
 LIMIT = 6.                               # usual deviations beyond which a value counts as that far
 WEEK = 604800.                           # seconds in which a series may give one false alarm
 
+# %% ../../nbs/detection/22_joint.ipynb #e72a4050
 @dataclass(frozen=True)
 class JointDetector:
     "One host's model: score(frame) gives the same Scores as the stream detector."
@@ -169,6 +171,7 @@ def _judge(model: JointDetector, values: np.ndarray) -> dict[str, np.ndarray]:
                 evidence=np.where(flag, KINDS.index('pattern'), 0), confidence=sure,
                 tail=np.minimum(10. ** -decades, 1.))
 
+# %% ../../nbs/detection/22_joint.ipynb #1f37ff59
 def _flagged(model: JointDetector, scaled: np.ndarray, decades: np.ndarray, needed: float) -> np.ndarray:
     "Rare, ordinary by itself, and the furthest out of its row."
     with np.errstate(invalid='ignore'):
@@ -186,6 +189,7 @@ class Placed:
     own: np.ndarray            # places in the model's order
     columns: np.ndarray        # their positions in the frame
 
+# %% ../../nbs/detection/22_joint.ipynb #d5cbd6d2
 def place_model(model: JointDetector, columns: pd.Index) -> Placed:
     "Find a model's series among these columns."
     found = columns.get_indexer(list(model.scaler.names))
@@ -203,6 +207,7 @@ def score_placed(placed: Iterable[Placed], frame: pd.DataFrame) -> Scores:
     table = lambda array: pd.DataFrame(array, index=frame.index, columns=frame.columns)
     return Scores(**{name: table(array) for name, array in out.items()})
 
+# %% ../../nbs/detection/22_joint.ipynb #228ddd7b
 def score_host(model: JointDetector, frame: pd.DataFrame) -> Scores:
     "One host's model on a frame."
     return score_placed([place_model(model, frame.columns)], frame)
@@ -216,6 +221,7 @@ def _files(folder: Path, host: str) -> list[Path]:
     "A host's models, oldest first; not those of one whose name goes on behind a dot."
     return sorted(folder.glob(f'{_stem(host)}.v{"[0-9]" * 6}.npz'))
 
+# %% ../../nbs/detection/22_joint.ipynb #f41ecc2a
 def save_joint(
     model: JointDetector,
     folder: str | Path,
@@ -240,7 +246,9 @@ def load_joint(path: str | Path) -> JointDetector:
             scaler = Scaler(tuple(facts['names']), data['grain'], data['centre'], data['spread'])
             fitted = pd.Timestamp(facts['fitted'])
             arrays = {a: data[a] for a in _ARRAYS}
-            return JointDetector(facts['host'], facts['version'], fitted, facts['rows'], scaler, **arrays, every=facts['every'])
+            return JointDetector(
+                facts['host'], facts['version'], fitted, facts['rows'], scaler, **arrays, every=facts['every']
+            )
     except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile) as e:
         raise DataError(f'{path}: is no joint model ({e}); delete it, the next fit writes a new one') from None
 
@@ -310,6 +318,7 @@ def place_models(
               for h in hosts if h in models}
     return {h: p for h, p in placed.items() if len(p.columns)}
 
+# %% ../../nbs/detection/22_joint.ipynb #b41188c6
 def _overdue(models: 'JointModels', host: str, now: pd.Timestamp) -> float:
     "1 is due, infinite is never fitted; a young model is refitted sooner."
     model = models.models.get(host)
@@ -318,6 +327,7 @@ def _overdue(models: 'JointModels', host: str, now: pd.Timestamp) -> float:
     wait = models.hours if model and model.rows >= 2000 else min(1., models.hours)
     return (now - max(past)) / pd.Timedelta(hours=wait) if past else math.inf
 
+# %% ../../nbs/detection/22_joint.ipynb #ddb307ea
 def _model_row(model: JointDetector) -> dict[str, Any]:
     "One model in the table of a notebook."
     return dict(host=model.host, version=model.version, series=len(model.scaler.names), rows=model.rows,

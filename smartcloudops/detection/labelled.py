@@ -18,7 +18,7 @@ import pandas as pd
 from ..core.display import pluralize, short_repr
 from ..core.errors import DataError
 from ..core.frames import from_epoch
-from .scores import seconds
+from .scores import epoch_seconds
 
 # %% ../../nbs/detection/42_labelled.ipynb #34b9fcbf
 @dataclass(frozen=True)
@@ -63,6 +63,7 @@ def _times(column: pd.Series, path: Path) -> pd.DatetimeIndex:
     if at.hasnans: raise DataError(f"{path}: column '{column.name}' has a row without a time")
     return at
 
+# %% ../../nbs/detection/42_labelled.ipynb #6e639a9c
 def _numbers(frame: pd.DataFrame, what: str, path) -> np.ndarray:
     "A column as numbers, NaN where it is empty; `DataError` naming the first word that is none."
     column = _pick(frame, what, path)
@@ -79,7 +80,7 @@ def _read(path: Path) -> tuple[np.ndarray, np.ndarray, pd.DataFrame]:
     except Exception as e: raise DataError(f'{path} is no CSV that can be read: {e}') from None
     frame = frame.assign(**{'_at': _times(_pick(frame, 'time', path), path)})
     frame = frame.sort_values('_at', kind='stable').drop_duplicates('_at', keep='last')
-    return seconds(frame['_at']), _numbers(frame, 'value', path), frame
+    return epoch_seconds(frame['_at']), _numbers(frame, 'value', path), frame
 
 # %% ../../nbs/detection/42_labelled.ipynb #8a3776a7
 def join_points(labels: np.ndarray, ignored: int) -> list[tuple[int, int]]:
@@ -109,15 +110,17 @@ def _labels(path: Path, kind: type) -> Any:
     if not isinstance(found, kind): raise DataError(f'{path}: expected {form}')
     return found
 
+# %% ../../nbs/detection/42_labelled.ipynb #401a711c
 def _read_nab_file(root: Path, name: str, spans: list, cloud: bool) -> Labelled:
     times, values, _ = _read(root/'data'/name)
-    first = lambda time: int(np.searchsorted(times, seconds([time])[0]))
-    last = lambda time: int(np.searchsorted(times, seconds([time])[0], 'right')) - 1
+    first = lambda time: int(np.searchsorted(times, epoch_seconds([time])[0]))
+    last = lambda time: int(np.searchsorted(times, epoch_seconds([time])[0], 'right')) - 1
     rows, labels = [(first(a), last(b)) for a, b in spans], np.zeros(len(times), bool)
     for a, b in rows: labels[a:b + 1] = True
     ignored, tags = int(.15*min(len(times), 5000)), frozenset(['cloud'] if cloud else [])
     return Labelled(root.name, name, times, values, labels, rows, ignored, 12, True, tags)
 
+# %% ../../nbs/detection/42_labelled.ipynb #c55f4ae2
 def read_nab(root: Path) -> list[Labelled]:
     "NAB's layout: labels.json (file → anomaly windows) beside data/; cloud_subset.json tags the cloud files."
     windows = _labels(root/'labels.json', dict)
@@ -134,6 +137,7 @@ def read_nab(root: Path) -> list[Labelled]:
 def _has_label(path: Path) -> bool:
     return bool({c.strip().strip('"').lower() for c in re.split('[,;\t]', _header(path))} & set(NAMES['label']))
 
+# %% ../../nbs/detection/42_labelled.ipynb #1e3b3a4c
 def read_labelled(folder: str | Path    # searched with its subfolders
                  ) -> list[Labelled]:   # DataError when nothing labelled is found
     "Every labelled series below a folder."

@@ -23,7 +23,8 @@ def _reading(metrics: Mapping[str, Any], key: str) -> float:
     "The number under `key`, or an error that names it."
     if not isinstance(metrics, Mapping):
         raise DataError(f"metrics has to be a mapping with cpu and memory, got {type(metrics).__name__}")
-    if key not in metrics: raise DataError(f"metrics has no '{key}'; it has: {', '.join(map(str, metrics)) or 'nothing'}")
+    if key not in metrics:
+        raise DataError(f"metrics has no '{key}'; it has: {', '.join(map(str, metrics)) or 'nothing'}")
     value = metrics[key]
     if isinstance(value, bool | np.bool_) or not isinstance(value, Real) or not math.isfinite(value):
         raise DataError(f"metrics['{key}'] has to be a number in percent, got {value!r}")
@@ -35,6 +36,7 @@ def _threshold(name: str) -> float:
     from smartcloudops.core.settings import load_settings
     return float(getattr(load_settings().detection, name, 90.))
 
+# %% ../../nbs/detection/24_readings.ipynb #52edc628
 def detect_anomaly(
     metrics: Mapping[str, Any],     # at least 'cpu' and 'memory', in percent
     cpu: float | None = None,       # threshold; None takes it from settings
@@ -43,7 +45,9 @@ def detect_anomaly(
     "True when cpu or memory is strictly above its threshold; `DataError` names a reading that is missing or no number."
     readings = {key: _reading(metrics, key) for key in ('cpu', 'memory')}
     limits = {'cpu': cpu, 'memory': memory}
-    return any(readings[k] > (_threshold(f'{k}_threshold') if (limit := limits[k]) is None else limit) for k in readings)
+    return any(
+        readings[k] > (_threshold(f'{k}_threshold') if (limit := limits[k]) is None else limit) for k in readings
+    )
 
 # %% ../../nbs/detection/24_readings.ipynb #01405948
 def log_anomaly_to_s3(

@@ -33,6 +33,7 @@ def _rank(anomalies: list[Anomaly], frame: pd.DataFrame | None, graph: Graph | N
         return []
     return [{str(k): v for k, v in row.items()} for row in found.head(5).to_dict('records')]
 
+# %% ../../nbs/detection/38_root_cause.ipynb #d1fe0509
 def suspects_of(anomalies: list[Anomaly], frame: pd.DataFrame | None, graph: Graph | None) -> list[dict[str, Any]]:
     "Suspects as plain dicts, best first."
     if ranked := _rank(anomalies, frame, graph): return ranked
@@ -48,6 +49,7 @@ def _cause_text(suspects: list[dict[str, Any]], lead: Anomaly) -> str:
     told = [short_name(s['series']) + of_host(s) for s in before[:2]]
     return f"Likely cause: {' and '.join(told)}." if told else ''
 
+# %% ../../nbs/detection/38_root_cause.ipynb #4d3b0949
 def with_root_cause(incident: Incident, frame: History, graph: Graph | None) -> Incident:
     "The incident with suspects, their sentence, and the host they point to."
     anomalies = list(incident.anomalies)

@@ -20,6 +20,22 @@ from ..core.series_index import SeriesIndex
 # %% ../../nbs/detection/25_rule.ipynb #da774ac4
 CONDITIONS = ('above', 'below', 'rate_above', 'rate_below', 'full_in_hours', 'absent')
 
+# %% ../../nbs/detection/25_rule.ipynb #94f433fa
+def _check_rule(rule: 'Rule') -> 'Rule':
+    "What the types can't say: one condition, hysteresis on the right side, '*' for absence only."
+    given = [c for c in CONDITIONS if getattr(rule, c) is not None]
+    if len(given) != 1:
+        raise ValueError(f"needs exactly one of {', '.join(CONDITIONS)}; it has {' and '.join(given) or 'none'}")
+    if rule.metric == '*' and given != ['absent']: raise ValueError("needs a metric; '*' goes with absent only")
+    if rule.clear is None: return rule
+    if given[0] not in ('above', 'below'): raise ValueError(f"clear goes with above or below, not with {given[0]}")
+    if rule.above is not None and rule.clear > rule.above:
+        raise ValueError(f'clear ({rule.clear:g}) must not be higher than above ({rule.above:g})')
+    if rule.below is not None and rule.clear < rule.below:
+        raise ValueError(f'clear ({rule.clear:g}) must not be lower than below ({rule.below:g})')
+    return rule
+
+# %% ../../nbs/detection/25_rule.ipynb #2c689c64
 class Rule(BaseModel):
     "One condition on one metric; exactly one of above, below, rate_above, rate_below, full_in_hours, absent is set."
     model_config = ConfigDict(extra='forbid', populate_by_name=True, frozen=True)
@@ -55,26 +71,12 @@ class Rule(BaseModel):
 
     __str__ = __repr__
 
-# %% ../../nbs/detection/25_rule.ipynb #94f433fa
-def _check_rule(rule: Rule) -> Rule:
-    "What the types can't say: one condition, hysteresis on the right side, '*' for absence only."
-    given = [c for c in CONDITIONS if getattr(rule, c) is not None]
-    if len(given) != 1:
-        raise ValueError(f"needs exactly one of {', '.join(CONDITIONS)}; it has {' and '.join(given) or 'none'}")
-    if rule.metric == '*' and given != ['absent']: raise ValueError("needs a metric; '*' goes with absent only")
-    if rule.clear is None: return rule
-    if given[0] not in ('above', 'below'): raise ValueError(f"clear goes with above or below, not with {given[0]}")
-    if rule.above is not None and rule.clear > rule.above:
-        raise ValueError(f'clear ({rule.clear:g}) must not be higher than above ({rule.above:g})')
-    if rule.below is not None and rule.clear < rule.below:
-        raise ValueError(f'clear ({rule.clear:g}) must not be lower than below ({rule.below:g})')
-    return rule
-
 # %% ../../nbs/detection/25_rule.ipynb #4e3606df
 def _rule_fields() -> list[str]:
     "The names that a rule may have in settings."
     return [field.alias or name for name, field in Rule.model_fields.items()]
 
+# %% ../../nbs/detection/25_rule.ipynb #dbf5e3bd
 def _mistake(error: ValidationError | TypeError) -> str:
     "Field and reason of the first mistake in an entry."
     if not isinstance(error, ValidationError): return f': {error}'
@@ -103,7 +105,8 @@ def parse_rules(
 
 # %% ../../nbs/detection/25_rule.ipynb #75cc5c98
 def _shipped_rules(detection: Any) -> list[Rule]:
-    of = lambda name, default: float(getattr(detection, name, default))
+    "Processor, memory, disk and silence, with the thresholds of settings."
+    def of(name: str, default: float) -> float: return float(getattr(detection, name, default))
     cpu, memory, disk = of('cpu_threshold', 90), of('memory_threshold', 90), of('disk_threshold', 95)
     filling = dict(full_in_hours=24, over=6 * 3600, seconds=600, severity='warn')
     return [
@@ -128,6 +131,7 @@ def matches_rule(rule: Rule, series: Series) -> bool:
     "Whether the rule speaks about this series."
     return rule.metric in ('*', series.metric) and all(series.labels.get(k) == v for k, v in rule.labels.items())
 
+# %% ../../nbs/detection/25_rule.ipynb #639a7a53
 def matching_columns(rule: Rule, index: SeriesIndex) -> np.ndarray:
     "Positions of the series that the rule speaks about."
     if rule.metric == '*': found = np.arange(len(index))

@@ -23,6 +23,7 @@ WORTH = dict(percent=10., ratio=.1, bytes=256e6, bytes_per_second=1e6, per_secon
 WORTH_OF = dict(availability_percent=.5, open_file_descriptors=500., processes=100., boot_time_seconds=float('inf'),
                 memory_total_bytes=float('inf'))      # and by metric
 
+# %% ../../nbs/detection/33_significance.ipynb #4108c6b3
 def is_large(anomaly: Anomaly) -> bool:
     "Whether the change is large enough, in the metric's own unit and against what was expected, to be told."
     metric = describe(metric_of(anomaly.series))
@@ -41,6 +42,7 @@ def is_breaching_now(anomaly: Anomaly) -> bool:
     by_shape = anomaly.kind in ('variance', 'pattern', 'flatline')
     return anomaly.ongoing and (is_ordered(anomaly) or by_shape or not is_inside(anomaly))
 
+# %% ../../nbs/detection/33_significance.ipynb #7559d532
 def is_significant(anomaly: Anomaly) -> bool:
     "Whether a learned anomaly is more than an odd sample or two (where its finder counts them) and matters."
     return is_breaching_now(anomaly) and (anomaly.last is None or anomaly.rows >= 3) and is_large(anomaly)
@@ -62,6 +64,7 @@ def _has_lasted(anomaly: Anomaly, now: pd.Timestamp, cfg: IncidentSettings, comp
     lasted = ((anomaly.last or now) - anomaly.start).total_seconds()
     return is_significant(anomaly) and anomaly.confidence >= cfg.min_confidence and lasted >= needed
 
+# %% ../../nbs/detection/33_significance.ipynb #c7a25e34
 def openers(
     anomalies: Iterable[Anomaly],
     now: pd.Timestamp,
@@ -90,6 +93,7 @@ def _interval(anomaly: Anomaly) -> float:
     rhythm = ((anomaly.last or anomaly.start) - anomaly.start).total_seconds() / max(1, anomaly.rows - 1)
     return anomaly.every or rhythm
 
+# %% ../../nbs/detection/33_significance.ipynb #048f624f
 def quiet_needed(incident: Incident, cfg: IncidentSettings) -> float:
     """Seconds of quiet that close it: three samples at least, at most an hour.
 

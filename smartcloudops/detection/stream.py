@@ -19,9 +19,9 @@ from ..core.display import short_repr
 from ..core.errors import DataError, StateError
 from ..core.files import write_atomically
 from ..core.series_index import metric_of
-from .models.state import KINDS, STATE, new_state
+from .models.state import STATE, new_state
 from .models.walk import walk
-from .scores import Scores, seconds
+from .scores import Scores, epoch_seconds
 
 # %% ../../nbs/detection/21_stream.ipynb #e35dea11
 class StreamState:
@@ -56,11 +56,13 @@ class StreamState:
     def _rows_of(self, columns: pd.Index) -> np.ndarray:
         if isinstance(self.rows, range): self.rows = {n: n for n in self.rows}
         if not columns.is_unique: raise DataError('a series appears twice in one call: give each column its own name')
-        new = [name for name in columns if name not in self.rows]
+        rows, names = self.rows, columns.tolist()
+        new = [name for name in names if name not in rows]
         if new:
-            self.rows.update({name: len(self.rows) + k for k, name in enumerate(new)})
-            self.table = np.concatenate([self.table, _new_records(new)])
-        return np.fromiter((self.rows[name] for name in columns), 'i8', len(columns))
+            rows.update(zip(new, range(len(rows), len(rows) + len(new))))
+            added = _new_records(new)
+            self.table = np.concatenate([self.table, added]) if len(self.table) else added
+        return np.fromiter(map(rows.__getitem__, names), 'i8', len(names))
 
     def keep(self, stays: np.ndarray) -> list[Hashable]:      # names that went
         "Let go of all rows that are not marked."
@@ -102,6 +104,7 @@ def load_state(path: str | Path) -> StreamState:
 # %% ../../nbs/detection/21_stream.ipynb #b9d1ca51
 PARALLEL = 50_000      # samples from which threads are worth their start
 
+# %% ../../nbs/detection/21_stream.ipynb #6ac608d5
 def run_kernel(
     state: StreamState,
     where: np.ndarray | None,      # rows of the series; None: all, as they stand
@@ -166,13 +169,13 @@ class StreamDetector:
         index = values.index if isinstance(values, pd.Series) else None
         if index is None: self._known.check_length(len(values))
         where = None if index is None else self._known.align(index)
-        out = run_kernel(self._known, where, seconds([time]), np.asarray(values, dtype='f8')[None, :])[:, 0]
+        out = run_kernel(self._known, where, epoch_seconds([time]), np.asarray(values, dtype='f8')[None, :])[:, 0]
         return _as_scores(out, lambda a: a if index is None else pd.Series(a, index=index))
 
     def score(self, frame: pd.DataFrame) -> Scores:      # UTC times by series → DataFrames shaped as it
         "Score a frame and learn from it: the same numbers as a loop of `update`, to the last bit."
         where = self._known.align(frame.columns)
-        out = run_kernel(self._known, where, seconds(frame.index), frame.to_numpy(dtype='f8'))
+        out = run_kernel(self._known, where, epoch_seconds(frame.index), frame.to_numpy(dtype='f8'))
         return _as_scores(out, lambda a: pd.DataFrame(a, index=frame.index, columns=frame.columns))
 
     def accept(self, series: str) -> bool:               # False when it was never seen
@@ -183,13 +186,13 @@ class StreamDetector:
 
     def expire(self, before: pd.Timestamp) -> list[Hashable]:      # names that went
         "Let go of the series without a sample since then: in a fleet that scales, new names come every day."
-        stays = self.state['last'] >= seconds([before])[0]
+        stays = self.state['last'] >= epoch_seconds([before])[0]
         if isinstance(self.rows, range) or stays[self.state['n'] > 0].all(): return []      # never heard of: they wait
         return self._known.keep(stays)
 
     def rewind(self, now: pd.Timestamp) -> None:
         "The clock was put back to `now`: series that were heard later are as old and as well known as before."
-        ahead = np.maximum(self.state['last'] - seconds([now])[0], 0.)
+        ahead = np.maximum(self.state['last'] - epoch_seconds([now])[0], 0.)
         self.state['last'] -= ahead
         self.state['born'] -= ahead
 

@@ -168,7 +168,7 @@ def give_feedback(engine: sa.Engine, incident: str | int,
                  ) -> Incident:
     "Keep a person's word on an incident; `StateError` when there is no such incident or word."
     when = time_now() if at is None else pd.Timestamp(at)
-    return detection.give_feedback(engine, incident, verdict, when, check_name(by))
+    return detection.record_feedback(engine, incident, verdict, when, check_name(by))
 
 # %% ../../nbs/remediation/37_operators.ipynb #adffa930
 _NO_LEDGER = Verification(True, 0, 'no ledger yet: nothing was done')

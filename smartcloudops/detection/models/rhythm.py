@@ -32,7 +32,7 @@ def learn_hour(s, x, span, slot, off, gain, part):
     s.residual += gain*(abs(clip(off, most) if s.n > 20 else off) - s.residual)
     if seen == 0: s.profile[slot] = x
     else: s.profile[slot] += max(1/(seen + 1), .08)*part*(x - s.profile[slot])
-    visit = max(int(16*part + hash_uniform(s.n + 104729)), 1 if seen == 0 else 0)      # sixteenths, small ones by chance
+    visit = max(int(16 * part + hash_uniform(s.n + 104729)), 1 if seen == 0 else 0)  # sixteenths, small ones by chance
     s.seen[slot] = min(s.seen[slot] + visit, 255)
 
 # %% ../../../nbs/detection/models/03_rhythm.ipynb #ef1eecfe

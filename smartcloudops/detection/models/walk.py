@@ -18,7 +18,7 @@ from .rhythm import ACCEPTED, against_hour, drifting, learn_hour, learn_week, we
 from .shapes import against_windows
 from .state import WINDOW
 from .verdict import name_kind, open_alert, page, rank
-from .watch import leaking, watch
+from .watch import leaking, watch_series
 
 # %% ../../../nbs/detection/models/10_walk.ipynb #bdfb6110
 @jit
@@ -52,7 +52,7 @@ def step(s, t, x, out):
     slot = int((t % 86400.)/1800.)
     mean, hour, week, shapes, forecast, expected, half = surprises(s, t, x, span, gain, every, slot)
     rare = novelty(s, mean, beyond, span, shapes, forecast, every)
-    frozen, restless, wild = watch(s, x, before, span, gain)
+    frozen, restless, wild = watch_series(s, x, before, span, gain)
     adrift = drifting(s, t, x - s.profile[slot] - week, span, slot, every)
     leak = leaking(s, every)
     kind = name_kind(s, x, beyond, hour, forecast, shapes, frozen, restless, adrift, span)
@@ -76,7 +76,7 @@ def _compile_walk(version: str) -> Callable:
     @jit_cached
     def walk(state, times, values, out):
         "Score `values[T, S]` row by row, each series by itself; NaN is no sample. `out[8, T, S]` takes the result."
-        version
+        version  # noqa: B018 numba keeps what a function closes over: another version, another cached kernel
         for j in range(values.shape[1]):
             s = state[j]
             for r in range(values.shape[0]):
