@@ -11,7 +11,7 @@ from smartcloudops.core.errors import DataError, HistoryError
 from smartcloudops.core.settings import HistorySettings
 from smartcloudops.monitoring.history import History
 from smartcloudops.monitoring.history_file import APPLICATION_ID, SCHEMA
-from smartcloudops.monitoring.retention import Retention
+from smartcloudops.monitoring.retention import RetentionPolicy
 from smartcloudops.monitoring.latest import clock_skew, freshness, gaps, get_latest_metrics
 from tests.conftest import soak
 
@@ -124,7 +124,7 @@ def test_marks_of_what_was_rewritten_go_with_the_samples_and_never_take_too_much
         h.retain(data.index[-1])
         assert marked(h) == {(n, data.index[90]) for n in NAMES}
         h.append(data.iloc[60:] + 2)
-        Retention(h.file, h.settings)._thin(most=20 * (40 + 4 * len(NAMES)))
+        RetentionPolicy(h.file, h.settings)._thin(most=20 * (40 + 4 * len(NAMES)))
         assert marked(h) == {(n, t) for n in NAMES for t in data.index[80:]}                 # the newest stay
 
 

@@ -24,7 +24,7 @@ from .cloudwatch_data import (BatchReader, ChangeFilter, Lags, Meter, Rows, Samp
 from .cloudwatch_queries import Discovery, Query, terminated
 from .cloudwatch_settings import (CloudWatchSettings, affordable_interval, cloudwatch_settings,
                                                          cost_per_month)
-from .source import Chunk, Problems, Source
+from .source import Chunk, SourceProblems, Source
 
 _log = logging.getLogger('smartcloudops.ingestion')
 
@@ -112,7 +112,7 @@ class CloudWatchSource(Source):
                  clients: AwsClients | None = None):    # default: made from the settings
         self.settings, self.cfg, self.clients = (settings, cloudwatch_settings(settings),
                                                  clients or aws_clients(settings))
-        self.problems, self.lags, self.meter = Problems(self.name), Lags(), Meter(self.clients, self.cfg)
+        self.problems, self.lags, self.meter = SourceProblems(self.name), Lags(), Meter(self.clients, self.cfg)
         self.discovery = Discovery(settings, self.clients, self.problems)
         self.budget = Budget(self.cfg, self.discovery)
         self.reader = LiveReader(self.discovery, self.budget, self.meter, self.lags)

@@ -21,7 +21,7 @@ from ..core.errors import AwsError
 from ..core.frames import empty_frame
 from .cloudwatch_queries import Query
 from .cloudwatch_settings import CloudWatchSettings, Watched
-from .source import Problems
+from .source import SourceProblems
 
 # %% ../../nbs/ingestion/06_cloudwatch_data.ipynb #30d92463
 QUERIES, POINTS = 500, 100_800                   # AWS's limits of one call
@@ -228,7 +228,7 @@ class ChangeFilter:
 # %% ../../nbs/ingestion/06_cloudwatch_data.ipynb #bf9b4e33
 class BatchReader:
     "Asks for batches, each from where it was read up to."
-    def __init__(self, cfg: CloudWatchSettings, clients: AwsClients, meter: Meter, lags: Lags, problems: Problems):
+    def __init__(self, cfg: CloudWatchSettings, clients: AwsClients, meter: Meter, lags: Lags, problems: SourceProblems):
         self.cfg, self.clients, self.meter, self.lags, self.problems = cfg, clients, meter, lags, problems
         self._covered: dict[Query, int] = {}       # Unix seconds
 
@@ -287,7 +287,7 @@ def _coarser(q: Query, period: int) -> Query:
 
 # %% ../../nbs/ingestion/06_cloudwatch_data.ipynb #b8088f5e
 def read_past(queries: list[Query], start: pd.Timestamp, end: pd.Timestamp,
-              clients: AwsClients, meter: Meter, problems: Problems,
+              clients: AwsClients, meter: Meter, problems: SourceProblems,
              ) -> pd.DataFrame:
     "What CloudWatch keeps of a stretch; `AwsError` when it does not answer."
     rows: dict[int, dict[str, float]] = defaultdict(dict)

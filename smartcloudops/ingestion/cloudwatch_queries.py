@@ -22,7 +22,7 @@ from ..core.series import Series
 from ..core.series_index import host_of
 from ..core.settings import Settings
 from .cloudwatch_settings import Watched, cloudwatch_settings
-from .source import Problems
+from .source import SourceProblems
 
 # %% ../../nbs/ingestion/05_cloudwatch_queries.ipynb #3808251f
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ T = TypeVar('T')
 
 class Discovery:
     "The queries and instances of all regions; what AWS refuses stays as it was known before."
-    def __init__(self, settings: Settings, clients: AwsClients, problems: Problems):
+    def __init__(self, settings: Settings, clients: AwsClients, problems: SourceProblems):
         self.settings, self.cfg, self.clients, self.problems = (settings, cloudwatch_settings(settings), clients,
                                                                 problems)
         self.watched = self.cfg.watched
