@@ -26,6 +26,7 @@ from .cloudwatch_settings import (CloudWatchSettings, affordable_interval, cloud
                                                          cost_per_month)
 from .source import Chunk, SourceProblems, Source
 
+# %% ../../nbs/ingestion/07_cloudwatch.ipynb #52e437ed
 _log = logging.getLogger('smartcloudops.ingestion')
 
 # %% ../../nbs/ingestion/07_cloudwatch.ipynb #49247ef6
@@ -197,6 +198,7 @@ def _chunks(source: CloudWatchSource, start: pd.Timestamp, end: pd.Timestamp, st
 # %% ../../nbs/ingestion/07_cloudwatch.ipynb #8ae2ea32
 _SHORT_NAMES = dict(cpu_utilization_percent='cpu', memory_used_percent='memory', disk_used_percent='disk')
 
+# %% ../../nbs/ingestion/07_cloudwatch.ipynb #22b0ee56
 def live_snapshot(settings: Settings | None = None) -> dict:
     "The latest CloudWatch values of the last hour; `AwsError` without credentials, region or values."
     source = CloudWatchSource(settings or load_settings())

@@ -25,6 +25,7 @@ from .packed import MARK, SAMPLE, SCORE, Piece, records
 # %% ../../nbs/monitoring/05_history_reader.ipynb #20603204
 Names = str | Series | list[str] | None        # None: all
 
+# %% ../../nbs/monitoring/05_history_reader.ipynb #f3f12a61
 @dataclass(frozen=True)
 class Question:
     "Which series, and of which time."
@@ -60,6 +61,7 @@ def wanted_numbers(db: sqlite3.Connection, question: Question) -> dict[str, int]
         values.append(json.dumps(_as_list(names)))
     return dict(db.execute(f"select name, sid from series where {' and '.join(where)}", values)) if where else None
 
+# %% ../../nbs/monitoring/05_history_reader.ipynb #327b4f66
 def all_numbers(db: sqlite3.Connection) -> dict[str, int]:
     "name → number of every series."
     return dict(db.execute('select name, sid from series'))
@@ -85,6 +87,7 @@ def _hot_piece(ts: np.ndarray, found: np.ndarray, names: dict[str, int]) -> Piec
 # %% ../../nbs/monitoring/05_history_reader.ipynb #823d64e0
 _FILES = 'select file from sealed where replaced is null and start < ? and "end" > ? order by start, created'
 
+# %% ../../nbs/monitoring/05_history_reader.ipynb #615fd56e
 def take_snapshot(file: HistoryFile, question: Question) -> SealedSnapshot:
     "What answers a question, all of the same moment."
     first, after = question.span

@@ -49,6 +49,7 @@ _THIN = '''delete from rewritten where id in (select id from (
     select id, sum(length(data) + 40) over (order by ts desc) as size from rewritten where shard = ?) where size > ?)'''
 _PAGES = ('page_count', 'freelist_count', 'page_size')
 
+# %% ../../nbs/monitoring/07_retention.ipynb #9b4488ff
 def fit_into(db: sqlite3.Connection,
              most: int,                  # bytes, of database and sealed files together
              now: int,                   # µs
