@@ -459,7 +459,7 @@ def called(*folders):
 def test_iam_policies_allow_what_the_code_calls_and_no_more():
     assert (set(allowed('ingest')) == called('ingestion/*.py')
             == {'cloudwatch:ListMetrics', 'cloudwatch:GetMetricData', 'ec2:DescribeInstances'})
-    assert set(allowed('remediate')) == called('remediation/operations.py')
+    assert set(allowed('remediate')) == called('remediation/ec2.py')
     assert set(allowed('audit')) == {'s3:PutObject'}
     changing = {a: s for a, s in allowed('remediate').items() if ':Describe' not in a}
     assert all(s['Condition']['StringEquals'] == {'aws:ResourceTag/smartcloudops': 'act'} and s['Resource'] != '*'
