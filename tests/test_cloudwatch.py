@@ -451,7 +451,8 @@ def called(*folders):
     text = '\n'.join(p.read_text() for f in folders for p in sorted((ROOT/'smartcloudops').glob(f)))
     direct = re.findall(r"(?:aws_client|\.read|\.write)\('(\w+)'[^()]*(?:\([^()]*\))?[^()]*\)\.(\w+)\(", text)
     paged = re.findall(r"\.read\('(\w+)', region\)\.get_paginator\('(\w+)'\)", text)
-    pairs = ([(s, o) for s, o in direct + paged if o != 'get_paginator']
+    named = re.findall(r"client = aws_client\('(\w+)'.*\n\s*(?:try: |\w+ = )client\.(\w+)\(", text)
+    pairs = ([(s, o) for s, o in direct + paged + named if o != 'get_paginator']
              + [('cloudwatch', 'get_metric_data')]*('client.get_metric_data(' in text))
     return {f"{service}:{''.join(w.capitalize() for w in op.split('_'))}" for service, op in pairs}
 
@@ -459,7 +460,7 @@ def called(*folders):
 def test_iam_policies_allow_what_the_code_calls_and_no_more():
     assert (set(allowed('ingest')) == called('ingestion/*.py')
             == {'cloudwatch:ListMetrics', 'cloudwatch:GetMetricData', 'ec2:DescribeInstances'})
-    assert set(allowed('remediate')) == called('remediation/ec2.py')
+    assert set(allowed('remediate')) == called('remediation/*.py')
     assert set(allowed('audit')) == {'s3:PutObject'}
     changing = {a: s for a, s in allowed('remediate').items() if ':Describe' not in a}
     assert all(s['Condition']['StringEquals'] == {'aws:ResourceTag/smartcloudops': 'act'} and s['Resource'] != '*'
