@@ -1,4 +1,5 @@
-"A small CloudWatch on loopback, for what moto does not do: pages, throttling, late and changing values, limits, broken replies."
+"""A small CloudWatch on loopback, for what moto does not do: pages, throttling, late and changing values, limits,
+broken replies."""
 import json, threading
 from collections import Counter
 from contextlib import contextmanager
@@ -6,7 +7,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class FakeCloudWatch:
-    "`value(metric, timestamp)` says what a period holds now, None: nothing yet. `fail(operation, call, region)` may return (status, body)."
+    """`value(metric, timestamp)` says what a period holds now, None: nothing yet. `fail(operation, call, region)` may
+    return (status, body)."""
     def __init__(self, metrics=(), value=lambda metric, ts: 1.0, page=10**9, fail=lambda operation, call, region: None,
                  invalid=()):
         self.metrics, self.value, self.page, self.fail, self.invalid = list(metrics), value, page, fail, set(invalid)
@@ -16,8 +18,13 @@ class FakeCloudWatch:
         self.calls[operation] += 1
         if failure := self.fail(operation, self.calls[operation], region): return failure
         if operation == 'DescribeInstances':
-            return (200, b'<DescribeInstancesResponse '
-                         b'xmlns="http://ec2.amazonaws.com/doc/2016-11-15/"><reservationSet/></DescribeInstancesResponse>')
+            return (
+                200,
+                (
+                    b'<DescribeInstancesResponse '
+                    b'xmlns="http://ec2.amazonaws.com/doc/2016-11-15/"><reservationSet/></DescribeInstancesResponse>'
+                ),
+            )
         return 200, json.dumps(getattr(self, operation)(body)).encode()
 
     def ListMetrics(self, body):

@@ -14,7 +14,7 @@ from smartcloudops.core.settings import Settings, load_settings
 from smartcloudops.ingestion import fetch_metrics, make_source
 from smartcloudops.ingestion.cloudwatch import CloudWatchSource
 from smartcloudops.ingestion.cloudwatch_data import Lags, Rows
-from smartcloudops.ingestion.cloudwatch_queries import Query, instances, listed, query_of
+from smartcloudops.ingestion.cloudwatch_queries import Query, instances
 from smartcloudops.ingestion.cloudwatch_settings import PRESETS, Watched, affordable_interval, cost_per_month
 from tests.conftest import free_port
 from tests.fake_cloudwatch import FakeCloudWatch, metric, refusal, serving
@@ -256,7 +256,6 @@ def test_rows_lose_nothing_and_keep_order(delays, reads):
         rows.add([(q, t, v) for at, q, t, v in samples if now - 60*reads < at <= now])
         handed.append(rows.ready(now))
     handed.append(rows.ready(0, everything=True))
-    new = [i for f in handed if len(f) for i in f.index]
     together = pd.concat([f.stack().dropna() for f in handed if len(f)])
     assert ({(int(t.timestamp()), s): v for (t, s), v in together.items()}
             == {(t, q.series): v for _, q, t, v in samples})
@@ -313,7 +312,7 @@ def test_backfill_and_resume(credentials):
 def test_backfill_beyond_15_days_is_coarser(credentials):
     fake = FakeCloudWatch(queues(1), value=lambda m, t: 1.)
     with serving(fake) as url, use_clock(FakeClock(T0)):
-        chunks = list(source_for(url, metrics=[QUEUE]).backfill(T0 - pd.Timedelta('16D'), chunk='2D'))
+        list(source_for(url, metrics=[QUEUE]).backfill(T0 - pd.Timedelta('16D'), chunk='2D'))
     assert {r['MetricDataQueries'][0]['MetricStat']['Period'] for r in fake.requests} == {60, 300}
 
 
@@ -370,10 +369,16 @@ def test_moto_end_to_end(moto, tmp_path):
     assert {c.split('host="')[1].split('"')[0] for c in prod.read(now)} == set(ids[:2])
     assert {i.name for i in prod.discovery.instances} == {'web'} and not prod.problems
 
-    (tmp_path/'targets.json').write_text(json.dumps({'app': [],
-                                                     'node_exporter': [f'{prod.discovery.instances[0].private_ip}:9100']}))
-    some = CloudWatchSource(Settings(targets_file=tmp_path/'targets.json', hosts={prod.discovery.instances[0].id: 'web-1'},
-                                     aws=dict(cloudwatch=dict(from_targets=True))))
+    (tmp_path / 'targets.json').write_text(
+        json.dumps({'app': [], 'node_exporter': [f'{prod.discovery.instances[0].private_ip}:9100']})
+    )
+    some = CloudWatchSource(
+        Settings(
+            targets_file=tmp_path / 'targets.json',
+            hosts={prod.discovery.instances[0].id: 'web-1'},
+            aws=dict(cloudwatch=dict(from_targets=True)),
+        )
+    )
     assert {c.split('host="')[1].split('"')[0] for c in some.read(now)} == {'web-1'}
 
     snapshot = fetch_metrics(tmp_path/'m.json', live=True)
@@ -427,7 +432,11 @@ def test_live_overrides_the_endpoint(credentials, monkeypatch):
     monkeypatch.setenv('AWS_ENDPOINT_URL', 'http://127.0.0.1:1')
     assert aws_clients().read('ec2').meta.endpoint_url == 'http://127.0.0.1:1'
     monkeypatch.setenv('AWS_LIVE', '1')
-    assert 'amazonaws.com' in aws_clients(Settings(aws=dict(endpoint_url='http://127.0.0.1:2'))).read('ec2').meta.endpoint_url
+    assert (
+        'amazonaws.com' in aws_clients(Settings(aws=dict(endpoint_url='http://127.0.0.1:2'))).read(
+            'ec2'
+        ).meta.endpoint_url
+    )
 
 
 ROOT = Path(__file__).parent.parent
@@ -442,7 +451,8 @@ def called(*folders):
     text = '\n'.join(p.read_text() for f in folders for p in sorted((ROOT/'smartcloudops').glob(f)))
     direct = re.findall(r"(?:aws_client|\.read|\.write)\('(\w+)'[^()]*(?:\([^()]*\))?[^()]*\)\.(\w+)\(", text)
     paged = re.findall(r"\.read\('(\w+)', region\)\.get_paginator\('(\w+)'\)", text)
-    pairs = ([(s, o) for s, o in direct + paged if o != 'get_paginator']
+    named = re.findall(r"client = aws_client\('(\w+)'.*\n\s*(?:try: |\w+ = )client\.(\w+)\(", text)
+    pairs = ([(s, o) for s, o in direct + paged + named if o != 'get_paginator']
              + [('cloudwatch', 'get_metric_data')]*('client.get_metric_data(' in text))
     return {f"{service}:{''.join(w.capitalize() for w in op.split('_'))}" for service, op in pairs}
 
@@ -450,7 +460,7 @@ def called(*folders):
 def test_iam_policies_allow_what_the_code_calls_and_no_more():
     assert (set(allowed('ingest')) == called('ingestion/*.py')
             == {'cloudwatch:ListMetrics', 'cloudwatch:GetMetricData', 'ec2:DescribeInstances'})
-    assert set(allowed('remediate')) == called('remediation/operations.py')
+    assert set(allowed('remediate')) == called('remediation/*.py')
     assert set(allowed('audit')) == {'s3:PutObject'}
     changing = {a: s for a, s in allowed('remediate').items() if ':Describe' not in a}
     assert all(s['Condition']['StringEquals'] == {'aws:ResourceTag/smartcloudops': 'act'} and s['Resource'] != '*'

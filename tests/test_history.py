@@ -11,7 +11,7 @@ from smartcloudops.core.errors import DataError, HistoryError
 from smartcloudops.core.settings import HistorySettings
 from smartcloudops.monitoring.history import History
 from smartcloudops.monitoring.history_file import APPLICATION_ID, SCHEMA
-from smartcloudops.monitoring.retention import Retention
+from smartcloudops.monitoring.retention import RetentionPolicy
 from smartcloudops.monitoring.latest import clock_skew, freshness, gaps, get_latest_metrics
 from tests.conftest import soak
 
@@ -124,7 +124,7 @@ def test_marks_of_what_was_rewritten_go_with_the_samples_and_never_take_too_much
         h.retain(data.index[-1])
         assert marked(h) == {(n, data.index[90]) for n in NAMES}
         h.append(data.iloc[60:] + 2)
-        Retention(h.file, h.settings)._thin(most=20 * (40 + 4 * len(NAMES)))
+        RetentionPolicy(h.file, h.settings)._thin(most=20 * (40 + 4 * len(NAMES)))
         assert marked(h) == {(n, t) for n in NAMES for t in data.index[80:]}                 # the newest stay
 
 
@@ -200,7 +200,8 @@ from smartcloudops.monitoring.history import History
 h = History(sys.argv[1]); first = int(sys.argv[2]); names = [f'm{i}_percent{{host="web-{i % 3}"}}' for i in range(7)]
 for n in range(first, 10**9):
     t = pd.Timestamp('2026-03-02', tz='UTC') + pd.Timedelta(seconds=n)
-    row = pd.DataFrame([[float(n * 10 + i) for i in range(7)]], index=pd.DatetimeIndex([t], name='time'), columns=pd.Index(names, dtype=object))
+    row = pd.DataFrame([[float(n * 10 + i) for i in range(7)]], index=pd.DatetimeIndex([t], name='time'),
+                       columns=pd.Index(names, dtype=object))
     h.append(row, judged=t if n % 2 else None)      # every second one is too late to be judged
     print(n, flush=True)
 """
@@ -296,15 +297,21 @@ def test_a_newer_layout_is_refused(tmp_path):
 
 
 LAYOUT_1 = """
-create table series  (sid integer primary key autoincrement, name text not null unique, host text not null, metric text not null);
-create table samples (ts integer not null, sid integer not null, value real not null, primary key (ts, sid)) without rowid;
-create table scores  (ts integer not null, sid integer not null, score real, expected real, lower real, upper real, anomaly integer not null, primary key (ts, sid)) without rowid;
-create table latest  (sid integer primary key, ts integer not null, value real not null, gap integer, interval integer, arrived integer not null, samples integer not null, late integer not null, rewritten integer not null);
+create table series  (sid integer primary key autoincrement, name text not null unique, host text not null,
+                      metric text not null);
+create table samples (ts integer not null, sid integer not null, value real not null,
+                      primary key (ts, sid)) without rowid;
+create table scores  (ts integer not null, sid integer not null, score real, expected real, lower real,
+                      upper real, anomaly integer not null, primary key (ts, sid)) without rowid;
+create table latest  (sid integer primary key, ts integer not null, value real not null, gap integer, interval integer,
+                      arrived integer not null, samples integer not null, late integer not null,
+                      rewritten integer not null);
 pragma user_version=1;
 """
 LAYOUT_2 = LAYOUT_1 + """
 create table windows (start integer primary key, changes integer not null, changed integer not null);
-create table sealed  (file text primary key, start integer not null, "end" integer not null, rows integer not null, bytes integer not null, created integer not null, replaced integer);
+create table sealed  (file text primary key, start integer not null, "end" integer not null, rows integer not null,
+                      bytes integer not null, created integer not null, replaced integer);
 insert into windows select ts / 7200000000 * 7200000000, count(*), max(ts) from samples group by 1;
 pragma user_version=2;
 """
@@ -383,17 +390,15 @@ def test_a_full_disk_says_so_and_the_next_append_works(tmp_path):
 
 def test_a_commit_that_fails_leaves_no_number_of_a_series_behind(tmp_path):
     "Small appends meet the full disk only when they commit; the next new series would get the numbers given in vain."
-    code = ("import resource, signal, sys\nfrom tests.test_history import *\nsignal.signal(signal.SIGXFSZ, "
-            "signal.SIG_IGN)\n"
-            "log, limits = Path(sys.argv[1] + '-wal'), resource.getrlimit(resource.RLIMIT_FSIZE)\n"
-            "with History(sys.argv[1]) as h:\n"
-            "    h.append(frame(5))\n"
-            "    resource.setrlimit(resource.RLIMIT_FSIZE, (log.stat().st_size, limits[1]))\n"
-            "    with pytest.raises(HistoryError): h.append(frame(5, ['first{host=\"n\"}', *NAMES], start=T0 + pd.Timedelta('1h')))\n"
-            "    resource.setrlimit(resource.RLIMIT_FSIZE, limits)\n"
-            "    data = frame(5, ['second{host=\"n\"}', 'first{host=\"n\"}'], start=T0 + pd.Timedelta('2h'), missing=0)\n"
-            "    h.append(data.iloc[:, :1]); h.append(data)\n"
-            "    same(h.read(start=data.index[0]), data)")
+    code = (
+        "import resource, signal, sys\nfrom tests.test_history import *\nsignal.signal(signal.SIGXFSZ,"
+        " signal.SIG_IGN)\nlog, limits = Path(sys.argv[1] + '-wal'), resource.getrlimit(resource.RLIMIT_FSIZE)\nwith"
+        " History(sys.argv[1]) as h:\n    h.append(frame(5))\n    resource.setrlimit(resource.RLIMIT_FSIZE,"
+        " (log.stat().st_size, limits[1]))\n    with pytest.raises(HistoryError): h.append(frame(5,"
+        " ['first{host=\"n\"}', *NAMES], start=T0 + pd.Timedelta('1h')))\n    resource.setrlimit(resource.RLIMIT_FSIZE,"
+        " limits)\n    data = frame(5, ['second{host=\"n\"}', 'first{host=\"n\"}'], start=T0 + pd.Timedelta('2h'),"
+        " missing=0)\n    h.append(data.iloc[:, :1]); h.append(data)\n    same(h.read(start=data.index[0]), data)"
+    )
     done = subprocess.run([sys.executable, '-c', code, str(tmp_path/'history.db')], capture_output=True, text=True)
     assert not done.returncode, done.stderr
 
@@ -499,7 +504,8 @@ def test_one_sample_of_cloudwatch_is_not_late_before_the_second_can_be_there(tmp
 
 @pytest.mark.parametrize('readonly', [False, True], ids=['writer', 'reader'])
 def test_a_history_that_was_moved_away_while_it_is_open_is_begun_anew(tmp_path, readonly):
-    "As the error of a damaged one says to do; the old file was written to on, and its log was deleted by whoever opened the new one."
+    """As the error of a damaged one says to do; the old file was written to on, and its log was deleted by whoever
+    opened the new one."""
     with History(tmp_path/'history.db') as mine, History(tmp_path/'history.db', readonly=readonly) as other:
         mine.append(frame(3))
         assert len(other.read()) == 3

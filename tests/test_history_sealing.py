@@ -1,4 +1,5 @@
-"Sealing, merging and retention: whatever the moment of a kill, each sample is there once; the writer does not wait; readers see both tiers as one."
+"""Sealing, merging and retention: whatever the moment of a kill, each sample is there once; the writer does not wait;
+readers see both tiers as one."""
 from dataclasses import replace
 import os, signal, subprocess, sys, threading, time
 from pathlib import Path
@@ -338,7 +339,8 @@ def sealing():
 threading.Thread(target=sealing, daemon=True).start()
 for n in range(first, 10**9):                            # a row a minute, a batch of 30; every third batch comes late
     rows = np.arange(n * 30, n * 30 + 30)
-    batch = pd.DataFrame((rows[:, None] * 10. + np.arange(7)), index=pd.DatetimeIndex(T0 + pd.to_timedelta(rows, unit='min'), name='time'), columns=names)
+    times = pd.DatetimeIndex(T0 + pd.to_timedelta(rows, unit='min'), name='time')
+    batch = pd.DataFrame((rows[:, None] * 10. + np.arange(7)), index=times, columns=names)
     if n % 3 == 0: held = batch.iloc[:10]; batch = batch.iloc[10:]
     at[0] = batch.index[-1] + pd.Timedelta('5min')
     h.append(batch, arrived=at[0])
@@ -362,8 +364,9 @@ def test_kill_9_during_append_seal_merge_and_retention(tmp_path):
             assert (stored[NAMES].to_numpy() == minutes[:, None] * 10. + np.arange(7)).all(), turn
             newest = acknowledged * 30 + 29
             must = set(range(max(0, newest - 2 * 1440 + 31), newest + 1))
-            assert must <= set(minutes.tolist()) and len(set(minutes.tolist())) == len(minutes), sorted(must
-                                                                                                        - set(minutes.tolist()))[:5]
+            assert must <= set(minutes.tolist()) and len(set(minutes.tolist())) == len(minutes), sorted(
+                must - set(minutes.tolist())
+            )[:5]
             listed = h.file.db.execute('select file from sealed where replaced is null').fetchall()
             assert all((h.folder/f).exists() for f, in listed)
         first = (acknowledged // 3 + 1) * 3

@@ -1,5 +1,5 @@
 "Sources: the same samples however they are read, and clear words about files that are wrong."
-import json, logging, os
+import json, os
 
 import numpy as np, pandas as pd, psutil, pytest
 from hypothesis import given, settings as hypothesis_settings, strategies as st
@@ -187,8 +187,9 @@ def test_layouts(tmp_path, text, layout, series):
 
 
 def test_out_of_order_and_repeats_are_put_right_and_said(tmp_path):
-    (tmp_path/'f.csv').write_text(HEAD
-                                  + '2026-03-02T10:05:00+01:00,2\n2026-03-02T08:55:00Z,3\n2026-03-02T09:00:00Z,4\n2026-03-02T09:10:00Z,\n')
+    (tmp_path / 'f.csv').write_text(
+        HEAD + '2026-03-02T10:05:00+01:00,2\n2026-03-02T08:55:00Z,3\n2026-03-02T09:00:00Z,4\n2026-03-02T09:10:00Z,\n'
+    )
     result = read_csv(tmp_path/'f.csv')
     assert list(result.frame.iloc[:, 0].dropna()) == [3, 4, 2] and len(result.frame) == 4
     assert len(result.times) == 5 and result.stamps[1] == '2026-03-02T10:05:00+01:00'

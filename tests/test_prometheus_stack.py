@@ -12,9 +12,13 @@ from smartcloudops.monitoring.targets import render, write_targets
 from tests.conftest import free_port
 
 NEEDED = ['prometheus', 'prometheus-node-exporter', 'prometheus-alertmanager', 'promtool']
-pytestmark = [pytest.mark.phase6,
-              pytest.mark.skipif(not all(map(shutil.which, NEEDED)),
-                                 reason='Debian packages prometheus, prometheus-node-exporter, prometheus-alertmanager')]
+pytestmark = [
+    pytest.mark.phase6,
+    pytest.mark.skipif(
+        not all(map(shutil.which, NEEDED)),
+        reason='Debian packages prometheus, prometheus-node-exporter, prometheus-alertmanager',
+    ),
+]
 TOKEN = 'token-of-the-webhook-0123456789'
 
 

@@ -1,4 +1,5 @@
-"aws_targets.json becomes what Prometheus reads: by library and by the bare script, the same bytes, checked by promtool and amtool."
+"""aws_targets.json becomes what Prometheus reads: by library and by the bare script, the same bytes, checked by
+promtool and amtool."""
 import json, os, shutil, subprocess, sys
 from pathlib import Path
 

@@ -9,6 +9,8 @@ __all__ = ['SystemClock', 'FakeClock', 'clock', 'now', 'use_clock', 'to_us', 'fr
 import threading
 import time
 from contextlib import contextmanager
+from datetime import datetime
+from typing import overload
 
 import pandas as pd
 
@@ -84,10 +86,21 @@ def use_clock(other: SystemClock):
     finally: _clock = before
 
 # %% ../../nbs/core/04_clock.ipynb #22d91187
-def to_us(time) -> int | None:
+@overload
+def to_us(time: str | datetime) -> int: ...
+@overload
+def to_us(time: None) -> None: ...
+
+def to_us(time: str | datetime | None) -> int | None:
     "A time as integer microseconds since 1970, UTC; None stays None. A time without a zone is read as UTC."
     if time is None or time is pd.NaT: return None
     return _utc(time).value // 1000       # Timestamp.value is nanoseconds whatever its unit
+
+# %% ../../nbs/core/04_clock.ipynb #19922c85
+@overload
+def from_us(us: int) -> pd.Timestamp: ...
+@overload
+def from_us(us: None) -> None: ...
 
 def from_us(us: int | None) -> pd.Timestamp | None:
     "The UTC time of integer microseconds; None stays None."

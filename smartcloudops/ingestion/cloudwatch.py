@@ -24,8 +24,9 @@ from .cloudwatch_data import (BatchReader, ChangeFilter, Lags, Meter, Rows, Samp
 from .cloudwatch_queries import Discovery, Query, terminated
 from .cloudwatch_settings import (CloudWatchSettings, affordable_interval, cloudwatch_settings,
                                                          cost_per_month)
-from .source import Chunk, Problems, Source
+from .source import Chunk, SourceProblems, Source
 
+# %% ../../nbs/ingestion/07_cloudwatch.ipynb #52e437ed
 _log = logging.getLogger('smartcloudops.ingestion')
 
 # %% ../../nbs/ingestion/07_cloudwatch.ipynb #49247ef6
@@ -112,7 +113,7 @@ class CloudWatchSource(Source):
                  clients: AwsClients | None = None):    # default: made from the settings
         self.settings, self.cfg, self.clients = (settings, cloudwatch_settings(settings),
                                                  clients or aws_clients(settings))
-        self.problems, self.lags, self.meter = Problems(self.name), Lags(), Meter(self.clients, self.cfg)
+        self.problems, self.lags, self.meter = SourceProblems(self.name), Lags(), Meter(self.clients, self.cfg)
         self.discovery = Discovery(settings, self.clients, self.problems)
         self.budget = Budget(self.cfg, self.discovery)
         self.reader = LiveReader(self.discovery, self.budget, self.meter, self.lags)
@@ -197,6 +198,7 @@ def _chunks(source: CloudWatchSource, start: pd.Timestamp, end: pd.Timestamp, st
 # %% ../../nbs/ingestion/07_cloudwatch.ipynb #8ae2ea32
 _SHORT_NAMES = dict(cpu_utilization_percent='cpu', memory_used_percent='memory', disk_used_percent='disk')
 
+# %% ../../nbs/ingestion/07_cloudwatch.ipynb #22b0ee56
 def live_snapshot(settings: Settings | None = None) -> dict:
     "The latest CloudWatch values of the last hour; `AwsError` without credentials, region or values."
     source = CloudWatchSource(settings or load_settings())

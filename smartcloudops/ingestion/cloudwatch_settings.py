@@ -74,6 +74,8 @@ _EC2 = _preset('AWS/EC2', 'InstanceId',
     'EBSWriteBytes Sum disk_written_bytes_per_second',
     'StatusCheckFailed Maximum status_check_failed',
     'CPUCreditBalance Minimum cpu_credit_balance')
+
+# %% ../../nbs/ingestion/04_cloudwatch_settings.ipynb #9b60dd4c
 _AGENT = _preset('CWAgent', 'InstanceId',
     'mem_used_percent Average memory_used_percent',
     'disk_used_percent Average disk_used_percent',
@@ -85,11 +87,15 @@ _ALB = _preset('AWS/ApplicationELB', 'LoadBalancer',
     'TargetResponseTime p95 http_request_duration_p95_seconds',
     'HTTPCode_Target_5XX_Count Sum http_5xx_per_second count',
     'HTTPCode_ELB_5XX_Count Sum http_gateway_5xx_per_second count')
+
+# %% ../../nbs/ingestion/04_cloudwatch_settings.ipynb #bd977a74
 _ELB = _preset('AWS/ELB', 'LoadBalancerName',
     'RequestCount Sum http_requests_per_second count',
     'Latency p95 http_request_duration_p95_seconds',
     'HTTPCode_Backend_5XX Sum http_5xx_per_second count',
     'UnHealthyHostCount Maximum unhealthy_hosts')
+
+# %% ../../nbs/ingestion/04_cloudwatch_settings.ipynb #494a7937
 _RDS = _preset('AWS/RDS', 'DBInstanceIdentifier',
     'CPUUtilization Average cpu_utilization_percent',
     'FreeableMemory Average memory_available_bytes',
@@ -109,6 +115,8 @@ _LAMBDA = _preset('AWS/Lambda', 'FunctionName',
     'Throttles Sum throttles_per_second count',
     'Duration p95 duration_p95_seconds 0.001',
     'ConcurrentExecutions Maximum concurrent_executions')
+
+# %% ../../nbs/ingestion/04_cloudwatch_settings.ipynb #b9e1e1b5
 _SQS = _preset('AWS/SQS', 'QueueName',
     'ApproximateNumberOfMessagesVisible Maximum queue_messages',
     'ApproximateAgeOfOldestMessage Maximum queue_oldest_message_seconds',

@@ -22,7 +22,7 @@ from ..core.settings import Settings
 from .prometheus_answers import Answers, Naming, matrix_frame, query_range
 from .prometheus_queries import (NODE, PrometheusQuerySettings, PromQuery, open_client,
                                                         prometheus_settings)
-from .source import Chunk, Problems, Source
+from .source import Chunk, SourceProblems, Source
 
 # %% ../../nbs/ingestion/10_prometheus.ipynb #cdc6238c
 class Marks:
@@ -63,7 +63,7 @@ def _pieces(start: float, end: float, step: float) -> Iterator[tuple[float, floa
 # %% ../../nbs/ingestion/10_prometheus.ipynb #456c3fce
 class PromServer:
     "A server that speaks PromQL, asked many queries at a time."
-    def __init__(self, cfg: PrometheusQuerySettings, naming: Naming, problems: Problems):
+    def __init__(self, cfg: PrometheusQuerySettings, naming: Naming, problems: SourceProblems):
         self.cfg, self.naming, self.problems, self.client = cfg, naming, problems, open_client(cfg)
         self._give_up_at = math.inf                 # monotonic seconds: when this read may give up
 
@@ -145,7 +145,7 @@ class PrometheusSource(Source):
         self.cfg = prometheus_settings(settings)
         self.interval = float(settings.interval or self.cfg.step)
         self.queries = NODE if self.cfg.queries is None else self.cfg.queries
-        self.problems = Problems(self.name)             # query's metric or text → what went wrong
+        self.problems = SourceProblems(self.name)             # query's metric or text → what went wrong
         self.server = PromServer(self.cfg, Naming(settings.hosts), self.problems)
         self._marks, self._filter = Marks(self.cfg), NewsFilter(self.cfg)
 

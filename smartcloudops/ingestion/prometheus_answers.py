@@ -98,6 +98,7 @@ def _matrix(answer: dict, query: str) -> tuple[list[dict], list[str]]:
 # %% ../../nbs/ingestion/09_prometheus_answers.ipynb #e1b8f583
 _PLACE = {'__name__', 'job', 'instance', 'host'}      # labels that say where a number was scraped
 
+# %% ../../nbs/ingestion/09_prometheus_answers.ipynb #b49a1530
 class Naming:
     "Spells their labels as our series; remembers what it has spelled."
     def __init__(self, aliases: dict[str, str] | None = None):
@@ -130,6 +131,7 @@ class Naming:
 # %% ../../nbs/ingestion/09_prometheus_answers.ipynb #ef9fe2fc
 Answers = list[tuple[PromQuery, list[dict]]]
 
+# %% ../../nbs/ingestion/09_prometheus_answers.ipynb #ca6a7f23
 def matrix_frame(parts: Answers,
                  start: float, step: float, rows: int,          # the grid
                  naming: Naming,

@@ -50,6 +50,8 @@ _FILES = '{fstype!~"tmpfs|devtmpfs|overlay|squashfs|ramfs|iso9660|autofs|erofs|n
 _DISKS = '{device!~"(loop|ram|zram|fd|sr|dm-|md|nbd).*"}'
 _NETS = ('{device!~"(lo|ifb|dummy|veth|docker|br-|virbr|cni|flannel|cali|lxc|tunl|sit|ip6tnl|gre|erspan|cilium|vxlan'
          '|tap|vnet|bonding_masters).*"}')
+
+# %% ../../nbs/ingestion/08_prometheus_queries.ipynb #61083b91
 _MOUNT = 'mountpoint=mount device= fstype= device_error='
 
 # %% ../../nbs/ingestion/08_prometheus_queries.ipynb #2b6482e8
@@ -59,11 +61,15 @@ _CPU = _node(
     ' / count without (cpu, mode) (node_cpu_seconds_total{mode="idle"}))',
     'cpu_seconds_total | sum without (cpu) (node_cpu_seconds_total)',
     'load1 | node_load1', 'load5 | node_load5', 'load15 | node_load15')
+
+# %% ../../nbs/ingestion/08_prometheus_queries.ipynb #12fb3ebe
 _MEMORY = _node(
     'memory_used_percent | 100 * (1 - node_memory_MemAvailable_bytes / node_memory_MemTotal_bytes)',
     'memory_available_bytes | node_memory_MemAvailable_bytes',
     'memory_total_bytes | node_memory_MemTotal_bytes',
     'swap_used_percent | 100 * (1 - node_memory_SwapFree_bytes / (node_memory_SwapTotal_bytes > 0))')
+
+# %% ../../nbs/ingestion/08_prometheus_queries.ipynb #af5a0834
 _DISK = _node(
     f'disk_used_percent | 100 * (node_filesystem_size_bytes{_FILES} - node_filesystem_free_bytes)'
     ' / (node_filesystem_size_bytes - node_filesystem_free_bytes + node_filesystem_avail_bytes)'
@@ -82,8 +88,12 @@ _PRESSURE = _node(*(
     for what, how, theirs in (('cpu', 'some', 'waiting'), ('memory', 'some', 'waiting'), ('memory', 'full', 'stalled'),
                               ('io', 'some', 'waiting'), ('io', 'full', 'stalled'))
     for suffix, calc in (('percent', '100 * rate({}[1m])'), ('seconds_total', '{}'))))
+
+# %% ../../nbs/ingestion/08_prometheus_queries.ipynb #5f784cb5
 _SYSTEM = _node('open_file_descriptors | node_filefd_allocated', 'processes | node_processes_pids',
                 'boot_time_seconds | node_boot_time_seconds')
+
+# %% ../../nbs/ingestion/08_prometheus_queries.ipynb #24cc755a
 _KERNEL = _node(
     'oom_kills_total | node_vmstat_oom_kill',
     'tcp_retransmits_total | node_netstat_Tcp_RetransSegs',
@@ -129,16 +139,6 @@ def prometheus_settings(settings: Settings) -> PrometheusQuerySettings:
         wrong = (f"prometheus.{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in e.errors())
         raise ConfigError('\n'.join(wrong)) from None
 
-# %% ../../nbs/ingestion/08_prometheus_queries.ipynb #546a700f
-def open_client(cfg: PrometheusQuerySettings) -> httpx.Client:
-    "An HTTP client with the settings' address, credentials and certificates."
-    headers = dict(cfg.headers)
-    if cfg.token: headers['Authorization'] = f'Bearer {cfg.token.get_secret_value()}'
-    password = cfg.password.get_secret_value() if cfg.password else ''
-    auth = (cfg.username, password) if cfg.username and not cfg.token else None
-    return httpx.Client(base_url=cfg.url.rstrip('/') + '/', headers=headers, auth=auth, verify=_certificates(cfg),
-                        timeout=cfg.timeout, follow_redirects=True)
-
 # %% ../../nbs/ingestion/08_prometheus_queries.ipynb #1f7c5bb7
 def _certificates(cfg: PrometheusQuerySettings) -> ssl.SSLContext | bool:
     "Whom the client trusts, and who it is; `ConfigError` when a file cannot be used."
@@ -150,3 +150,13 @@ def _certificates(cfg: PrometheusQuerySettings) -> ssl.SSLContext | bool:
         raise ConfigError(f"prometheus: certificate cannot be used ({e}); check ca_file, cert_file and "
                           f"key_file") from None
     return verify
+
+# %% ../../nbs/ingestion/08_prometheus_queries.ipynb #546a700f
+def open_client(cfg: PrometheusQuerySettings) -> httpx.Client:
+    "An HTTP client with the settings' address, credentials and certificates."
+    headers = dict(cfg.headers)
+    if cfg.token: headers['Authorization'] = f'Bearer {cfg.token.get_secret_value()}'
+    password = cfg.password.get_secret_value() if cfg.password else ''
+    auth = (cfg.username, password) if cfg.username and not cfg.token else None
+    return httpx.Client(base_url=cfg.url.rstrip('/') + '/', headers=headers, auth=auth, verify=_certificates(cfg),
+                        timeout=cfg.timeout, follow_redirects=True)

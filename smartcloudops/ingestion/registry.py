@@ -52,6 +52,7 @@ SOURCES = 'host', 'synthetic', 'replay:FILE', 'cloudwatch', 'prometheus'
 _MAKERS: dict[str, Callable[[Settings, str], Source]] = dict(
     host=_host, synthetic=_synthetic, replay=_replay, cloudwatch=_cloudwatch, prometheus=_prometheus)
 
+# %% ../../nbs/ingestion/11_registry.ipynb #04c91add
 def make_source(spec: str,                            # one of SOURCES
                 settings: Settings | None = None,     # default: the package's
                ) -> Source:

@@ -24,6 +24,7 @@ from .source import Source
 _TIME = ('timestamp', 'time', 'datetime', 'date', 'ts')
 _IGNORED = ('label', 'labels', 'anomaly', 'is_anomaly', 'rewritten')
 
+# %% ../../nbs/ingestion/03_replay.ipynb #aef7e331
 @dataclass(frozen=True)
 class Layout:
     "Which column of a table means what."
@@ -217,6 +218,7 @@ def read_header(path: Path) -> tuple[list[str], str]:
 # %% ../../nbs/ingestion/03_replay.ipynb #622b6d71
 _MISSING = ['', 'NaN', 'nan', 'NAN', 'NA', 'N/A', 'n/a', 'null', 'NULL', 'None', '-']
 
+# %% ../../nbs/ingestion/03_replay.ipynb #8cef0c03
 def _problem(row: list[str], layout: Layout, header: list[str]) -> str | None:
     "What is wrong with a line's fields."
     if len(row) < len(header): return f"{len(row)} of {len(header)} columns; is the file cut off here?"
@@ -282,6 +284,7 @@ def _numbers(column: pd.Series, what: str) -> pd.Series:
     try: return column.astype(float)
     except (ValueError, TypeError) as e: raise DataError(f"{what}: not numbers ({e})") from None
 
+# %% ../../nbs/ingestion/03_replay.ipynb #e85b24a6
 def read_times(column: pd.Series,        # text, or numbers since 1970
                path: str | Path,         # for errors
               ) -> tuple[pd.DatetimeIndex, list[str]]:

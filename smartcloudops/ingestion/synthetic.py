@@ -56,6 +56,7 @@ def drift_at(ms: np.ndarray,                  # milliseconds since 1970
 # %% ../../nbs/ingestion/01_synthetic.ipynb #9c139a2d
 _DAY = 86_400_000
 
+# %% ../../nbs/ingestion/01_synthetic.ipynb #dd910f96
 def load_at(ms: np.ndarray,     # milliseconds since 1970
             host: str,          # each host is a little early or late
             seed: int = 0,
@@ -82,6 +83,7 @@ class Profile:
     digits: int = 3
     labels: tuple = ()
 
+# %% ../../nbs/ingestion/01_synthetic.ipynb #e11e470c
 PROFILES = (
     Profile('cpu_utilization_percent', 6, 48, .4, 1., 45, 100),
     Profile('memory_used_percent', 46, 7, .25, .25, 40, 100),
@@ -99,6 +101,7 @@ _MINUTES = dict(spike=3, level_shift=120, slow_leak=180, flatline=60, dropout=30
 def _short(metric: str) -> str:
     return METRICS[metric].short if metric in METRICS else metric
 
+# %% ../../nbs/ingestion/01_synthetic.ipynb #4c410745
 def _utc(time, what: str = 'time') -> pd.Timestamp:
     "A UTC timestamp of what people write; naive means UTC."
     try: ts = pd.Timestamp(time)
@@ -153,6 +156,7 @@ def _hits(faults: tuple[Fault, ...], host: str, metric: str, ms: np.ndarray) -> 
         found.append(_Hit(f, (ms >= start) & (ms < start + length), (ms - start) / length))
     return found
 
+# %% ../../nbs/ingestion/01_synthetic.ipynb #a3aba3b2
 def _start_ms(fault: Fault) -> int:
     if fault.at is None: raise SourceError(f'fault {fault.kind}: has no time yet')
     return fault.at.value // 1_000_000

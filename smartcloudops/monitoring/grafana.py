@@ -137,6 +137,8 @@ datasources:
     isDefault: false
     editable: false
 """
+
+# %% ../../nbs/monitoring/13_grafana.ipynb #84e8e248
 _PROVIDER = """apiVersion: 1
 providers:
   - name: smartcloudops

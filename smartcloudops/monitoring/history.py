@@ -17,8 +17,8 @@ from ..core.settings import HistorySettings
 from .history_file import HistoryFile
 from .history_reader import HistoryReader, LatestSamples, Names, Question, describe_history
 from .history_writer import HistoryWriter
-from .known_series import KnownSeries, rewind
-from .retention import Retention
+from .known_series import KnownSeries, rewind_known_series
+from .retention import RetentionPolicy
 from .score_store import ScoreStore
 
 # %% ../../nbs/monitoring/08_history.ipynb #a17e5930
@@ -70,11 +70,11 @@ class History:
 
     def rewind(self, now: pd.Timestamp) -> int:          # series that were ahead
         "Our clock was put back: each series' newest sample is the newest up to `now` again; what is stored stays."
-        with self.file.writing() as db: return rewind(self.known, db, to_us(now))
+        with self.file.writing() as db: return rewind_known_series(self.known, db, to_us(now))
 
     def retain(self, now: pd.Timestamp) -> int:          # hot rows and sealed files that went
         "Drop what is older than the settings say."
-        return Retention(self.file, self.settings).retain(now)
+        return RetentionPolicy(self.file, self.settings).retain(now)
 
     def close(self) -> None: "It is opened again when it is used."; self.file.close()
     def __enter__(self) -> 'History': return self

@@ -57,6 +57,7 @@ def stored_values(db: sqlite3.Connection, file: HistoryFile, known: KnownSeries,
 # %% ../../nbs/monitoring/04_history_writer.ipynb #8577aa85
 _OVERLAP = 'select file from sealed where replaced is null and start < ? and "end" > ? order by start'
 
+# %% ../../nbs/monitoring/04_history_writer.ipynb #a5a6c92d
 def _sealed_pieces(db: sqlite3.Connection, file: HistoryFile, known: KnownSeries, batch: Batch, missing: np.ndarray,
                   ) -> list[Piece]:
     "What sealed files hold of the stretch of the missing samples; a damaged file holds nothing: what comes is kept."
@@ -76,6 +77,7 @@ def _mark(db: sqlite3.Connection, batch: Batch, changed: np.ndarray, new: np.nda
     marked = changed if not below else np.concatenate([changed[:below] | new[:below], changed[below:]])
     if marked.any(): put(db, 'rewritten', MARK, batch.times, batch.sids, marked)
 
+# %% ../../nbs/monitoring/04_history_writer.ipynb #7b822aec
 def _touch_windows(db: sqlite3.Connection, times: np.ndarray, arrived: int) -> None:
     "Count that these stretches were written to."
     starts = np.unique(times // WINDOW * WINDOW).tolist()
@@ -99,6 +101,7 @@ def _remember(known: KnownSeries, batch: Batch, there: np.ndarray) -> np.ndarray
 # %% ../../nbs/monitoring/04_history_writer.ipynb #61a6afcf
 _NEVER = -2**62      # µs
 
+# %% ../../nbs/monitoring/04_history_writer.ipynb #eccb92fa
 class HistoryWriter:
     "Adds samples to the hot tier."
     def __init__(self, file: HistoryFile, known: KnownSeries): self.file, self.known = file, known

@@ -37,6 +37,7 @@ def _seconds(later: pd.Timestamp | pd.Series, earlier: pd.Series) -> np.ndarray:
         return np.array(to_us(t)) if isinstance(t, pd.Timestamp) else t.dt.as_unit('us').astype('int64').to_numpy()
     return (us(later) - us(earlier)) / 1e6
 
+# %% ../../nbs/monitoring/11_latest.ipynb #62ff0bf7
 def usual_lag(lag: np.ndarray,             # seconds from a sample's time to its arrival
               interval: np.ndarray,        # seconds
              ) -> np.ndarray:              # seconds to grant

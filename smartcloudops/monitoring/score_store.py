@@ -21,6 +21,7 @@ from .packed import SCORE, put, records
 # %% ../../nbs/monitoring/06_score_store.ipynb #75c71645
 _FIELDS = ('score', 'expected', 'lower', 'upper', 'anomaly')
 
+# %% ../../nbs/monitoring/06_score_store.ipynb #4479a275
 class ScoreStore:
     "Scores and bands of the series, as detection sees them."
     def __init__(self, file: HistoryFile, known: KnownSeries): self.file, self.known = file, known

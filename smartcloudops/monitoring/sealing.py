@@ -25,6 +25,7 @@ from .history_reader import all_numbers
 from .packed import SAMPLE, Piece, all_shards, records, remove
 from .sealed import best_encoding, encoding_of, merged, span_of, write_sealed
 
+# %% ../../nbs/monitoring/09_sealing.ipynb #49476797
 log = logging.getLogger('smartcloudops.monitoring')
 
 # %% ../../nbs/monitoring/09_sealing.ipynb #c2fff6d5
@@ -97,6 +98,7 @@ def _writes(db: sqlite3.Connection, start: int, end: int) -> tuple:
 # %% ../../nbs/monitoring/09_sealing.ipynb #049ec81a
 _OVERLAP = 'select file from sealed where replaced is null and start < ? and "end" > ? order by created'
 
+# %% ../../nbs/monitoring/09_sealing.ipynb #ff1a88ce
 def _look(history: History, start: int, end: int) -> Stretch:
     with history.file.reading() as db:
         assert db is not None                             # a writer has the file

@@ -19,6 +19,7 @@ from ..core.settings import Settings
 from . import prometheus_config as config
 from .grafana import render_grafana
 
+# %% ../../nbs/monitoring/14_targets.ipynb #2c54cf81
 log = logging.getLogger('smartcloudops.monitoring')
 
 # %% ../../nbs/monitoring/14_targets.ipynb #4916dd17
@@ -91,6 +92,7 @@ class Discovered:
         return as_table([dict(what=what, address=a) for what in ('added', 'removed') for a in getattr(self, what)],
                         repr(self))
 
+# %% ../../nbs/monitoring/14_targets.ipynb #764c6f62
 PORTS = {'app': 5000, 'node_exporter': 9100}
 
 # %% ../../nbs/monitoring/14_targets.ipynb #1d6a3407
@@ -129,6 +131,7 @@ def _refreshed(entries: list, found: list[dict], port: int) -> list:
     ours = [dict(target=f"{i['PrivateIpAddress']}:{port}", labels=_labels_of(i)) for i in found]
     return hand + [e for e in ours if e['target'] not in taken]
 
+# %% ../../nbs/monitoring/14_targets.ipynb #c1302e45
 def _labels_of(instance: dict) -> dict[str, str]:
     name = {t['Key']: t['Value'] for t in instance.get('Tags', [])}.get('Name', '')
     return dict(host=instance['InstanceId'], instance_id=instance['InstanceId'], **(dict(name=name) if name else {}),
