@@ -65,14 +65,15 @@ def client(night):
 def test_imported_app_without_anything_is_well(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     from smartcloudops import dashboard
+    from smartcloudops.dashboard import web
 
-    vars(dashboard).pop('app', None)
+    vars(web).pop('app', None)
     answer = dashboard.app.test_client().get('/health')
     assert (answer.status_code, answer.get_json()) == (200, {'status': 'ok'})
     data = dashboard.app.test_client().get('/').get_json()
     assert data['metrics'] == {} and data['anomaly'] is False
     assert list(tmp_path.iterdir()) == []  # nothing is made because somebody looked
-    vars(dashboard).pop('app', None)
+    vars(web).pop('app', None)
 
 
 @pytest.mark.parametrize(
@@ -406,7 +407,7 @@ def test_the_loop_s_heartbeat_holds_what_the_metrics_tell(tmp_path):
 def test_policies_say_what_they_would_have_done(client):
     page = client.get('/policies', headers=HTML).text.replace('\u202f', ' ')
     assert (
-        '28 d of history: it speaks about 6 of 31 incidents, would have acted 4 times, 3 ended soon after, '
+        '28 d of history: 6 of 31 incidents match, would have acted 4 times, 3 ended soon after, '
         '0 on what people called normal. Held back by cooldown 2.'
         in page.replace('<span class="nb">', '').replace('</span>', '')
     )

@@ -39,6 +39,7 @@ from .shapes import (action_json, chart_json, error_json, host_json, incident_js
                                             status_json, story_json, switch_json, targets_json)
 from .site import refresh, site, snapshot
 
+# %% ../../nbs/dashboard/24_api.ipynb #8bf3a5a0
 if TYPE_CHECKING:
     from smartcloudops.monitoring.history import History
 
@@ -50,6 +51,7 @@ def listed(items: list[T], shape: Callable[[T], Any]) -> Response:
     "A list in the API's one shape, a hundred at a time if not asked otherwise."
     return jsonify(list_json(paged(items, 100), shape))
 
+# %% ../../nbs/dashboard/24_api.ipynb #15f4e9b6
 @blueprint.get('/')
 def routes() -> ResponseReturnValue:
     "What there is: every route with its method and what it is for."
@@ -71,6 +73,7 @@ def hosts() -> ResponseReturnValue:
     "Hosts with state and age; ?state=abnormal|late|…, ?q=part of a name."
     return listed(asked_hosts(snapshot()), host_json)
 
+# %% ../../nbs/dashboard/24_api.ipynb #5e42d44c
 @blueprint.get('/hosts/<path:name>')
 def host(name: str) -> ResponseReturnValue:
     "One host with its series."
@@ -84,6 +87,7 @@ def _of_metric(fresh: pd.DataFrame, metric: str) -> pd.DataFrame:
     names = {metric, metric.removesuffix('_per_second') + '_total'}
     return fresh[fresh['series'].str.startswith(tuple(f'{n}{{' for n in names)) | (fresh['series'] == metric)]
 
+# %% ../../nbs/dashboard/24_api.ipynb #824d999f
 @blueprint.get('/series')
 def series() -> ResponseReturnValue:
     "Series with their newest sample; ?host=, ?metric=, ?q=part of the name."
@@ -136,15 +140,16 @@ def _asked_names() -> list[str]:
     found = stored_as(asked_series(), stored.known)
     return [found] if found else []
 
+# %% ../../nbs/dashboard/24_api.ipynb #874e4689
 @blueprint.get('/csv')
 def csv() -> ResponseReturnValue:
     ("Raw samples as CSV, of ?series= as timestamp,value,rewritten or of all of ?host= as "
      "timestamp,series,value,rewritten; ?start=, ?end= or ?hours=.")
     (start, end), host = stretch(), request.args.get('host')
     history, names = site().stores.history(), _asked_names()
-    if history is None or not names:
+    if history is None or not names or (last := history.last_time()) is None:
         abort(404, f"No samples of {(host or request.args.get('series', ''))[:200]} are stored.")
-    first, last = history.info()['first'], history.last_time()          # an empty day costs a look, there are many
+    first = history.info()['first']           # an empty day costs a look, there are many
     file = re.sub(r'[^A-Za-z0-9._-]+', '_', host or names[0]).strip('_')[:80]
     return Response(csv_lines(history, names, max(start, first), min(end or last, last), bool(host)),
                     mimetype='text/csv', headers={'Content-Disposition': f'attachment; filename="{file}.csv"'})
@@ -160,6 +165,7 @@ def incident(id: str) -> ResponseReturnValue:
     "One incident with anomalies, suspects, actions and gates."
     return jsonify(story_json(find_story(id)))
 
+# %% ../../nbs/dashboard/24_api.ipynb #26a65e4b
 @blueprint.get('/actions')
 def actions() -> ResponseReturnValue:
     "Actions and refusals, newest first; ?state=."
@@ -172,6 +178,7 @@ def posted() -> Any:
     try: return orjson.loads(request.get_data()) if request.is_json else None
     except orjson.JSONDecodeError: return None
 
+# %% ../../nbs/dashboard/24_api.ipynb #31b866cd
 def body() -> dict[str, Any]:
     "The request's JSON object; `Refused` (400) for anything else."
     data = posted() if request.get_data() else {}
@@ -185,6 +192,7 @@ def text(data: dict[str, Any], name: str, most: int = 500) -> str:
     if isinstance(value, str) and len(value) <= most: return value.strip()
     raise Refused(400, f"'{name}' has to be text of at most {most} characters")
 
+# %% ../../nbs/dashboard/24_api.ipynb #c0a0779f
 def changed(answer: dict[str, Any], status: int = 200) -> ResponseReturnValue:
     "The answer to a change; every open page hears of it."
     refresh()
@@ -197,6 +205,7 @@ def _action_now(id: str) -> dict[str, Any]:
     if found is None: abort(404, f'There is no action {id[:40]}.')
     return action_json(found)
 
+# %% ../../nbs/dashboard/24_api.ipynb #52443376
 @blueprint.post('/actions/<id>/<what>')
 def decide(id: str, what: str) -> ResponseReturnValue:
     "approve, deny, cancel or dry-run an action; body: plan_hash (of the plan that was seen), reason."
@@ -215,6 +224,7 @@ def _has_incident(id: str) -> bool:
     engine = site().stores.engine()
     return engine is not None and bool(re.fullmatch(r'[0-9]{1,15}', id)) and get_incident(engine, id) is not None
 
+# %% ../../nbs/dashboard/24_api.ipynb #f3d14758
 @blueprint.post('/incidents/<id>/feedback')
 def feedback(id: str) -> ResponseReturnValue:
     "Say that an incident was normal or real; body: verdict."
@@ -230,6 +240,7 @@ def silences() -> ResponseReturnValue:
     "Silences, those in force first."
     return listed(list_silences(site().stores, now()), silence_json)
 
+# %% ../../nbs/dashboard/24_api.ipynb #921485b9
 @blueprint.post('/silences')
 def add_silence() -> ResponseReturnValue:
     "Silence a host or metric; body: host, metric (* and ? allowed), seconds, reason."
@@ -240,6 +251,7 @@ def add_silence() -> ResponseReturnValue:
     host, metric = text(data, 'host', 200), text(data, 'metric', 200)
     return changed(silence_json(add_silence_for(host, metric, seconds, g.person.name, text(data, 'reason'))), 201)
 
+# %% ../../nbs/dashboard/24_api.ipynb #9ff14b62
 @blueprint.post('/silences/<id>/end')
 def end_silence(id: str) -> ResponseReturnValue:
     "End a silence now."
@@ -249,9 +261,10 @@ def end_silence(id: str) -> ResponseReturnValue:
 # %% ../../nbs/dashboard/24_api.ipynb #f88e2a6b
 @blueprint.get('/switch')
 def switch() -> ResponseReturnValue:
-    "Whether automation may act at all."
+    "Whether actions are turned on, and who said so."
     return jsonify(switch_json(read_switch(site().stores)))
 
+# %% ../../nbs/dashboard/24_api.ipynb #c7760fb5
 @blueprint.post('/switch')
 def turn_switch() -> ResponseReturnValue:
     "Switch on or off; body: on (true or false), reason."
@@ -266,6 +279,7 @@ def policies() -> ResponseReturnValue:
     "Policies with mode, ladder and record."
     return listed(list_policy_views(site().stores), policy_json)
 
+# %% ../../nbs/dashboard/24_api.ipynb #dfa5406a
 @blueprint.post('/policies/<name>/mode')
 def mode(name: str) -> ResponseReturnValue:
     "Give a policy a mode; body: mode (observe, approve, auto), reason."
@@ -273,6 +287,7 @@ def mode(name: str) -> ResponseReturnValue:
     change_policy(name, 'mode', text(data, 'mode'), g.person.name, text(data, 'reason'))
     return changed(dict(policy=name, mode=data['mode']))
 
+# %% ../../nbs/dashboard/24_api.ipynb #8ece7bb9
 @blueprint.post('/policies/<name>/breaker')
 def breaker(name: str) -> ResponseReturnValue:
     "Close a policy's breaker; body: reason."
@@ -290,6 +305,7 @@ def reports() -> ResponseReturnValue:
     "Executed reports, newest first."
     return listed(list_reports(site().settings), report_json)
 
+# %% ../../nbs/dashboard/24_api.ipynb #5f7581a4
 @blueprint.get('/settings')
 def settings() -> ResponseReturnValue:
     "What is in force; secrets masked."

@@ -32,6 +32,7 @@ def carry_out(change: Callable[[], str],      # makes the change and says how it
     refresh()
     return redirect(back, 303)
 
+# %% ../../nbs/dashboard/23_forms.ipynb #acd2a124
 def asked_text(name: str) -> str:
     "A text of the form, at most 500 characters."
     return request.form.get(name, '').strip()[:500]
@@ -71,6 +72,7 @@ def add_silence() -> ResponseReturnValue:
         return f'{made.host} is silenced for {hours}\u202fh.'
     return carry_out(change, url_for('incident', id=back) if back.isdigit() else url_for('silences'))
 
+# %% ../../nbs/dashboard/23_forms.ipynb #7355665f
 def end_silence(id: str) -> ResponseReturnValue:
     "End a silence now."
     def change() -> str:
@@ -110,6 +112,7 @@ def check_password(name: str, password: str) -> Person | None:
         if not found: failures.count(request.remote_addr)
     return found
 
+# %% ../../nbs/dashboard/23_forms.ipynb #73fd46ad
 def _start_session(person: Person) -> None:
     session.clear()
     session['user'] = person.name if person.via == 'session' else f'token {person.name}'
@@ -130,6 +133,7 @@ def login() -> ResponseReturnValue:
     page = render_template('login.html', page_name='login', wrong=wrong, next=request.values.get('next', ''))
     return page, 401 if wrong else 200
 
+# %% ../../nbs/dashboard/23_forms.ipynb #53e24820
 def logout() -> ResponseReturnValue:
     "Forget who this was."
     session.clear()

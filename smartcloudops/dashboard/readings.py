@@ -15,11 +15,12 @@ from markupsafe import Markup
 from ..core.series import Series, describe, format_range, format_value
 from .charts import SeriesChart, chart, observed, shown_as, sparkline, stored_as
 
-if TYPE_CHECKING:
-    from smartcloudops.monitoring.history import History
-
 # %% auto #0
 __all__ = ['TELLING', 'AT_A_TIME', 'telling', 'began', 'expected_range', 'SeriesReading', 'reading', 'key_of', 'draw']
+
+# %% ../../nbs/dashboard/08_readings.ipynb #0bd4cb9c
+if TYPE_CHECKING:
+    from smartcloudops.monitoring.history import History
 
 # %% ../../nbs/dashboard/08_readings.ipynb #3a45fdb4
 TELLING = ['cpu_utilization_percent', 'memory_used_percent', 'disk_used_percent', 'network_receive_bytes_per_second',
@@ -56,6 +57,7 @@ def began(data: SeriesChart,
         i = k
     return i
 
+# %% ../../nbs/dashboard/08_readings.ipynb #e06caae3
 def expected_range(data: SeriesChart, i: int) -> str:
     "What was expected of a sample, '20–45 %'; '' when nothing is known."
     low, high = data.lower[i], data.upper[i]
