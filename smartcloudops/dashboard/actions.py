@@ -18,16 +18,15 @@ from ..core.errors import RemediationError
 from .stores import Stores
 from .wording import sentence, uncapitalize
 
-# %% auto #0
-__all__ = ['FLYING', 'STANDING', 'ActionView', 'action_view', 'doing', 'ledger_of', 'list_action_views', 'by_incident',
-           'judged_actions', 'number_of', 'find_action', 'SilenceView', 'silence_view', 'list_silences',
-           'SilencedHosts', 'silenced_hosts', 'dry_run_sentence', 'dry_run']
-
-# %% ../../nbs/dashboard/09_actions.ipynb #670b42e7
 if TYPE_CHECKING:
     from smartcloudops.remediation.gates import Lease, Silence, Verdict
     from smartcloudops.remediation.ledger import Action, Ledger
     from smartcloudops.remediation.policy import Policies
+
+# %% auto #0
+__all__ = ['FLYING', 'STANDING', 'ActionView', 'action_view', 'doing', 'ledger_of', 'list_action_views', 'by_incident',
+           'judged_actions', 'number_of', 'find_action', 'SilenceView', 'silence_view', 'list_silences',
+           'SilencedHosts', 'silenced_hosts', 'dry_run_sentence', 'dry_run']
 
 # %% ../../nbs/dashboard/09_actions.ipynb #40c3fb4d
 FLYING = {'approved', 'sent', 'unknown', 'verifying'}       # counted as in flight

@@ -18,13 +18,12 @@ from .readings import SeriesReading
 from .stores import Stores
 from .wording import WORDS
 
+if TYPE_CHECKING:
+    from smartcloudops.detection.incidents import Incident
+
 # %% auto #0
 __all__ = ['IncidentView', 'state_of', 'newest_action', 'cause_of', 'incident_view', 'most_urgent', 'back_again',
            'list_incident_views']
-
-# %% ../../nbs/dashboard/11_incidents.ipynb #071a9375
-if TYPE_CHECKING:
-    from smartcloudops.detection.incidents import Incident
 
 # %% ../../nbs/dashboard/11_incidents.ipynb #67397787
 @dataclass(frozen=True)

@@ -17,13 +17,12 @@ from ..core.series import describe, format_duration
 from .actions import ledger_of
 from .stores import Stores, attempt
 
+if TYPE_CHECKING:
+    from smartcloudops.remediation.policy import Match, Policies, Policy
+
 # %% auto #0
 __all__ = ['SwitchView', 'read_switch', 'speaks_about', 'count_actions', 'BacktestView', 'backtest_view', 'PolicyView',
            'list_policy_views']
-
-# %% ../../nbs/dashboard/10_policies.ipynb #576430ed
-if TYPE_CHECKING:
-    from smartcloudops.remediation.policy import Match, Policies, Policy
 
 # %% ../../nbs/dashboard/10_policies.ipynb #29773774
 @dataclass(frozen=True)

@@ -21,7 +21,6 @@ from ..core.errors import DataError
 from ..core.series import Series
 from .access import Refused
 
-# %% ../../nbs/dashboard/17_query.ipynb #3bfdf9c9
 T = TypeVar('T')
 
 # %% ../../nbs/dashboard/17_query.ipynb #f38b8da6

@@ -15,12 +15,11 @@ from markupsafe import Markup
 from ..core.series import Series, describe, format_range, format_value
 from .charts import SeriesChart, chart, observed, shown_as, sparkline, stored_as
 
-# %% auto #0
-__all__ = ['TELLING', 'AT_A_TIME', 'telling', 'began', 'expected_range', 'SeriesReading', 'reading', 'key_of', 'draw']
-
-# %% ../../nbs/dashboard/08_readings.ipynb #0bd4cb9c
 if TYPE_CHECKING:
     from smartcloudops.monitoring.history import History
+
+# %% auto #0
+__all__ = ['TELLING', 'AT_A_TIME', 'telling', 'began', 'expected_range', 'SeriesReading', 'reading', 'key_of', 'draw']
 
 # %% ../../nbs/dashboard/08_readings.ipynb #3a45fdb4
 TELLING = ['cpu_utilization_percent', 'memory_used_percent', 'disk_used_percent', 'network_receive_bytes_per_second',

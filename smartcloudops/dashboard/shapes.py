@@ -28,7 +28,6 @@ from .story import Story
 from .targets import Answer, TargetReport
 from .wording import iso
 
-# %% ../../nbs/dashboard/18_shapes.ipynb #d199dcec
 T = TypeVar('T')
 Json = dict[str, Any]
 

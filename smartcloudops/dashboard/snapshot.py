@@ -30,13 +30,12 @@ from .readings import SeriesReading, draw, reading
 from .stores import HISTORY_FILES, Stores, attempt, file_mark, files_of, health, heartbeat
 from .wording import WORDS
 
-# %% auto #0
-__all__ = ['StatusItem', 'fleet_sentence', 'Snapshot', 'status_line', 'build_snapshot', 'Snapshots']
-
-# %% ../../nbs/dashboard/13_snapshot.ipynb #6d6ed8a7
 if TYPE_CHECKING:
     from smartcloudops.detection.incidents import Incident
     from smartcloudops.monitoring.history import History
+
+# %% auto #0
+__all__ = ['StatusItem', 'fleet_sentence', 'Snapshot', 'status_line', 'build_snapshot', 'Snapshots']
 
 # %% ../../nbs/dashboard/13_snapshot.ipynb #96c807ba
 @dataclass(frozen=True)

@@ -20,16 +20,15 @@ from ..core.errors import SmartCloudOpsError, StateError
 from ..core.kv import Heartbeat, last_heartbeat
 from ..core.settings import Settings
 
-# %% auto #0
-__all__ = ['log', 'T', 'MOST_HISTORIES', 'STATE_FILES', 'HISTORY_FILES', 'SHORTEST_LIMIT', 'file_mark', 'FileCache',
-           'HistoryPool', 'Stores', 'files_of', 'heartbeat', 'heartbeat_limit', 'health', 'attempt']
-
-# %% ../../nbs/dashboard/06_stores.ipynb #612c7d4e
 if TYPE_CHECKING:
     from smartcloudops.monitoring.history import History
 
 log = logging.getLogger('smartcloudops.dashboard')
 T = TypeVar('T')
+
+# %% auto #0
+__all__ = ['log', 'T', 'MOST_HISTORIES', 'STATE_FILES', 'HISTORY_FILES', 'SHORTEST_LIMIT', 'file_mark', 'FileCache',
+           'HistoryPool', 'Stores', 'files_of', 'heartbeat', 'heartbeat_limit', 'health', 'attempt']
 
 # %% ../../nbs/dashboard/06_stores.ipynb #af2a27ff
 def file_mark(path: Path) -> tuple | None:

@@ -21,13 +21,12 @@ from .readings import SeriesReading, draw, expected_range, reading
 from .stores import Stores, attempt
 from .wording import WORDS, sentence
 
+if TYPE_CHECKING:
+    from smartcloudops.detection.incidents import Incident
+
 # %% auto #0
 __all__ = ['TimelineStep', 'timeline', 'GateView', 'gates_of', 'facts', 'SuspectView', 'suspects_of', 'BeforeAfter',
            'before_after', 'Story', 'shown_span', 'incident_story']
-
-# %% ../../nbs/dashboard/12_story.ipynb #14d294c0
-if TYPE_CHECKING:
-    from smartcloudops.detection.incidents import Incident
 
 # %% ../../nbs/dashboard/12_story.ipynb #7f042025
 @dataclass(frozen=True)
@@ -66,7 +65,7 @@ _SENT_NOTES = {'awaiting_approval': 'waits for approval', 'denied': 'denied', 'e
 def _decision(incident: Incident, action: ActionView) -> tuple[TimelineStep, TimelineStep]:
     "What was decided, and whether it was sent."
     plan = 'plan, paged' if incident.severity == 'page' else 'plan'
-    decided = {'observed': 'mode observe: would have acted', 'refused': 'refused: ' + action.reason.split(':')[0]}
+    decided = {'observed': 'observe mode: not sent', 'refused': 'refused: ' + action.reason.split(':')[0]}
     sent = f'approved by {action.approved_by}' if action.approved_by else _SENT_NOTES.get(action.state, '')
     return (TimelineStep('decided', action.created, decided.get(action.state, plan)),
             TimelineStep('sent', action.sent, sent))

@@ -18,12 +18,11 @@ import pandas as pd
 from ..core.clock import now
 from ..core.inventory import Inventory, Target, read_targets
 
-# %% auto #0
-__all__ = ['Answer', 'ask_targets', 'TargetReport', 'Targets']
-
-# %% ../../nbs/dashboard/02_targets.ipynb #cf2ce53f
 if TYPE_CHECKING:
     import httpx
+
+# %% auto #0
+__all__ = ['Answer', 'ask_targets', 'TargetReport', 'Targets']
 
 # %% ../../nbs/dashboard/02_targets.ipynb #4ef3770c
 @dataclass(frozen=True)

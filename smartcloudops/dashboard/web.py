@@ -46,7 +46,6 @@ from .shapes import error_json
 from .site import attach_site, make_site, site, snapshot
 from .stores import STATE_FILES, Stores, files_of, health, heartbeat
 
-# %% ../../nbs/dashboard/25_web.ipynb #644640a3
 log = logging.getLogger('smartcloudops.dashboard')
 
 # %% ../../nbs/dashboard/25_web.ipynb #c2fd88aa
