@@ -34,7 +34,7 @@ test: setup check  ## lint and types, notebooks in step and running, then the te
 check: setup  ## ruff, mypy, and the limits of the house
 	$(BIN)/ruff check smartcloudops tests benchmarks docs infra
 	$(BIN)/mypy
-	$(BIN)/python -m tests.limits
+	$(BIN)/python -m tests.house_limits
 
 export: setup  ## write all that is generated: modules, prometheus_config.py, front doors, policy schema, README
 	$(BIN)/python infra/scripts/export.py

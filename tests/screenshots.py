@@ -1,4 +1,4 @@
-"""Every page of the dashboard as a small PNG, light, dark and on a phone: python -m tests.screenshots [FOLDER] [PAGE …]
+"""Every page of the dashboard as a small PNG, light, dark, on a phone: python -m tests.screenshots [FOLDER] [PAGE …]
 
 The data is the made-up night of tests/fleet.py at a fixed moment, so the pictures change only when the pages do.
 """

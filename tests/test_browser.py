@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Error, expect, sync_playwright
 
 import smartcloudops
-from smartcloudops.core.clock import now
+from smartcloudops.core.clock import FakeClock, now, use_clock
 from smartcloudops.core.database import open_state
 from smartcloudops.core.inventory import own_host
 from smartcloudops.core.kv import write_heartbeat
@@ -156,9 +156,11 @@ def tick_box(box, on: bool):
                 raise
 
 
-def test_the_age_of_every_host_when_asked_for(browser, night):
-    with Watched(browser) as w:
-        page = w.open(night)
+def test_the_age_of_every_host_when_asked_for(browser, tmp_path):
+    "At the moment for which its night was made, however long the tests before took."
+    at = now()
+    with use_clock(FakeClock(at)), serving(build(tmp_path, at)) as address, Watched(browser) as w:
+        page = w.open(address)
         cell = page.locator('[data-host="api-1"]')
         assert cell.locator('small').count() == 0
         tick_box(page.get_by_label('age on every host'), True)

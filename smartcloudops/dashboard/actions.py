@@ -83,7 +83,7 @@ def action_view(action: Action,
                       **{name: getattr(action, name) for name in same})
 
 # %% ../../nbs/dashboard/09_actions.ipynb #505701d4
-_DOING = {'awaiting_approval': 'Proposed: {small}.', 'observed': 'Mode observe: would {small}.',
+_DOING = {'awaiting_approval': 'Proposed: {small}.', 'observed': 'Observe mode, not sent: {small}.',
           'refused': '{what} refused; {reason}', 'planned': 'Planned: {small}.',
           'approved': '{what}{who}; it is being sent.', 'sent': '{what}{who}: sent.',
           'verifying': '{what}{who}: sent, judged by fresh samples. Nothing to decide.',
@@ -96,7 +96,7 @@ _DOING = {'awaiting_approval': 'Proposed: {small}.', 'observed': 'Mode observe: 
 # %% ../../nbs/dashboard/09_actions.ipynb #58f80e4e
 def doing(action: ActionView | None) -> str:
     "What an action is up to, as a sentence."
-    if action is None: return 'No policy speaks about it; nothing is proposed.'
+    if action is None: return 'No policy matches; nothing is proposed.'
     what, reason = action.what or f'{action.operation} on {action.target}', action.reason
     who = f', approved by {action.approved_by}' if action.approved_by else ''
     form = _DOING.get(action.state, f'{{what}}: {action.state}')
@@ -107,8 +107,9 @@ def doing(action: ActionView | None) -> str:
 def ledger_of(engine: sa.Engine) -> Ledger:
     "The ledger, for reading."
     from smartcloudops.remediation.ledger import Ledger
-    return Ledger(engine)
+    return Ledger(engine, readonly=True)
 
+# %% ../../nbs/dashboard/09_actions.ipynb #0a79753c
 def _views(engine: sa.Engine, found: list[Action]) -> list[ActionView]:
     "A ledger's actions in the page's words, each once, newest first, with who approved them."
     from smartcloudops.remediation.ledger import approvals
@@ -125,6 +126,7 @@ def list_action_views(stores: Stores, limit: int = 1000) -> list[ActionView]:
     ledger = ledger_of(engine)
     return _views(engine, [*ledger.actions(limit=limit), *ledger.actions(STANDING)])
 
+# %% ../../nbs/dashboard/09_actions.ipynb #2cc886d9
 def by_incident(stores: Stores, ids: str | Iterable[str]) -> dict[str, list[ActionView]]:
     "All actions of these incidents, newest first."
     engine = stores.engine()
@@ -148,6 +150,7 @@ def number_of(id: str | int) -> int:
         raise RemediationError(f'there is no action {text[:40]}')
     return int(text)
 
+# %% ../../nbs/dashboard/09_actions.ipynb #c27b7079
 def find_action(stores: Stores, id: str) -> ActionView | None:
     "One action; None when there is none."
     engine = stores.engine()
@@ -167,6 +170,7 @@ class SilenceView:
     reason: str
     phase: str          # 'in force', 'to come', 'ended'
 
+# %% ../../nbs/dashboard/09_actions.ipynb #17dcdbae
 def silence_view(silence: Silence,
                  at: pd.Timestamp,        # the clock to judge by
                 ) -> SilenceView:

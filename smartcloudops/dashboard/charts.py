@@ -44,6 +44,7 @@ def spacing(times: np.ndarray) -> float:
     "The usual distance of samples in seconds; NaN with fewer than two."
     return float(np.median(np.diff(times))) if len(times) > 1 else math.nan
 
+# %% ../../nbs/dashboard/03_charts.ipynb #eea70ace
 def gaps(times: np.ndarray,              # seconds at which there are samples
          interval: float | None = None,  # usual distance; None: judged from the times
         ) -> np.ndarray:                 # positions i such that a gap lies between i and i+1
@@ -81,6 +82,7 @@ def to_seconds(index: pd.DatetimeIndex) -> np.ndarray:
     "Unix seconds of a UTC index, float64."
     return index.as_unit('us').asi8 / 1e6
 
+# %% ../../nbs/dashboard/03_charts.ipynb #87c1e040
 def gap_ends(times: np.ndarray) -> np.ndarray:
     "True at both sides of every gap."
     keep, at = np.zeros(len(times), dtype=bool), gaps(times)
@@ -120,6 +122,7 @@ def finite(x: float | None) -> float | None:
     "A number for JSON, which knows no NaN."
     return float(x) if x is not None and math.isfinite(x) else None
 
+# %% ../../nbs/dashboard/03_charts.ipynb #e9726983
 def break_at_gaps(times: np.ndarray, columns: dict[str, np.ndarray],
                   starts: np.ndarray,       # seconds at which gaps begin
                  ) -> dict[str, list]:
@@ -226,6 +229,7 @@ def _circles(data: SeriesChart, scale: _Scale) -> str:
     points = ''.join(f'M{scale.point(t, v)}h0' for t in data.rewritten if (v := value.get(t)) is not None)
     return f'<path class="re" d="{points}"/><path class="re in" d="{points}"/>' if points else ''
 
+# %% ../../nbs/dashboard/03_charts.ipynb #f8b71802
 def _dot(data: SeriesChart, scale: _Scale) -> str:
     "The newest sample."
     t, value, bad = next((t, v, bad) for t, v, bad in zip(data.t[::-1], data.v[::-1], data.anomaly[::-1])

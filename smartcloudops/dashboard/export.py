@@ -77,6 +77,7 @@ def _story_text(story: Story) -> str:
     done = '\n'.join(f'- **{s.name}** {utc(s.at)}, {s.note}' for s in story.timeline if s.at is not None)
     return f'# Incident {view.id}\n> {view.title}\n\n{view.cause}\n\n{view.doing}\n\n{done}'
 
+# %% ../../nbs/dashboard/15_export.ipynb #af38412f
 def _story_code(story: Story, most: int = 6) -> str:
     series, start = list(story.view.series[:most]), pd.Timestamp(story.span[0], unit='s', tz='UTC')
     return ('import pandas as pd\nfrom smartcloudops.monitoring.history import History\n'

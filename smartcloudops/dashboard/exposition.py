@@ -22,6 +22,7 @@ from prometheus_client.registry import Collector
 from .actions import STANDING
 from .snapshot import Snapshot
 
+# %% ../../nbs/dashboard/14_exposition.ipynb #ceb6465a
 MOST_HOSTS = 2000      # exported one by one
 Values = Mapping[Any, float]      # by label value, by a tuple of several, or by ()
 
@@ -30,6 +31,7 @@ class _Families(Collector):
     def __init__(self, families: Iterable[Metric]): self.families = list(families)
     def collect(self) -> Iterator[Metric]: return iter(self.families)
 
+# %% ../../nbs/dashboard/14_exposition.ipynb #ca0db51d
 def metrics_text(families: Iterable[Metric],
                  accept: str = '',        # the scraper's Accept header
                 ) -> tuple[bytes, str]:   # body, content type
@@ -46,6 +48,7 @@ def gauge(name: str, text: str, values: Values, labels: tuple[str, ...] = (), un
     for at, value in values.items(): family.add_metric(at if isinstance(at, tuple) else (at,), float(value))
     return family
 
+# %% ../../nbs/dashboard/14_exposition.ipynb #a968789d
 def counter(name: str, text: str, values: Values, labels: tuple[str, ...] = ()) -> CounterMetricFamily:
     "A counter; `_total` is added to its name."
     family = CounterMetricFamily(f'smartcloudops_{name}', text, labels=labels)
@@ -75,7 +78,7 @@ def source_families(detail: dict[str, Any]) -> Iterator[Metric]:
                       'billed.', {(): asked})
     if calls: yield counter('aws_requests', 'Requests to AWS since the loop started, by call.', calls, ('call',))
 
-# %% ../../nbs/dashboard/14_exposition.ipynb #27cf2317
+# %% ../../nbs/dashboard/14_exposition.ipynb #355fed6d
 _TICKS = (('tick_seconds', 'loop_tick_duration_seconds', 'How long the last tick took.'),
           ('lag_seconds', 'loop_lag_seconds', 'Age of the newest sample at the last tick.'),
           ('interval', 'loop_interval_seconds', 'Seconds between ticks as configured.'))
@@ -116,6 +119,7 @@ def incident_families(snapshot: Snapshot,
                 ('severity',))
     yield counter('incidents', 'Incidents that were ever opened.', {(): opened})
 
+# %% ../../nbs/dashboard/14_exposition.ipynb #42b2432b
 def action_families(actions: dict[tuple[str, str], int],           # by operation and state
                    ) -> Iterator[Metric]:
     "Actions that stand, and those that ended."
@@ -142,6 +146,7 @@ _OUTCOMES = (('sent', 'sent', 'Actions that were sent.'),
              ('not_recovered', 'not_recovered', 'Actions that did not help, failed or ended the ladder.'),
              ('false', 'false_actions', 'Actions on incidents that people called normal.'))
 
+# %% ../../nbs/dashboard/14_exposition.ipynb #3f12a3be
 def outcome_families(figures: pd.DataFrame) -> Iterator[Metric]:      # remediation's figures: one row a policy and step
     "Success, time to recovery and false actions by policy and step; steps count from 1."
     labels, known = ('policy', 'step', 'operation'), figures.copy()

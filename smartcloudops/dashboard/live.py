@@ -18,6 +18,7 @@ from ..core.errors import SmartCloudOpsError
 
 log = logging.getLogger('smartcloudops.dashboard')
 
+# %% ../../nbs/dashboard/04_live.ipynb #eb1a3241
 class StreamsFull(SmartCloudOpsError):
     "As many streams are open as there may be; poll instead."
 

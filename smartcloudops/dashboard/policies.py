@@ -22,17 +22,18 @@ if TYPE_CHECKING:
     from smartcloudops.remediation.policy import Match, Policies, Policy
 
 # %% auto #0
-__all__ = ['SwitchView', 'read_switch', 'load_policy_file', 'open_breakers', 'speaks_about', 'count_actions', 'record_sentence',
-           'BacktestView', 'backtest_view', 'PolicyView', 'list_policy_views']
+__all__ = ['SwitchView', 'read_switch', 'speaks_about', 'count_actions', 'BacktestView', 'backtest_view', 'PolicyView',
+           'list_policy_views']
 
 # %% ../../nbs/dashboard/10_policies.ipynb #29773774
 @dataclass(frozen=True)
 class SwitchView:
-    "Whether automation may act at all."
+    "Whether actions are turned on, and who said so."
     on: bool
     note: str = ''
     readable: bool = True
 
+# %% ../../nbs/dashboard/10_policies.ipynb #42b51477
 def read_switch(stores: Stores) -> SwitchView:
     "The switch, file and ledger both; off when it cannot be read."
     from smartcloudops.remediation.operators import switch_status
@@ -84,7 +85,7 @@ def count_actions(engine: sa.Engine | None) -> dict[str, Counter[str]]:
         found.setdefault(policy, Counter())['denied' if no and state == 'cancelled' else state] += count
     return found
 
-# %% ../../nbs/dashboard/10_policies.ipynb #27e3aaa8
+# %% ../../nbs/dashboard/10_policies.ipynb #4e68617f
 _OTHERS = {'observed': 'times would have acted', 'refused': 'refused', 'denied': 'denied', 'expired': 'expired'}
 
 def record_sentence(tally: Counter[str]) -> str:
@@ -109,16 +110,17 @@ class BacktestView:
 
 # %% ../../nbs/dashboard/10_policies.ipynb #3f4b83dc
 def _backtest_sentence(kept: dict[str, Any]) -> str:
-    "'4 weeks of history: it speaks about 5 of 12 incidents, would have acted 3 times, 2 ended soon after'."
+    "'4 weeks of history: 5 of 12 incidents match, would have acted 3 times, 2 ended soon after'."
     data = 'history' if kept['data'] == 'history' else kept['data'].rsplit('/', 1)[-1]
     acted = f"would have acted {pluralize(kept['acted'], 'time')}"
     if kept['acted']:
         acted += f", {kept['recovered']:,} ended soon after, {kept['false_actions']:,} on what people called normal"
     held = ', '.join(f'{gate} {n:,}' for gate, n in sorted(kept['refused'].items(), key=lambda r: -r[1]))
     stretch = format_duration(kept['weeks'] * 7 * 86400)
-    return (f"{stretch} of {data}: it speaks about {kept['covered']:,} of {kept['incidents']:,} incidents, {acted}."
+    return (f"{stretch} of {data}: {kept['covered']:,} of {kept['incidents']:,} incidents match, {acted}."
             + (f' Held back by {held}.' if held else ''))
 
+# %% ../../nbs/dashboard/10_policies.ipynb #cd3604a8
 def backtest_view(kept: dict[str, Any] | None,      # of remediation's last_backtests
                   policy_hash: str,       # of the policy as it is written now
                  ) -> BacktestView | None:
@@ -133,7 +135,7 @@ class PolicyView:
     "One policy as the page tells it."
     name: str
     written: str                     # its mode in the file
-    when: str                        # what it speaks about
+    when: str                        # what it matches
     steps: list[str]                 # operations of its ladder
     runbook: str
     done: dict[str, int]             # actions by state

@@ -57,7 +57,7 @@ def paged(items: Iterable[T], limit: int = 50) -> ListPage[T]:
     limit, offset = number('limit', limit, 1, 1000), number('offset', 0, 0, 10**9)
     return ListPage(items[offset:offset + limit], len(items), offset, limit)
 
-# %% ../../nbs/dashboard/17_query.ipynb #92d430d8
+# %% ../../nbs/dashboard/17_query.ipynb #f1f4d284
 _EARLIEST, _LATEST = pd.Timestamp('1971', tz='UTC'), pd.Timestamp('2200', tz='UTC')
 
 def moment(name: str) -> pd.Timestamp | None:
@@ -87,6 +87,7 @@ RANGES = {'1h': 1, '6h': 6, '24h': 24, '7d': 168, '30d': 720}      # hours
 
 def _exact(ts: pd.Timestamp) -> str: return f'{ts.round("s"):%Y-%m-%dT%H:%M:%S}Z'
 
+# %% ../../nbs/dashboard/17_query.ipynb #6b3595df
 @dataclass(frozen=True)
 class ChartRange:
     "The stretch of time that a page shows."

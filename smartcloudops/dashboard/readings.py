@@ -56,6 +56,7 @@ def began(data: SeriesChart,
         i = k
     return i
 
+# %% ../../nbs/dashboard/08_readings.ipynb #e06caae3
 def expected_range(data: SeriesChart, i: int) -> str:
     "What was expected of a sample, '20–45 %'; '' when nothing is known."
     low, high = data.lower[i], data.upper[i]

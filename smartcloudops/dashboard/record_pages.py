@@ -46,6 +46,7 @@ def asked_incidents() -> list[IncidentView]:
     if state and state not in ('open', 'closed'): raise Refused(400, "state has to be 'open' or 'closed'")
     return list_incident_views(site().stores, state)
 
+# %% ../../nbs/dashboard/21_record_pages.ipynb #5e3e03c6
 def incidents_page() -> ResponseReturnValue:
     "All incidents, newest first."
     found = paged(asked_incidents())
@@ -59,12 +60,13 @@ def find_story(id: str) -> Story:
     if found is None: abort(404, f'There is no incident {id[:40]}.')
     return found
 
+# %% ../../nbs/dashboard/21_record_pages.ipynb #9b810a59
 def incident_page(id: str) -> ResponseReturnValue:
     "One incident: timeline, charts, suspects, gates, the decision."
     story = find_story(id)
     return show_page('incident.html', 'incident', lambda: story_json(story), story=story, section='now')
 
-# %% ../../nbs/dashboard/21_record_pages.ipynb #bd9f5a51
+# %% ../../nbs/dashboard/21_record_pages.ipynb #ff733d22
 _EXPORTS = ('ipynb', 'source', 'alertmanager')
 
 def incident_export(id: str, kind: str) -> ResponseReturnValue:
@@ -109,6 +111,7 @@ def policies_page() -> ResponseReturnValue:
     return show_page('policies.html', 'policies', data, policies=found, trouble=trouble, switch=switch,
                      path=file.name, file=file)
 
+# %% ../../nbs/dashboard/21_record_pages.ipynb #1cf534ab
 def silences_page() -> ResponseReturnValue:
     "What is silenced, by whom, until when."
     trouble: list[str] = []
@@ -148,6 +151,7 @@ def reports_page() -> ResponseReturnValue:
     found = paged(list_reports(site().settings))
     return show_page('reports.html', 'reports', lambda: list_json(found, report_json), reports=found)
 
+# %% ../../nbs/dashboard/21_record_pages.ipynb #ad6bcc43
 def report_page(name: str) -> ResponseReturnValue:
     "One report, or its notebook to download."
     path = find_report(site().settings, name)
@@ -165,6 +169,7 @@ _ROUTES = (('/incidents', 'incidents', incidents_page), ('/incidents/<id>', 'inc
            ('/reports/<path:name>', 'report', report_page), ('/aws-health', 'aws_health', aws_health),
            ('/settings', 'settings', settings_page))
 
+# %% ../../nbs/dashboard/21_record_pages.ipynb #61a41f05
 def register_record_pages(app: Flask) -> None:
     "Add the routes of these pages."
     for rule, endpoint, view in _ROUTES: app.add_url_rule(rule, endpoint, view)

@@ -29,11 +29,13 @@ class ReportFile:
     bytes: int
     notebook: bool        # the executed notebook lies beside it
 
+# %% ../../nbs/dashboard/16_reports.ipynb #fc03a881
 def _report_file(file: Path, folder: Path) -> ReportFile:
     stat = file.stat()
     at = pd.Timestamp(stat.st_mtime, unit='s', tz='UTC')
     return ReportFile(file.relative_to(folder).as_posix(), at, stat.st_size, file.with_suffix('.ipynb').is_file())
 
+# %% ../../nbs/dashboard/16_reports.ipynb #37b24244
 def list_reports(settings: Settings) -> list[ReportFile]:
     "Reports that lie in the reports folder, newest first."
     folder = reports_folder(settings)

@@ -11,27 +11,35 @@ import gc
 import logging
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flask import Flask
 
 from ..core.errors import ConfigError
 from ..core.settings import Settings
 from .access import check_bind
-from .site import Site
 
+if TYPE_CHECKING:
+    from smartcloudops.dashboard.site import Site
+
+# %% ../../nbs/dashboard/26_server.ipynb #46cd2bd5
 log = logging.getLogger('smartcloudops.dashboard')
+
+_STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
 # %% ../../nbs/dashboard/26_server.ipynb #64a536d7
 def _has_control_socket() -> bool:
     from gunicorn.config import KNOWN_SETTINGS
     return any(s.name == 'control_socket_disable' for s in KNOWN_SETTINGS)
 
+# %% ../../nbs/dashboard/26_server.ipynb #198c4f7f
 def server_options(settings: Settings,              # [dashboard] says where to listen
                    port: int | None = None,         # default: the settings'
                   ) -> dict[str, Any]:              # gunicorn's settings
@@ -44,7 +52,7 @@ def server_options(settings: Settings,              # [dashboard] says where to 
     return dict(bind=f'{address}:{port or cfg.port}', worker_class='smartcloudops.dashboard.worker.Worker', workers=1,
                 threads=cfg.threads, graceful_timeout=5, timeout=60, keepalive=5, loglevel='warning')
 
-# %% ../../nbs/dashboard/26_server.ipynb #f583c5fb
+# %% ../../nbs/dashboard/26_server.ipynb #d9eabfbb
 _FLAGS = {'keepalive': 'keep-alive', 'loglevel': 'log-level'}      # where a flag is not named like its setting
 
 def serve_command(settings: Settings, data_dir: str | Path,
@@ -58,7 +66,7 @@ def serve_command(settings: Settings, data_dir: str | Path,
     return [sys.executable, '-m', 'gunicorn', *flags, factory]
 
 # %% ../../nbs/dashboard/26_server.ipynb #72b3a94e
-def _warm(here: Site) -> None:
+def _warm(here: 'Site') -> None:
     try: here.snapshots.current()
     except Exception as e: log.warning('dashboard: the first snapshot could not be made: %s', e)
 
@@ -70,7 +78,7 @@ def _few_arenas() -> None:
 # %% ../../nbs/dashboard/26_server.ipynb #2f0d4680
 def _stop_streams_first(stop: Callable[[], None]) -> None:
     "At SIGTERM, SIGINT and SIGQUIT call `stop` before what was called so far."
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+    for number in _STOPS:
         before = signal.getsignal(number)
         def stop_first(received, frame, before=before):
             stop()
@@ -85,12 +93,13 @@ def _die_with(parent: int, every: float = 1.) -> None:
         try: os.kill(parent, 0)
         except OSError: os.kill(os.getppid(), signal.SIGTERM); return
 
+# %% ../../nbs/dashboard/26_server.ipynb #b1788583
 def served(data_dir: str, parent: int = 0) -> Flask:
     "The app inside gunicorn's worker, as a child of the loop."
     from smartcloudops.dashboard.web import create_app
     _few_arenas()
     app = create_app(data_dir, loop=bool(parent) or None)
-    here: Site = app.extensions['smartcloudops']
+    here: 'Site' = app.extensions['smartcloudops']
     _stop_streams_first(here.broadcaster.stop)
     threading.Thread(target=_warm, args=(here,), name='warm', daemon=True).start()
     if parent: threading.Thread(target=_die_with, args=(parent,), name='parent', daemon=True).start()
@@ -99,22 +108,24 @@ def served(data_dir: str, parent: int = 0) -> Flask:
 # %% ../../nbs/dashboard/26_server.ipynb #c4e7c628
 class ForkedServer:
     "A server that is a fork of this process; the part of `subprocess.Popen` that one needs."
-    def __init__(self, pid: int): self.pid, self.returncode = pid, None
-
-    returncode: int | None
+    def __init__(self, pid: int):
+        self.pid, self._asking = pid, threading.Lock()
+        self.returncode: int | None = None
 
     def poll(self) -> int | None:
         "Its exit code; None while it runs."
-        if self.returncode is None:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            if pid: self.returncode = os.waitstatus_to_exitcode(status)
-        return self.returncode
+        with self._asking:
+            if self.returncode is None:
+                pid, status = os.waitpid(self.pid, os.WNOHANG)
+                if pid: self.returncode = os.waitstatus_to_exitcode(status)
+            return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
-        "Its exit code, when it ended; `TimeoutError` when it has not after `timeout` seconds."
+        "Its exit code, when it ended; `subprocess.TimeoutExpired` when it has not after `timeout` seconds."
         end = None if timeout is None else time.monotonic() + timeout
         while (code := self.poll()) is None:
-            if end is not None and time.monotonic() > end: raise TimeoutError(f'process {self.pid} is still running')
+            if end is not None and time.monotonic() > end:
+                raise subprocess.TimeoutExpired(f'process {self.pid}', timeout or 0.)
             time.sleep(.02)
         return code
 
@@ -130,6 +141,14 @@ class ForkedServer:
         "End it."
         self.send_signal(signal.SIGKILL)
 
+# %% ../../nbs/dashboard/26_server.ipynb #b048196c
+@contextmanager
+def _signals_wait() -> Iterator[None]:
+    "Signals that stop a program are delivered afterwards: between fork and exec a child has its parent's handlers."
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
+    try: yield
+    finally: signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
 # %% ../../nbs/dashboard/26_server.ipynb #2dd743ef
 def _run_gunicorn(options: dict[str, Any], data_dir: str, parent: int) -> None:
     "gunicorn in this process, until it is told to end."
@@ -141,18 +160,39 @@ def _run_gunicorn(options: dict[str, Any], data_dir: str, parent: int) -> None:
         def load(self) -> Flask: return served(data_dir, parent)
     Application().run()
 
+# %% ../../nbs/dashboard/26_server.ipynb #c833d20c
+def _become_own(inherited: Iterable[int], env: Mapping[str, str]) -> None:
+    "What a fork leaves behind of its parent: process group, handlers of signals, descriptors, environment."
+    os.setsid()
+    for number in _STOPS: signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
+    for descriptor in inherited: os.close(descriptor)
+    os.environ.update(env)
+
 # %% ../../nbs/dashboard/26_server.ipynb #eef6c0a7
+def _exit_after(life: Callable[[], None]) -> None:
+    "Live, then end: a child must never return into what its parent was doing."
+    code = 1
+    try: life(); code = 0
+    except SystemExit as e: code = e.code if isinstance(e.code, int) else 0 if e.code is None else 1
+    except BaseException: log.exception('dashboard: the page could not be served')
+    finally: os._exit(code)
+
+# %% ../../nbs/dashboard/26_server.ipynb #750f3570
 def fork_server(settings: Settings, data_dir: str | Path,
-                port: int | None = None,         # default: the settings'
+                port: int | None = None,               # default: the settings'
+                inherited: Iterable[int] = (),         # descriptors that the child closes, as the folder lock's
+                env: Mapping[str, str] | None = None,  # added to the child's environment
                ) -> ForkedServer:
     "Start the web server as a fork; to be called before this process has threads or open databases."
     import smartcloudops.dashboard.web  # noqa: F401 (what both need is imported once)
     options, parent = server_options(settings, port), os.getpid()
     gc.collect()
     gc.freeze()                              # or the collector would touch, and so copy, what is shared
-    pid = os.fork()
-    if pid: return ForkedServer(pid)
-    code = 1
-    try: _run_gunicorn(options, str(Path(data_dir).absolute()), parent); code = 0
-    except SystemExit as e: code = e.code if isinstance(e.code, int) else 1
-    finally: os._exit(code)
+    def life() -> None:
+        _become_own(inherited, env or {})
+        _run_gunicorn(options, str(Path(data_dir).absolute()), parent)
+    with _signals_wait():
+        pid = os.fork()
+        if not pid: _exit_after(life)
+    return ForkedServer(pid)

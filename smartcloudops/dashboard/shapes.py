@@ -62,6 +62,7 @@ def loop_json(snapshot: Snapshot) -> Json:
     return dict(last_tick=iso(beat.at) if beat else None, fresh=bool(beat) and not snapshot.reason,
                 reason=snapshot.reason, **told)
 
+# %% ../../nbs/dashboard/18_shapes.ipynb #62340763
 def status_json(snapshot: Snapshot) -> Json:
     "The loop's life and what is open."
     return dict(loop=loop_json(snapshot), open=len(snapshot.open), waits=snapshot.waits, hosts=len(snapshot.present),
@@ -135,9 +136,10 @@ def silence_json(s: SilenceView) -> Json:
     return {**vars(s), 'starts': time_json(s.starts), 'ends': time_json(s.ends)}
 
 def switch_json(s: SwitchView) -> Json:
-    "Whether automation may act at all."
+    "Whether actions are turned on, and who said so."
     return vars(s)
 
+# %% ../../nbs/dashboard/18_shapes.ipynb #dddf0b40
 def policy_json(p: PolicyView) -> Json:
     "A policy with its record and its last backtest."
     tested = p.backtest and {**vars(p.backtest), 'at': time_json(p.backtest.at)}

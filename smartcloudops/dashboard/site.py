@@ -43,6 +43,7 @@ def _targets_file(settings: Settings) -> Path:
     try: return settings.file('targets_file')
     except ConfigError: return Path(settings.targets_file)
 
+# %% ../../nbs/dashboard/19_site.ipynb #d5b3839e
 def make_site(settings: Settings, data_dir: Path, loop: bool | None) -> Site:
     "A site over a data folder; opens nothing yet."
     stores = Stores(data_dir, settings)
@@ -66,6 +67,7 @@ def site() -> Site:
     "The site of the current app."
     return current_app.extensions[_PLACE]
 
+# %% ../../nbs/dashboard/19_site.ipynb #b2d34e83
 def snapshot() -> Snapshot:
     "What everybody is shown now."
     return site().snapshots.current()

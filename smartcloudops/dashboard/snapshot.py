@@ -63,6 +63,7 @@ def _short_mark(thing: object) -> str:
     "Eight letters that are others for another thing."
     return f'{zlib.crc32(repr(thing).encode()):08x}'
 
+# %% ../../nbs/dashboard/13_snapshot.ipynb #cddbb823
 @dataclass(frozen=True)
 class Snapshot:
     "What was known at one moment."
@@ -110,7 +111,7 @@ class Snapshot:
         "Age in seconds of the oldest host that is not late."
         return max((h.age for h in self.hosts if h.state not in ('late', 'gone')), default=0.)
 
-# %% ../../nbs/dashboard/13_snapshot.ipynb #c7545370
+# %% ../../nbs/dashboard/13_snapshot.ipynb #72c810d9
 _LAG_OF_TICKS, _SHORTEST_LAG = 10, 120.      # a lag is bad beyond ten intervals, and beyond two minutes
 
 def _tick_items(beat: Heartbeat | None, reason: str) -> list[StatusItem]:
@@ -131,6 +132,7 @@ def _brief(note: str) -> str:
     "The first few words of a note: the line has to fit a phone."
     return re.sub(r'^(since \d+ \w+)\b.*', r'\1', note)[:40]
 
+# %% ../../nbs/dashboard/13_snapshot.ipynb #8784e26b
 def _cost_items(detail: dict[str, Any]) -> list[StatusItem]:
     "What AWS is asked to be paid; bad when the rate goes beyond the budget."
     if 'aws_cost' not in detail: return []
@@ -158,7 +160,7 @@ def status_line(beat: Heartbeat | None,
         items.append(StatusItem('pages', f'{pages[0]} of {pages[1]}', 'this week', bad=pages[0] >= pages[1]))
     return (*items, *_cost_items(beat.detail if beat else {}))
 
-# %% ../../nbs/dashboard/13_snapshot.ipynb #673b1bc2
+# %% ../../nbs/dashboard/13_snapshot.ipynb #53435d74
 _LOOK_BACK = pd.Timedelta(days=7)      # closed incidents on the first screen
 _MOST_CLOSED = 200
 
@@ -180,6 +182,7 @@ def _pages_of_week(stores: Stores, at: pd.Timestamp) -> tuple[int, int] | None:
     if engine is None: return None
     return settings.pages_per_week - budget_left(engine, at, settings)[0], settings.pages_per_week
 
+# %% ../../nbs/dashboard/13_snapshot.ipynb #c6933f07
 def _stored_series(stores: Stores, at: pd.Timestamp) -> StoredSeries:
     "Freshness; the newest samples are kept until the history changes, a heartbeat does not change what was measured."
     from smartcloudops.monitoring.latest import freshness
@@ -188,7 +191,7 @@ def _stored_series(stores: Stores, at: pd.Timestamp) -> StoredSeries:
     newest = stores.kept(history.latest, *files_of(stores, HISTORY_FILES))
     return StoredSeries(freshness(cast('History', SimpleNamespace(latest=lambda: newest)), at))
 
-# %% ../../nbs/dashboard/13_snapshot.ipynb #e86e367e
+# %% ../../nbs/dashboard/13_snapshot.ipynb #c19e19ae
 _SPARK_BEFORE, _SPARK_SHORTEST, _SPARK_LONGEST = pd.Timedelta('15min'), pd.Timedelta('45min'), pd.Timedelta('6h')
 
 def _with_spark(stores: Stores, view: IncidentView, at: pd.Timestamp) -> IncidentView:
@@ -200,6 +203,7 @@ def _with_spark(stores: Stores, view: IncidentView, at: pd.Timestamp) -> Inciden
     span = f'last {format_duration(at.timestamp() - first[0])}' if first else ''
     return replace(view, spark=r.spark, title=back_again(view, r), spark_span=span)
 
+# %% ../../nbs/dashboard/13_snapshot.ipynb #ec6f01f9
 def _with_sparks(stores: Stores, views: list[IncidentView], at: pd.Timestamp, trouble: list[str],
                  most: int = 8) -> list[IncidentView]:
     def drawn(v: IncidentView) -> IncidentView:
@@ -229,6 +233,7 @@ def _hosts(stores: Stores, stored: StoredSeries, known: list[tuple[Incident, Inc
 # %% ../../nbs/dashboard/13_snapshot.ipynb #ac3467c4
 def _closed_at(view: IncidentView) -> pd.Timestamp: return view.closed or view.since
 
+# %% ../../nbs/dashboard/13_snapshot.ipynb #2589d30d
 def build_snapshot(stores: Stores, key: tuple,
                    loop: bool | None,      # whether a loop is expected to live
                    link: Link,
@@ -257,6 +262,7 @@ _AGES_EVERY = 15       # seconds after which a snapshot is made anew though noth
 _OLDEST = 20.          # seconds: no reader is shown an older one
 _QUICK = .15           # seconds of computing that a request may wait for
 
+# %% ../../nbs/dashboard/13_snapshot.ipynb #99e3a84f
 class Snapshots:
     "The current snapshot."
     def __init__(self, stores: Stores, loop: bool | None, link: Link, icons: Callable[[], str]):

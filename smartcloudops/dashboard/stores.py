@@ -48,7 +48,7 @@ class FileCache:
         if paths not in self._kept or self._kept[paths][0] != marks: self._kept[paths] = marks, read()
         return self._kept[paths][1]
 
-# %% ../../nbs/dashboard/06_stores.ipynb #37d5d5ca
+# %% ../../nbs/dashboard/06_stores.ipynb #43e8e5e7
 MOST_HISTORIES = 4      # open in one process
 
 class HistoryPool:

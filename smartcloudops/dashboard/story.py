@@ -51,6 +51,7 @@ def _beginning(incident: Incident) -> tuple[TimelineStep, TimelineStep]:
     return (TimelineStep('first sign', first, note),
             TimelineStep('detected', incident.opened, f'after {format_duration(gap)}' if gap >= 1 else 'at once'))
 
+# %% ../../nbs/dashboard/12_story.ipynb #af072bbd
 def _ending(incident: Incident, action: ActionView | None) -> TimelineStep:
     "The verdict, or how it ended without one."
     if action is not None and action.state in ('recovered', 'not_recovered'):
@@ -64,15 +65,16 @@ _SENT_NOTES = {'awaiting_approval': 'waits for approval', 'denied': 'denied', 'e
 def _decision(incident: Incident, action: ActionView) -> tuple[TimelineStep, TimelineStep]:
     "What was decided, and whether it was sent."
     plan = 'plan, paged' if incident.severity == 'page' else 'plan'
-    decided = {'observed': 'mode observe: would have acted', 'refused': 'refused: ' + action.reason.split(':')[0]}
+    decided = {'observed': 'observe mode: not sent', 'refused': 'refused: ' + action.reason.split(':')[0]}
     sent = f'approved by {action.approved_by}' if action.approved_by else _SENT_NOTES.get(action.state, '')
     return (TimelineStep('decided', action.created, decided.get(action.state, plan)),
             TimelineStep('sent', action.sent, sent))
 
+# %% ../../nbs/dashboard/12_story.ipynb #b2bf7d6f
 def timeline(incident: Incident, action: ActionView | None) -> tuple[TimelineStep, ...]:
     "First sign, detected, decided, sent, verified."
     middle = (_decision(incident, action) if action is not None else
-              (TimelineStep('decided', note='no policy speaks about it'), TimelineStep('sent', note='nothing')))
+              (TimelineStep('decided', note='no policy matches'), TimelineStep('sent', note='nothing')))
     return (*_beginning(incident), *middle, _ending(incident, action))
 
 # %% ../../nbs/dashboard/12_story.ipynb #75b39b78
@@ -85,6 +87,7 @@ class GateView:
 
 _HOLDING_FIRST = {'no': 0, 'waits': 1, 'yes': 2}
 
+# %% ../../nbs/dashboard/12_story.ipynb #a10d9a4b
 def gates_of(action: ActionView | None) -> tuple[GateView, ...]:
     "What each gate said when it was last asked."
     if action is None: return ()
@@ -101,6 +104,7 @@ _UNDO = {'service_restart': f'None needed: a restart leaves nothing changed. {_U
         'ec2_stop_start': f'If it stays stopped, starting it again. {_UNTIL_SENT}',
         'asg_set_desired': f"The group's size is set back by hand. {_UNTIL_SENT}"}
 
+# %% ../../nbs/dashboard/12_story.ipynb #7ebc4c70
 def _judged_by(plan: dict[str, Any]) -> str:
     "How the action is judged; '' when the plan names no series."
     if not plan.get('series'): return ''
@@ -145,6 +149,7 @@ class SuspectView:
     say: str
     spark: Markup = Markup('')
 
+# %% ../../nbs/dashboard/12_story.ipynb #3221586d
 def _suspect(found: dict[str, Any], chart: SeriesChart | None, first: float) -> SuspectView:
     seen, say, series = reading(chart, first) if chart else None, found.get('reason') or '', found['series']
     if seen and not say:
@@ -153,6 +158,7 @@ def _suspect(found: dict[str, Any], chart: SeriesChart | None, first: float) -> 
     return SuspectView(series, short_name(series), found.get('host') or Series.parse(series).host,
                        float(found.get('score') or 0), sentence(say), seen.spark if seen else Markup(''))
 
+# %% ../../nbs/dashboard/12_story.ipynb #599e5716
 def suspects_of(incident: Incident, charts: dict[str, SeriesChart], most: int = 6) -> tuple[SuspectView, ...]:
     "The ranked suspects, each with what was seen of it."
     first = (incident.started or incident.opened).timestamp()
@@ -167,12 +173,14 @@ class BeforeAfter:
     after: str
     expected: str
 
+# %% ../../nbs/dashboard/12_story.ipynb #73a22e63
 def _newest_value(data: SeriesChart, until: float, since: float = 0.) -> str:
     "The newest value between two Unix times, as people read it."
     pairs = zip(reversed(data.t), reversed(data.v))
     value = next((v for t, v in pairs if v is not None and since <= t <= until), math.nan)
     return format_value(value, data.unit)
 
+# %% ../../nbs/dashboard/12_story.ipynb #84ed14fb
 def _expected_at_first(data: SeriesChart) -> str:
     "What was expected when it began (later the band opens), else what is expected now."
     known = [i for i in range(len(data.t)) if data.lower[i] is not None and data.upper[i] is not None]
@@ -237,7 +245,7 @@ def shown_span(incident: Incident, first: pd.Timestamp) -> tuple[pd.Timestamp, p
     length = min((incident.closed or now()) - first, _BEFORE_LONGEST)
     return first - max(length, _BEFORE_SHORTEST), end if end is not None and end < now() else None
 
-# %% ../../nbs/dashboard/12_story.ipynb #ad5d1714
+# %% ../../nbs/dashboard/12_story.ipynb #e48da933
 _MOST_SERIES = 4      # charts of one incident
 
 def _charts_of(stores: Stores, incident: Incident, series: list[str], start: pd.Timestamp, end: pd.Timestamp | None,
@@ -255,6 +263,7 @@ def _find_incident(stores: Stores, id: str) -> Incident | None:
     engine = stores.engine()
     return get_incident(engine, id) if engine is not None and id.isascii() and id.isdigit() and len(id) < 16 else None
 
+# %% ../../nbs/dashboard/12_story.ipynb #fbfe6b59
 def incident_story(stores: Stores, id: str) -> Story | None:
     "Everything about one incident; None when there is none of that number."
     incident = _find_incident(stores, id)

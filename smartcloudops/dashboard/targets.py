@@ -36,10 +36,11 @@ class Answer:
     seconds: float | None      # until the answer's first line
     reason: str = ''           # why it counts as down
 
+# %% ../../nbs/dashboard/02_targets.ipynb #ecb8dae0
 def _answer_of(target: Target, up: bool, status: int | None, seconds: float | None, reason: str = '') -> Answer:
     return Answer(target.target, target.job, target.labels.get('host', target.host), up, status, seconds, reason)
 
-# %% ../../nbs/dashboard/02_targets.ipynb #979d5a1c
+# %% ../../nbs/dashboard/02_targets.ipynb #61e92a74
 _REASONS = {'ConnectTimeout': 'no connection in time', 'ReadTimeout': 'connected, but no answer in time',
             'ConnectError': 'connection refused or host unknown', 'PoolTimeout': 'not asked in time',
             'RemoteProtocolError': 'answers, but not with HTTP'}

@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from flask import Flask, Response, current_app, g, jsonify, redirect, render_template, request, url_for
@@ -55,6 +55,7 @@ def health_view() -> ResponseReturnValue:
     except Exception as e: reason = f'the state cannot be read: {e}'
     return (jsonify(status='ok'), 200) if not reason else (jsonify(status='unavailable', reason=reason), 503)
 
+# %% ../../nbs/dashboard/25_web.ipynb #b694be12
 def ready_view() -> ResponseReturnValue:
     "Whether the stores can be opened."
     stores, problems = site().stores, {}
@@ -72,6 +73,7 @@ def _figures(stores: Stores) -> pd.DataFrame:
     if engine is None: return pd.DataFrame()
     return stores.kept(lambda: figures(engine), *files_of(stores, STATE_FILES))
 
+# %% ../../nbs/dashboard/25_web.ipynb #3afa7df1
 def _counts(stores: Stores) -> tuple[int, dict[tuple[str, str], int]]:
     "(incidents ever opened, actions by operation and state)."
     import sqlalchemy as sa
@@ -131,6 +133,7 @@ def _own_problem(e: SmartCloudOpsError) -> ResponseReturnValue:
     if isinstance(e, MissingExtraError): return problem(501, str(e))
     return problem(503 if request.method in ('GET', 'HEAD') else 409, str(e))
 
+# %% ../../nbs/dashboard/25_web.ipynb #22b8dfd0
 def _unexpected(e: Exception) -> ResponseReturnValue:
     mark = hashlib.sha256(os.urandom(8)).hexdigest()[:8]
     log.exception('error %s at %s', mark, request.path)
@@ -180,6 +183,7 @@ _FILTERS: dict[str, Callable[..., Any]] = dict(
     sentence=wording.sentence, sentence_html=wording.sentence_html, span=format_duration, value=format_value,
     min=min, max=max)
 
+# %% ../../nbs/dashboard/25_web.ipynb #3c5dbb01
 def prepare_templates(app: Flask) -> None:
     "Filters and names that every template knows."
     app.jinja_env.filters.update(_FILTERS)
@@ -243,3 +247,12 @@ def create_app(data_dir: str | Path | None = None,     # default: the settings'
                      register_record_pages, register_forms): register(app)
     app.register_blueprint(api.blueprint)
     return app
+
+# %% ../../nbs/dashboard/25_web.ipynb #85587609
+if TYPE_CHECKING: app: Flask
+
+def __getattr__(name: str) -> Flask:
+    "`app`, for gunicorn and flask: made when it is first asked for, so that an import needs no configuration."
+    if name != 'app': raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    made = globals()['app'] = create_app()
+    return made

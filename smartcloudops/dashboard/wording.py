@@ -67,6 +67,7 @@ def sentence(text: str) -> str:
     starts_with_host = re.match(r'\S+:\s', text)
     return (text if starts_with_host else text[0].upper() + text[1:]) + ('' if text[-1] in '.?!…' else '.')
 
+# %% ../../nbs/dashboard/05_wording.ipynb #436c2cc3
 def uncapitalize(text: str) -> str:
     "The text to go on with inside a sentence."
     return text[:1].lower() + text[1:]
