@@ -228,7 +228,7 @@ class SealProcess:
                 self.process.kill()
                 raise
         for line in said.splitlines(): log.info('%s', line)
-        if self.process.returncode: raise StateError(error.strip().rpartition('\n')[2] or f'exit code {self.process.returncode}')
+        if code := self.process.returncode: raise StateError(error.strip().rpartition('\n')[2] or f'exit code {code}')
 
 # %% ../nbs/process.ipynb #2b1c6252
 def check_port(host: str, port: int) -> None:

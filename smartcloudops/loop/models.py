@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,15 +35,15 @@ __all__ = ['log', 'FORGET', 'Fleet', 'HostScores', 'Stretches', 'Models', 'expir
 # %% ../../nbs/loop/02_models.ipynb #257a46df
 class Fleet:
     "The hosts whose series were met."
-    def __init__(self, names: Iterable[str] = ()):       # series known from before
+    def __init__(self, names: Iterable[Hashable] = ()):       # series known from before
         self.recount(names)
 
     def __repr__(self) -> str:
         return short_repr(self, pluralize(len(self.hosts), 'host'), f'{len(self.heard)} in the last frame')
 
-    def recount(self, names: Iterable[str]) -> None:
+    def recount(self, names: Iterable[Hashable]) -> None:
         "Only the hosts of these series, from now on."
-        self.hosts: frozenset[str] = frozenset(map(host_of, names)) - {''}
+        self.hosts: frozenset[str] = frozenset(host_of(str(name)) for name in names) - {''}
         self.heard: frozenset[str] = frozenset()         # hosts of the last frame
         self._index: SeriesIndex | None = None
 
@@ -165,7 +165,7 @@ def expire_series(models: Models, before: pd.Timestamp) -> tuple[int, set[str]]:
     models.rules.expire(before)
     models.rates.expire(before)
     models.fleet.recount(models.detector.rows)
-    hosts = {host_of(name) for name in gone} - models.fleet.hosts
+    hosts = {host_of(str(name)) for name in gone} - models.fleet.hosts
     models.joint.forget(hosts)
     models.host_scores.keep(models.fleet.hosts)
     what = pluralize(len(gone), 'series', 'series'), pluralize(len(hosts), 'host')
