@@ -19,20 +19,22 @@ from typing import IO, TYPE_CHECKING, Any
 
 import pandas as pd
 
+# %% auto #0
+__all__ = ['log', 'LONGEST_WAIT', 'STEADY', 'SEAL_EVERY', 'SEAL_AGAIN', 'SEAL_AT_MOST', 'DataDirLock', 'end_group',
+           'RestartDelay', 'WebProcess', 'is_seal_due', 'seal_history', 'SealProcess', 'check_port', 'serve']
+
+# %% ../nbs/process.ipynb #e70ab683
 from .core.clock import clock, now, to_us
 from .core.display import pluralize, short_repr
 from .core.errors import ConfigError, SmartCloudOpsError, StateError
 from .core.settings import HistorySettings, Settings
 
+# %% ../nbs/process.ipynb #83df3f5a
 if TYPE_CHECKING:
     from smartcloudops.loop.runner import Loop
     from smartcloudops.monitoring.sealing import Rewritten
 
 log = logging.getLogger('smartcloudops.process')
-
-# %% auto #0
-__all__ = ['log', 'LONGEST_WAIT', 'STEADY', 'SEAL_EVERY', 'SEAL_AGAIN', 'SEAL_AT_MOST', 'DataDirLock', 'end_group',
-           'RestartDelay', 'WebProcess', 'is_seal_due', 'seal_history', 'SealProcess', 'check_port', 'serve']
 
 # %% ../nbs/process.ipynb #7915fd15
 def _open_lock(path: Path) -> IO[str]:
@@ -81,6 +83,7 @@ def end_group(group: int,              # its number: the process id of the group
 LONGEST_WAIT = 30.      # seconds before a restart, at most
 STEADY = 60.            # seconds; a page that lived longer waits for one second again
 
+# %% ../nbs/process.ipynb #319fb07f
 class RestartDelay:
     "Seconds before the next start: doubled after each short life, up to `LONGEST_WAIT`."
     def __init__(self) -> None: self.seconds, self._began = 1., clock().monotonic()
@@ -170,6 +173,7 @@ def seal_history(path: str | Path,
             for r in seal(history, pd.Timestamp(at) if at else None): print(_sealed_line(r))
     except (SmartCloudOpsError, OSError) as e: sys.exit(str(e))
 
+# %% ../nbs/process.ipynb #911d363f
 def _sealed_line(r: Rewritten) -> str:
     return f'sealed {r.start} to {r.end}: {r.samples} samples, {r.bytes / 1e6:.1f} MB'
 
@@ -259,6 +263,7 @@ def serve(settings: Settings,               # what to watch and where to serve
         if dashboard: around.enter_context(_web_process(settings, config))
         return loop.run(stop)
 
+# %% ../nbs/process.ipynb #d22519af
 def _schedule(loop: Loop, config: Path | None) -> Any:
     from smartcloudops.reporting import Schedule
     return Schedule(loop.settings, loop.engine, config=config, notifier=loop.notifier)

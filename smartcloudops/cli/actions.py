@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 # %% auto #0
 __all__ = ['limit_option', 'actions_approve', 'actions_deny', 'actions_cancel', 'reason_option', 'user_name', 'state_of',
-           'actions', 'actions_list', 'actions_show', 'switch', 'switch_on', 'switch_off', 'switch_status', 'silence',
-           'silence_add', 'silence_list', 'silence_end']
+           'actions', 'switch', 'silence']
 
 # %% ../../nbs/cli/09_actions.ipynb #5dd147d9
 import click

@@ -39,6 +39,7 @@ def _table_like_file(found: ReadResult, seen: pd.DataFrame, scores: Scores) -> p
     at = seen.index.get_indexer(found.times)
     table = pd.DataFrame(_columns(seen.iloc[:, 0].to_numpy(), scores, 0)).iloc[at]
     table['value'] = found.values
+    assert found.stamps is not None                   # this layout has them
     table.insert(0, 'timestamp', found.stamps.to_numpy())
     return table
 

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 # %% auto #0
-__all__ = ['policy_argument', 'policy', 'policy_check', 'policy_explain', 'policy_status', 'policy_grant', 'policy_close_breaker',
-           'policy_schema_command', 'ledger', 'ledger_verify', 'ledger_export']
+__all__ = ['policy_argument', 'policy', 'ledger']
 
 # %% ../../nbs/cli/11_policy.ipynb #03f4bc7a
 import click

@@ -14,6 +14,10 @@ import numpy as np
 import pandas as pd
 import sqlalchemy as sa
 
+# %% auto #0
+__all__ = ['log', 'FORGET', 'Fleet', 'HostScores', 'Stretches', 'Models', 'expire_series', 'save_judged', 'open_models']
+
+# %% ../../nbs/loop/02_models.ipynb #512cb529
 from ..core.display import pluralize, short_repr
 from ..core.frames import Rates
 from ..core.kv import Key
@@ -23,14 +27,12 @@ from ..detection.anomalies import Anomaly, expire, from_json, from_scores, rewin
 from ..detection.rules import RuleEngine, rules_from_settings
 from .tick import Tick
 
+# %% ../../nbs/loop/02_models.ipynb #9d1bd048
 if TYPE_CHECKING:
     from smartcloudops.detection.joint import JointModels
     from smartcloudops.detection.stream import StreamDetector
 
 log = logging.getLogger('smartcloudops.loop')
-
-# %% auto #0
-__all__ = ['log', 'FORGET', 'Fleet', 'HostScores', 'Stretches', 'Models', 'expire_series', 'save_judged', 'open_models']
 
 # %% ../../nbs/loop/02_models.ipynb #257a46df
 class Fleet:
@@ -58,6 +60,7 @@ def _newest(scores: np.ndarray) -> np.ndarray:
     "The last score of each column; NaN where there is none."
     return scores[0] if len(scores) == 1 else pd.DataFrame(scores).ffill().iloc[-1].to_numpy()
 
+# %% ../../nbs/loop/02_models.ipynb #a5cdcba6
 class HostScores:
     "The highest of the newest scores of each host."
     def __init__(self) -> None: self.highest: dict[str, float] = {}
@@ -159,6 +162,7 @@ class Models:
 # %% ../../nbs/loop/02_models.ipynb #b44c76fe
 FORGET = pd.Timedelta('8D')      # a series without a sample for so long is gone; a week's rhythm stays
 
+# %% ../../nbs/loop/02_models.ipynb #80b5a708
 def expire_series(models: Models, before: pd.Timestamp) -> tuple[int, set[str]]:
     "(how many series, which hosts) had no sample since then; nothing of them stays."
     if not (gone := models.detector.expire(before)): return 0, set()
@@ -179,6 +183,7 @@ def save_judged(models: Models, engine: sa.Engine, source: str) -> None:
     "Write down where rules and stretches are."
     _JUDGED.of(source).put(engine, dict(rules=models.rules.state, stretches=models.stretches.to_json()))
 
+# %% ../../nbs/loop/02_models.ipynb #220c8d8b
 def open_models(settings: Settings,
                 engine: sa.Engine,
                 source: str,                         # its name
