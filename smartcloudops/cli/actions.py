@@ -10,8 +10,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 # %% auto #0
-__all__ = ['limit_option', 'actions_approve', 'actions_deny', 'actions_cancel', 'reason_option', 'user_name', 'state_of',
-           'actions', 'switch', 'silence']
+__all__ = ['limit_option', 'actions_approve', 'actions_deny', 'actions_cancel', 'state_of', 'actions']
 
 # %% ../../nbs/cli/09_actions.ipynb #5dd147d9
 import click

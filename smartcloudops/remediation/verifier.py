@@ -79,7 +79,7 @@ class Recovery:
 # %% ../../nbs/remediation/30_verifier.ipynb #1b66b438
 class SampleHistory(Protocol):
     "What the verifier needs of monitoring's history."
-    def read(self, series: list[str], start: pd.Timestamp, end: pd.Timestamp) -> pd.DataFrame:
+    def read(self, *, series: list[str], start: pd.Timestamp, end: pd.Timestamp) -> pd.DataFrame:
         "Samples of these series in a frame."
 
 def _judged_series(action: Action) -> str:
