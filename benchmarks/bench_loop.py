@@ -80,14 +80,18 @@ def measure(series: int, ticks: int) -> dict:
 
     with tempfile.TemporaryDirectory() as folder, use_clock(Running('2026-01-05 09:00')):
         loop = Loop(load_settings('/dev/null', data_dir=folder, detection=dict(joint=False)), moving_source(series))
-        if loop.guard is not None: loop.guard.check_clock = lambda *_: None      # the wall is turned faster than time passes
+        if loop.guard is not None:
+            loop.guard.check_clock = lambda *_: None      # the wall is turned faster than time passes
         seen = []
         for _ in range(ticks + 2):
             seen.append(loop.tick())
             clock().advance(60)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         measured = seen[2:]
-        stages = {name: statistics.median(t.stage_seconds.get(stage, 0.) for t in measured) for stage, name in COLUMNS.items()}
+        stages = {
+            name: statistics.median(t.stage_seconds.get(stage, 0.0) for t in measured)
+            for stage, name in COLUMNS.items()
+        }
         stages['save'] = seen[0].stage_seconds['Save']                            # the first tick saves
         tick = statistics.median(t.seconds for t in measured)
         problems = {t.problem for t in seen if t.problem}
@@ -129,13 +133,19 @@ def main() -> int:
         return 0
     print(f"{'series':>9} " + ' '.join(f'{key:>8}' for key in shown) + f"{'GB':>7} {'copies':>8}")
     for r in rows:
-        print(f"{r['series']:>9,} " + ' '.join(f'{r[key]:>8.4f}' for key in shown) + f"{r['gb']:>7.2f} {r['copies']:>8,.0f}")
+        print(
+            f"{r['series']:>9,} "
+            + ' '.join(f'{r[key]:>8.4f}' for key in shown)
+            + f"{r['gb']:>7.2f} {r['copies']:>8,.0f}"
+        )
     print(f"{'exponent':>9} " + ' '.join(f'{growth[key]:>8.2f}' for key in shown))
     for r in rows:
         for problem in r['problems']: print(f"{r['series']:,} series: {problem}")
-        if r['tick'] > GOALS.get(r['series'], float('inf')): print(f"{r['series']:,} series: {r['tick']:.2f} s, goal {GOALS[r['series']]:g} s")
+        if r['tick'] > GOALS.get(r['series'], float('inf')):
+            print(f"{r['series']:,} series: {r['tick']:.2f} s, goal {GOALS[r['series']]:g} s")
         if r['gb'] > MOST_GB: print(f"{r['series']:,} series: {r['gb']:.2f} GB, goal {MOST_GB:g} GB")
-    if growth['tick'] > MOST_EXPONENT: print(f"a tick grows with the power {growth['tick']:.2f}, goal {MOST_EXPONENT:g}")
+    if growth['tick'] > MOST_EXPONENT:
+        print(f"a tick grows with the power {growth['tick']:.2f}, goal {MOST_EXPONENT:g}")
     return 0
 
 

@@ -12,6 +12,10 @@ from typing import TYPE_CHECKING, Any
 from .core.errors import did_you_mean
 from .pipeline import print_pipeline as main, run_pipeline
 
+# %% auto #0
+__all__ = ['main', 'run_pipeline']
+
+# %% ../nbs/main.ipynb #dfdc1903
 if TYPE_CHECKING:
     from smartcloudops.loop.checkpoint import DetectorCheckpoint as DetectorCheckpoint
     from smartcloudops.loop.fit import fit_host as fit_host
@@ -25,10 +29,8 @@ if TYPE_CHECKING:
         serve as serve,
     )
 
+# %% ../nbs/main.ipynb #5673a742
 _all_ = ['main', 'run_pipeline']
-
-# %% auto #0
-__all__ = ['main', 'run_pipeline']
 
 # %% ../nbs/main.ipynb #ba47056e
 _HOMES = dict(DetectorCheckpoint='loop.checkpoint', fit_host='loop.fit', replay_stages='loop.replay',

@@ -10,11 +10,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .core.errors import SmartCloudOpsError
-from .core.settings import load_settings
-
 # %% auto #0
 __all__ = ['run_pipeline', 'print_pipeline']
+
+# %% ../nbs/pipeline.ipynb #a7cf51c4
+from .core.errors import SmartCloudOpsError
+from .core.settings import load_settings
 
 # %% ../nbs/pipeline.ipynb #d00618d4
 def _respond(metrics: dict[str, Any], s3_client: Any, bucket_name: str | None) -> dict[str, Any]:

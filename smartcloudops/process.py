@@ -11,23 +11,39 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import threading
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from .core.clock import clock
-from .core.display import pluralize, short_repr
-from .core.errors import ConfigError
-from .core.settings import Settings
+import pandas as pd
 
+# %% auto #0
+__all__ = ['log', 'LONGEST_WAIT', 'STEADY', 'SEAL_EVERY', 'SEAL_AGAIN', 'SEAL_AT_MOST', 'DataDirLock', 'end_group',
+           'RestartDelay', 'WebProcess', 'is_seal_due', 'seal_history', 'SealProcess', 'check_port', 'serve']
+
+# %% ../nbs/process.ipynb #e70ab683
+from .core.clock import clock, now, to_us
+from .core.display import pluralize, short_repr
+from .core.errors import ConfigError, SmartCloudOpsError, StateError
+from .core.settings import HistorySettings, Settings
+
+# %% ../nbs/process.ipynb #83df3f5a
 if TYPE_CHECKING:
     from smartcloudops.loop.runner import Loop
+    from smartcloudops.monitoring.sealing import Rewritten
 
 log = logging.getLogger('smartcloudops.process')
 
-# %% auto #0
-__all__ = ['log', 'LONGEST_WAIT', 'STEADY', 'DataDirLock', 'end_group', 'WebProcess', 'check_port', 'serve']
+# %% ../nbs/process.ipynb #7915fd15
+def _open_lock(path: Path) -> IO[str]:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open('a+')
+    except OSError as e:
+        raise ConfigError(f"{path.parent}: cannot be written ({e.strerror or e}); "
+                          "choose another data_dir or mend its permissions") from None
 
 # %% ../nbs/process.ipynb #32aff1b8
 class DataDirLock:
@@ -50,14 +66,6 @@ class DataDirLock:
 
     def __exit__(self, *_: object) -> None: self._file.close()
 
-def _open_lock(path: Path) -> IO[str]:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path.open('a+')
-    except OSError as e:
-        raise ConfigError(f"{path.parent}: cannot be written ({e.strerror or e}); "
-                          "choose another data_dir or mend its permissions") from None
-
 # %% ../nbs/process.ipynb #f9bc468a
 def end_group(group: int,              # its number: the process id of the group's first process
               seconds: float = 5.,     # for which its end is waited for
@@ -75,11 +83,27 @@ def end_group(group: int,              # its number: the process id of the group
 LONGEST_WAIT = 30.      # seconds before a restart, at most
 STEADY = 60.            # seconds; a page that lived longer waits for one second again
 
+# %% ../nbs/process.ipynb #319fb07f
+class RestartDelay:
+    "Seconds before the next start: doubled after each short life, up to `LONGEST_WAIT`."
+    def __init__(self) -> None: self.seconds, self._began = 1., clock().monotonic()
+
+    def started(self) -> None:
+        "It lives again."
+        self._began = clock().monotonic()
+
+    def after_exit(self) -> float:
+        "It ended: how long to wait."
+        lived = clock().monotonic() - self._began
+        self.seconds = 1. if lived > STEADY else min(LONGEST_WAIT, self.seconds * 2)
+        return self.seconds
+
+# %% ../nbs/process.ipynb #53a903ef
 class WebProcess:
     "The web process as a child: started, watched, restarted, stopped."
     def __init__(self, command: list[str], env: dict[str, str] | None = None):
         self.command, self.env = command, env
-        self.restarts = 0
+        self.restarts, self._delay = 0, RestartDelay()
         self._stop = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name='page', daemon=True)
 
@@ -93,22 +117,25 @@ class WebProcess:
         return self
 
     def _spawn(self) -> None:
+        self._delay.started()
         self.process = subprocess.Popen(self.command, env={**os.environ, **(self.env or {})}, start_new_session=True)
 
     def _watch(self) -> None:
-        wait, began = 1., clock().monotonic()
         while not self._stop.is_set():
             try: code = self.process.wait(timeout=.5)
             except subprocess.TimeoutExpired: continue
             end_group(self.process.pid)
             if self._stop.is_set(): return
-            wait = 1. if clock().monotonic() - began > STEADY else min(LONGEST_WAIT, wait * 2)
+            wait = self._delay.after_exit()
             log.error('the page stopped (exit code %s); starting it again in %.0f s', code, wait)
             if self._stop.wait(wait): return
-            self.restarts, began = self.restarts + 1, clock().monotonic()
-            try: self._spawn()
-            except OSError as e:                            # no memory, no process left: the next round tries again
-                log.error('the page cannot be started (%s)', e.strerror or e)
+            self._restart()
+
+    def _restart(self) -> None:
+        self.restarts += 1
+        try: self._spawn()
+        except OSError as e:                            # no memory, no process left: the next round tries again
+            log.error('the page cannot be started (%s)', e.strerror or e)
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
@@ -119,6 +146,93 @@ class WebProcess:
         except subprocess.TimeoutExpired: pass
         end_group(self.process.pid)
         self.process.wait()
+
+# %% ../nbs/process.ipynb #db47a7c6
+def is_seal_due(path: str | Path,                  # the history file
+                at: pd.Timestamp | None = None,    # default: now
+               ) -> bool:
+    "Whether an hour or a day of the history waits to be rewritten, or a replaced file to be removed."
+    from smartcloudops.monitoring.history import History
+    from smartcloudops.monitoring.sealing import KEPT, SETTLE, due
+    us = to_us(at or now()) or 0
+    with History(path, readonly=True) as history, history.file.reading() as db:
+        if db is None: return False
+        replaced = db.execute('select 1 from sealed where replaced + ? <= ? limit 1', (KEPT, us)).fetchone()
+        return replaced is not None or bool(due(db, us, SETTLE))
+
+# %% ../nbs/process.ipynb #199c5c7f
+def seal_history(path: str | Path,
+                 settings: str,        # HistorySettings as JSON
+                 at: str = '',         # default: now
+                ) -> None:
+    "What the child does: seal what is due, and print a line for each new file; exit code 1 and the reason if not."
+    from smartcloudops.monitoring.history import History
+    from smartcloudops.monitoring.sealing import seal
+    try:
+        with History(path, settings=HistorySettings.model_validate_json(settings)) as history:
+            for r in seal(history, pd.Timestamp(at) if at else None): print(_sealed_line(r))
+    except (SmartCloudOpsError, OSError) as e: sys.exit(str(e))
+
+# %% ../nbs/process.ipynb #911d363f
+def _sealed_line(r: Rewritten) -> str:
+    return f'sealed {r.start} to {r.end}: {r.samples} samples, {r.bytes / 1e6:.1f} MB'
+
+# %% ../nbs/process.ipynb #d4d23874
+SEAL_EVERY = 60.         # seconds between looks
+SEAL_AGAIN = 600.        # seconds until a look after a failure: a child costs a second of a core
+SEAL_AT_MOST = 1800.     # seconds that one child may take
+_SEAL = 'import os, sys; os.nice(10); from smartcloudops.process import seal_history; seal_history(*sys.argv[1:])'
+
+# %% ../nbs/process.ipynb #36f10132
+class SealProcess:
+    "Seals in a child process while the loop goes on writing. A context manager."
+    def __init__(self,
+                 path: str | Path,                           # the history file
+                 settings: HistorySettings | None = None,
+                 every: float = SEAL_EVERY,                  # seconds between looks
+                ):
+        self.path, self.settings, self.every, self.problem = Path(path), settings or HistorySettings(), every, ''
+        self.process: subprocess.Popen[str] | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name='sealer', daemon=True)
+
+    def __repr__(self) -> str:
+        state = 'running' if self._thread.is_alive() else 'not running'
+        return short_repr(self, self.path.name, f'every {self.every:g} s', state, self.problem)
+
+    def __enter__(self) -> SealProcess:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        if self.process is not None: self.process.terminate()
+        self._thread.join(30)
+
+    def _run(self) -> None:
+        while not self._stop.wait(max(self.every, SEAL_AGAIN) if self.problem else self.every): self._turn()
+
+    def _turn(self) -> None:
+        try:
+            if is_seal_due(self.path): self._seal()
+            problem = ''
+        except (SmartCloudOpsError, OSError, subprocess.SubprocessError) as e: problem = str(e)
+        except Exception as e: problem = repr(e)
+        if problem and problem != self.problem and not self._stop.is_set(): log.warning('sealing: %s', problem)
+        self.problem = problem
+
+    def _seal(self) -> None:
+        "Wait for a child; `StateError` with what it said when it fails."
+        command = [sys.executable, '-c', _SEAL, str(self.path.absolute()), self.settings.model_dump_json()]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                              start_new_session=True) as self.process:
+            if self._stop.is_set(): self.process.terminate()
+            try: said, error = self.process.communicate(timeout=SEAL_AT_MOST)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                raise
+        for line in said.splitlines(): log.info('%s', line)
+        if code := self.process.returncode: raise StateError(error.strip().rpartition('\n')[2] or f'exit code {code}')
 
 # %% ../nbs/process.ipynb #2b1c6252
 def check_port(host: str, port: int) -> None:
@@ -138,18 +252,18 @@ def serve(settings: Settings,               # what to watch and where to serve
          ) -> int:
     "The whole program until SIGTERM or SIGINT: loop, page, sealing, scheduled reports; how often it ticked."
     from smartcloudops.loop.runner import Loop
-    from smartcloudops.monitoring.sealing import Sealer
     stop = threading.Event()
     for sign in (signal.SIGTERM, signal.SIGINT): signal.signal(sign, lambda *_: stop.set())
     with DataDirLock(settings.data_dir), ExitStack() as around:
         if dashboard: check_port(settings.dashboard.host, settings.dashboard.port)
         loop = Loop(settings)
         around.callback(loop.close)
-        around.enter_context(Sealer(settings.history_path, settings.history))
+        around.enter_context(SealProcess(settings.history_path, settings.history))
         if settings.reports.schedule: loop.schedule = around.enter_context(closing(_schedule(loop, config)))
         if dashboard: around.enter_context(_web_process(settings, config))
         return loop.run(stop)
 
+# %% ../nbs/process.ipynb #d22519af
 def _schedule(loop: Loop, config: Path | None) -> Any:
     from smartcloudops.reporting import Schedule
     return Schedule(loop.settings, loop.engine, config=config, notifier=loop.notifier)

@@ -11,7 +11,10 @@ from smartcloudops.monitoring.history import History
 pytestmark = [pytest.mark.phase7, pytest.mark.timeout(300)]
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = (ROOT/'docs'/'operations.md').read_text(encoding='utf-8')
-BACKUP, RESTORE, UPGRADE = (re.findall(r'```bash\n(.*?)```', part, re.S) for part in re.search(r'## Backup and restore(.*?)(To restore.*?)## Upgrade(.*?)\n## ', TEXT, re.S).groups())
+BACKUP, RESTORE, UPGRADE = (
+    re.findall(r'```bash\n(.*?)```', part, re.S)
+    for part in re.search(r'## Backup and restore(.*?)(To restore.*?)## Upgrade(.*?)\n## ', TEXT, re.S).groups()
+)
 SYSTEMCTL = '''#!/usr/bin/env bash
 # What systemd does for the loop: end it and wait, start it again.
 echo "systemctl $*" >> said
@@ -26,18 +29,23 @@ echo $! > pid
 
 @pytest.fixture(scope='module')
 def host(tmp_path_factory):
-    "A folder with a data folder in which something happened, a loop that goes on writing, and stand-ins for what only an installed host has."
+    """A folder with a data folder in which something happened, a loop that goes on writing, and stand-ins for what only
+    an installed host has."""
     place = tmp_path_factory.mktemp('host')
-    with History(place/'data'/'history.db') as history: history.append(synthetic_frame(hosts=2, start='2026-01-05', hours=30, every=60))
+    with History(place/'data'/'history.db') as history:
+        history.append(synthetic_frame(hosts=2, start='2026-01-05', hours=30, every=60))
     (place/'bin').mkdir()
-    for name, text in dict(systemctl=SYSTEMCTL, chown='#!/bin/sh\necho "chown $*" >> said\n').items(): (place/'bin'/name).write_text(text)
+    for name, text in dict(systemctl=SYSTEMCTL, chown='#!/bin/sh\necho "chown $*" >> said\n').items():
+        (place/'bin'/name).write_text(text)
     (place/'start').write_text(START)
     for script in (*(place/'bin').iterdir(), place/'start'): script.chmod(0o755)
     (place/'infra').symlink_to(ROOT/'infra')
     run(place, 'smartcloudops history compact; smartcloudops switch on; smartcloudops switch off; ./start')
     try:
         goes_on(place/'data')
-        wait_for(lambda: (place/'data'/'ledger.anchor').exists() and (place/'data'/'learned').exists(), 60)      # as after its first tick
+        wait_for(
+            lambda: (place / 'data' / 'ledger.anchor').exists() and (place / 'data' / 'learned').exists(), 60
+        )  # as after its first tick
         yield place
     finally:
         try: os.kill(int((place/'pid').read_text()), signal.SIGTERM)
@@ -47,8 +55,20 @@ def host(tmp_path_factory):
 def run(place, script, **env):
     "A script as a person would type it; its output. The first line that fails ends it."
     keep = {k: v for k, v in os.environ.items() if not k.startswith(('SMARTCLOUDOPS_', 'AWS_'))}
-    found = subprocess.run(['bash', '-euo', 'pipefail', '-c', script], cwd=place, capture_output=True, text=True, timeout=240,
-                           env=dict(keep, PATH=f'{place}/bin:{Path(sys.executable).parent}:{os.environ["PATH"]}', PYTHONPATH=str(ROOT), SMARTCLOUDOPS_HISTORY__RETENTION_DAYS='36500', **env))
+    found = subprocess.run(
+        ['bash', '-euo', 'pipefail', '-c', script],
+        cwd=place,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env=dict(
+            keep,
+            PATH=f'{place}/bin:{Path(sys.executable).parent}:{os.environ["PATH"]}',
+            PYTHONPATH=str(ROOT),
+            SMARTCLOUDOPS_HISTORY__RETENTION_DAYS='36500',
+            **env,
+        ),
+    )
     assert found.returncode == 0, found.stdout + found.stderr
     return found.stdout
 
@@ -88,7 +108,10 @@ def test_a_backup_of_a_running_loop_is_restored_as_it_was(host):
     (host/'said').unlink(missing_ok=True)
     said = run(host, RESTORE[0].replace('systemctl start smartcloudops\n', ''))
     assert f'{kept["rows"]} entries, chain intact' in said and re.search(rf'^samples +{told["samples"]}$', said, re.M)
-    with History(host/'data-before'/'history.db', readonly=True) as before, History(host/'data'/'history.db', readonly=True) as after:
+    with (
+        History(host / 'data-before' / 'history.db', readonly=True) as before,
+        History(host / 'data' / 'history.db', readonly=True) as after,
+    ):
         restored = after.read()
         pd.testing.assert_frame_equal(restored, before.read(end=restored.index[-1] + pd.Timedelta('1us')))
 
@@ -96,7 +119,11 @@ def test_a_backup_of_a_running_loop_is_restored_as_it_was(host):
     goes_on(host/'data')
     assert json.loads(run(host, 'smartcloudops ledger verify --json'))['ok']
     assert run(host, 'smartcloudops switch status').startswith('off'), 'what was switched on since is off again'
-    assert (host/'said').read_text().splitlines() == ['systemctl stop smartcloudops', 'chown -R smartcloudops: data', 'systemctl start smartcloudops']
+    assert (host / 'said').read_text().splitlines() == [
+        'systemctl stop smartcloudops',
+        'chown -R smartcloudops: data',
+        'systemctl start smartcloudops',
+    ]
 
 
 @needs_sqlite
@@ -104,16 +131,26 @@ def test_without_the_anchor_a_restore_would_be_taken_for_a_cut_off_ledger(host, 
     "Why the anchor is in the list: the old one beside a restored ledger knows rows that are not there."
     from smartcloudops.core.database import open_state
     from smartcloudops.remediation import Ledger
-    Ledger(open_state(host/'data-before'/'smartcloudops.db'), host/'data-before'/'ledger.anchor').take_lease('another loop', 60)      # it went on after the backup
+    Ledger(open_state(host / 'data-before' / 'smartcloudops.db'), host / 'data-before' / 'ledger.anchor').take_lease(
+        'another loop', 60
+    )  # it went on after the backup
     shutil.copytree(host/'backup', tmp_path/'data')
     shutil.copy(host/'data-before'/'ledger.anchor', tmp_path/'data')
-    found = subprocess.run([Path(sys.executable).parent/'smartcloudops', 'ledger', 'verify', '--json'], cwd=tmp_path, capture_output=True, text=True)
+    found = subprocess.run(
+        [Path(sys.executable).parent / 'smartcloudops', 'ledger', 'verify', '--json'],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
     assert found.returncode == 1 and 'cut off' in json.loads(found.stdout)['text']
 
 
 def test_the_commands_of_an_upgrade(host, tmp_path):
-    "The wheel installed, settings left alone, the loop started again on the same data. Installed twice, and as root: tests/test_deploy.py."
-    subprocess.run([sys.executable, '-m', 'build', '--wheel', '--outdir', host, ROOT], check=True, capture_output=True, timeout=200)
+    """The wheel installed, settings left alone, the loop started again on the same data. Installed twice, and as root:
+    tests/test_deploy.py."""
+    subprocess.run(
+        [sys.executable, '-m', 'build', '--wheel', '--outdir', host, ROOT], check=True, capture_output=True, timeout=200
+    )
     where = dict(ROOT=str(tmp_path), PIP_NO_DEPS='1', PIP_NO_INDEX='1')
     settings = tmp_path/'etc'/'smartcloudops'/'smartcloudops.toml'
     settings.parent.mkdir(parents=True)

@@ -69,17 +69,26 @@ def write_plain(path):
 
 def write_wide(path):
     times, values = series()
-    pd.DataFrame({'time': times, 'cpu_utilization_percent{host="a"}': values, 'memory_used_percent{host="a"}': 50.}).to_csv(path, index=False)
+    pd.DataFrame(
+        {'time': times, 'cpu_utilization_percent{host="a"}': values, 'memory_used_percent{host="a"}': 50.0}
+    ).to_csv(path, index=False)
 
 def write_long(path):
     times, values = series()
-    pd.DataFrame({'time': times, 'host': 'a', 'metric': 'cpu_utilization_percent', 'value': values}).to_csv(path, index=False)
+    pd.DataFrame({'time': times, 'host': 'a', 'metric': 'cpu_utilization_percent', 'value': values}).to_csv(
+        path, index=False
+    )
 
 def write_parquet(path):
     times, values = series()
     pd.DataFrame({'cpu_utilization_percent{host="a"}': values}, index=times.rename('time')).to_parquet(path)
 
-LAYOUTS = dict(plain=('x.csv', write_plain), wide=('x.csv', write_wide), long=('x.csv', write_long), parquet=('x.parquet', write_parquet))
+LAYOUTS = dict(
+    plain=('x.csv', write_plain),
+    wide=('x.csv', write_wide),
+    long=('x.csv', write_long),
+    parquet=('x.parquet', write_parquet),
+)
 
 
 @pytest.mark.parametrize('layout', LAYOUTS)
@@ -92,7 +101,10 @@ def test_detect_reads_each_layout(cli, tmp_path, layout):
     if layout == 'plain':
         assert list(out) == ['timestamp', 'value', 'anomaly_score', 'expected', 'lower', 'upper', 'anomaly']
         original = pd.read_csv(name)
-        assert out['timestamp'].tolist() == original['timestamp'].tolist() and out['value'].tolist() == original['value'].tolist()
+        assert (
+            out['timestamp'].tolist() == original['timestamp'].tolist()
+            and out['value'].tolist() == original['value'].tolist()
+        )
     flagged = out[out['anomaly'] == 1]
     assert len(flagged), 'the burst was not seen'
     assert out['anomaly_score'].between(0, 1).all()
@@ -109,10 +121,23 @@ def test_replay_runs_through_the_whole_loop(cli, tmp_path):
 
 def test_a_replay_of_what_is_older_says_that_it_was_not_judged(cli, tmp_path):
     "A second file, of January after one of February, was quiet whatever stood in it."
-    for month in ('02', '01'): (tmp_path/f'{month}.csv').write_text('timestamp,value\n' + ''.join(f'2026-{month}-01T00:{m:02}:00Z,95\n' for m in range(20)))
-    first, second = (json.loads(cli('run', '--once', '--source', f'replay:{month}.csv', '--json').stdout) for month in ('02', '01'))
+    for month in ('02', '01'):
+        (tmp_path / f'{month}.csv').write_text(
+            'timestamp,value\n' + ''.join(f'2026-{month}-01T00:{m:02}:00Z,95\n' for m in range(20))
+        )
+    first, second = (
+        json.loads(cli('run', '--once', '--source', f'replay:{month}.csv', '--json').stdout) for month in ('02', '01')
+    )
     assert first['rows'] == 20 and not first['notes']
-    assert second['rows'] == 0 and second['samples'] == 20 and second['notes'] == ['20 rows are not newer than what was judged before: stored, not judged; to judge them, choose another --data-dir']
+    assert (
+        second['rows'] == 0
+        and second['samples'] == 20
+        and second['notes']
+        == [
+            '20 rows are not newer than what was judged before: stored, not judged; to judge them, choose another'
+            ' --data-dir'
+        ]
+    )
 
 
 def test_one_row_out_for_each_row_in_whatever_the_order(cli, tmp_path):
@@ -128,15 +153,22 @@ def test_one_row_out_for_each_row_in_whatever_the_order(cli, tmp_path):
 
 
 BROKEN = {
-    'missing': (None, 'no such'), 'empty': (b'', 'empty'), 'only a header': (b'timestamp,value\n', 'no rows|no data|only a header'),
+    'missing': (None, 'no such'),
+    'empty': (b'', 'empty'),
+    'only a header': (b'timestamp,value\n', 'no rows|no data|only a header'),
     'text as value': (b'timestamp,value\n2026-01-01 00:00:00,1\n2026-01-01 00:05:00,high\n', r'line 3'),
     'not utf-8': (b'timestamp,value\n2026-01-01 00:00:00,\xff\xfe1\n', 'UTF-8'),
     'truncated': (b'timestamp,value\n2026-01-01 00:00:00,1\n2026-01-01 00:0', 'line 3'),
-    'no time': (b'a,b\n1,2\n', 'time'), 'bad time': (b'timestamp,value\nyesterday,1\n', 'line 2'),
+    'no time': (b'a,b\n1,2\n', 'time'),
+    'bad time': (b'timestamp,value\nyesterday,1\n', 'line 2'),
 }
 
 @pytest.mark.parametrize('what', BROKEN)
-@pytest.mark.parametrize('command', [('detect', 'x.csv', '-o', 'out.csv'), ('run', '--once', '--source', 'replay:x.csv')], ids=['detect', 'run'])
+@pytest.mark.parametrize(
+    'command',
+    [('detect', 'x.csv', '-o', 'out.csv'), ('run', '--once', '--source', 'replay:x.csv')],
+    ids=['detect', 'run'],
+)
 def test_a_broken_file_is_a_clear_error(cli, tmp_path, what, command):
     content, says = BROKEN[what]
     if content is not None: (tmp_path/'x.csv').write_bytes(content)
@@ -147,7 +179,9 @@ def test_a_broken_file_is_a_clear_error(cli, tmp_path, what, command):
 
 
 def test_mixed_time_zones_become_utc(cli, tmp_path):
-    (tmp_path/'x.csv').write_text('timestamp,value\n2026-01-01T12:00:00+01:00,1\n2026-01-01T11:05:00Z,2\n2026-01-01T06:10:00-05:00,3\n')
+    (tmp_path / 'x.csv').write_text(
+        'timestamp,value\n2026-01-01T12:00:00+01:00,1\n2026-01-01T11:05:00Z,2\n2026-01-01T06:10:00-05:00,3\n'
+    )
     assert cli('detect', 'x.csv', '-o', 'out.csv').exit_code == 0
     assert len(pd.read_csv('out.csv')) == 3
 
@@ -226,33 +260,63 @@ def test_a_user_without_a_name_may_decide(cli, monkeypatch):
 
 
 def test_logs_are_json_when_asked(tmp_path):
-    done = subprocess.run([sys.executable, '-m', 'smartcloudops.cli', '--log-format', 'json', '-v', 'run', '--once', '--source', 'synthetic'], cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(
+        [
+            sys.executable,
+            '-m',
+            'smartcloudops.cli',
+            '--log-format',
+            'json',
+            '-v',
+            'run',
+            '--once',
+            '--source',
+            'synthetic',
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     for line in done.stderr.splitlines(): assert json.loads(line)['level']
 
 
 def test_a_reader_that_leaves_early_is_no_error(tmp_path):
-    done = subprocess.run(f'{sys.executable} -m smartcloudops.cli config show | head -1', shell=True, cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(
+        f'{sys.executable} -m smartcloudops.cli config show | head -1',
+        shell=True,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
     assert 'Traceback' not in done.stderr and 'BrokenPipe' not in done.stderr
 
 
 def test_incidents_over_ssh(cli, tmp_path):
     "The list and the story of an incident, without a browser."
     times, values = series()
-    pd.DataFrame({'time': times, 'host': 'web-1', 'metric': 'cpu_utilization_percent', 'value': values}).to_csv(tmp_path/'cpu.csv', index=False)
+    pd.DataFrame({'time': times, 'host': 'web-1', 'metric': 'cpu_utilization_percent', 'value': values}).to_csv(
+        tmp_path / 'cpu.csv', index=False
+    )
     assert cli('incidents', 'list').output == 'no incidents\n'
     cli('run', '--once', '--source', f"replay:{tmp_path/'cpu.csv'}")
     listed = json.loads(cli('incidents', 'list', '--json').stdout)
     about_cpu = next(i for i in listed if 'cpu' in i['title'])
     shown = cli('incidents', 'show', about_cpu['id'])
-    assert shown.exit_code == 0 and about_cpu['title'] in shown.output and all(word in shown.output for word in ('first sign', 'detected', 'Evidence', 'Decided'))
+    assert (
+        shown.exit_code == 0
+        and about_cpu['title'] in shown.output
+        and all(word in shown.output for word in ('first sign', 'detected', 'Evidence', 'Decided'))
+    )
     assert json.loads(cli('incidents', 'show', about_cpu['id'], '--json').stdout)['incident']['host'] == 'web-1'
     missing = cli('incidents', 'show', '99')
     assert missing.exit_code == 1 and 'there is no incident 99' in missing.output
 
 
 @pytest.mark.parametrize('since', ['7', 'week', '', '-5d', 'nan'])
-@pytest.mark.parametrize('command', [('history', 'export', 'week.csv'), ('ingest', '--source', 'prometheus')], ids=' '.join)
+@pytest.mark.parametrize(
+    'command', [('history', 'export', 'week.csv'), ('ingest', '--source', 'prometheus')], ids=' '.join
+)
 def test_a_past_of_no_length_is_refused(cli, tmp_path, command, since):
     cli('run', '--once', '--source', 'synthetic')
     (tmp_path/'week.csv').write_text('the last good export')
@@ -264,10 +328,26 @@ def test_a_past_of_no_length_is_refused(cli, tmp_path, command, since):
 def test_a_path_that_says_no_is_one_line(cli, tmp_path):
     cli('run', '--once', '--source', 'synthetic')
     wrong = cli('history', 'export', '/nonexistent/out.csv')
-    assert wrong.exit_code == 1 and '/nonexistent/' in wrong.output and 'check the path' in wrong.output and 'Traceback' not in wrong.output
+    assert (
+        wrong.exit_code == 1
+        and '/nonexistent/' in wrong.output
+        and 'check the path' in wrong.output
+        and 'Traceback' not in wrong.output
+    )
 
 
-@pytest.mark.parametrize('command', [('actions', 'show', 'ID'), ('actions', 'approve', 'ID'), ('silence', 'end', 'ID'), ('incidents', 'show', 'ID'), ('feedback', 'ID', 'normal'), ('actions', 'list', '--limit', 'ID')], ids=' '.join)
+@pytest.mark.parametrize(
+    'command',
+    [
+        ('actions', 'show', 'ID'),
+        ('actions', 'approve', 'ID'),
+        ('silence', 'end', 'ID'),
+        ('incidents', 'show', 'ID'),
+        ('feedback', 'ID', 'normal'),
+        ('actions', 'list', '--limit', 'ID'),
+    ],
+    ids=' '.join,
+)
 def test_a_number_that_no_database_takes_is_no_traceback(cli, command):
     wrong = cli(*['9' * 20 if word == 'ID' else word for word in command])
     assert wrong.exit_code in (1, 2) and '9' * 20 in wrong.output and isinstance(wrong.exception, SystemExit)
@@ -285,7 +365,11 @@ def test_a_damaged_ledger_is_not_exported_with_a_traceback(cli, tmp_path):
     with sqlite3.connect(file) as db: db.execute('pragma wal_checkpoint(truncate)')
     file.write_bytes(file.read_bytes()[:4096] + b'\xff' * (file.stat().st_size - 4096))
     wrong = cli('ledger', 'export')
-    assert wrong.exit_code == 1 and 'smartcloudops.db: the ledger cannot be read' in wrong.output and isinstance(wrong.exception, SystemExit)
+    assert (
+        wrong.exit_code == 1
+        and 'smartcloudops.db: the ledger cannot be read' in wrong.output
+        and isinstance(wrong.exception, SystemExit)
+    )
 
 
 def test_json_is_json_also_where_there_is_no_number(tmp_path):
@@ -295,7 +379,11 @@ def test_json_is_json_also_where_there_is_no_number(tmp_path):
     (tmp_path/'nab/data').mkdir(parents=True); (tmp_path/'mine').mkdir()
     frame.to_csv(tmp_path/'nab/data/b.csv', index=False)
     (tmp_path/'nab/labels.json').write_text('{"b.csv": [["2026-01-02 17:00:00", "2026-01-02 20:00:00"]]}')
-    frame.assign(label=((np.arange(600) >= 500) & (np.arange(600) < 512)).astype(int)).to_csv(tmp_path/'mine/a.csv', index=False)
+    frame.assign(label=((np.arange(600) >= 500) & (np.arange(600) < 512)).astype(int)).to_csv(
+        tmp_path / 'mine/a.csv', index=False
+    )
     told = CliRunner().invoke(main, ['evaluate', str(tmp_path), '--json'])
     def refuse(word): raise AssertionError(word)
-    assert told.exit_code == 0 and None in [row.get('nab_standard') for row in json.loads(told.stdout, parse_constant=refuse)]
+    assert told.exit_code == 0 and None in [
+        row.get('nab_standard') for row in json.loads(told.stdout, parse_constant=refuse)
+    ]

@@ -24,16 +24,29 @@ def test_scripts_are_valid_executable_and_say_how_they_are_used(script):
 
 @pytest.mark.skipif(not shutil.which('systemd-analyze'), reason='no systemd here')
 def test_units_are_valid_and_hardened(tmp_path):
-    for unit in [*DEPLOY.glob('*.service'), *DEPLOY.glob('*.timer')]: (tmp_path/unit.name).write_text(unit.read_text().replace('/opt/smartcloudops/bin/smartcloudops', '/bin/true'))
-    checked = subprocess.run(['systemd-analyze', 'verify', '--man=no', *map(str, sorted(tmp_path.iterdir()))], capture_output=True, text=True)
+    for unit in [*DEPLOY.glob('*.service'), *DEPLOY.glob('*.timer')]:
+        (tmp_path/unit.name).write_text(unit.read_text().replace('/opt/smartcloudops/bin/smartcloudops', '/bin/true'))
+    checked = subprocess.run(
+        ['systemd-analyze', 'verify', '--man=no', *map(str, sorted(tmp_path.iterdir()))], capture_output=True, text=True
+    )
     assert checked.returncode == 0, checked.stderr
-    rated = subprocess.run(['systemd-analyze', 'security', '--offline=true', '--threshold=45', tmp_path/'smartcloudops.service'], capture_output=True, text=True)
+    rated = subprocess.run(
+        ['systemd-analyze', 'security', '--offline=true', '--threshold=45', tmp_path / 'smartcloudops.service'],
+        capture_output=True,
+        text=True,
+    )
     assert rated.returncode == 0, rated.stdout[-600:] + rated.stderr
 
 
 def test_the_monitoring_host_gets_a_configuration_that_prometheus_takes(tmp_path):
     (tmp_path/'targets.json').write_text(json.dumps({'app': ['10.0.0.5:5000'], 'node_exporter': ['10.0.0.5:9100']}))
-    def install(*more): return subprocess.run([DEPLOY/'install-monitoring.sh', *more, tmp_path/'targets.json'], env=dict(os.environ, ROOT=str(tmp_path/'root'), PYTHON=sys.executable), capture_output=True, text=True)
+    def install(*more):
+        return subprocess.run(
+            [DEPLOY / 'install-monitoring.sh', *more, tmp_path / 'targets.json'],
+            env=dict(os.environ, ROOT=str(tmp_path / 'root'), PYTHON=sys.executable),
+            capture_output=True,
+            text=True,
+        )
     planned = install('--dry-run')
     assert planned.returncode == 0 and not (tmp_path/'root').exists() and '+ install' in planned.stdout
     done = install()
@@ -41,8 +54,31 @@ def test_the_monitoring_host_gets_a_configuration_that_prometheus_takes(tmp_path
     groups = json.loads((tmp_path/'root'/'etc'/'prometheus'/'file_sd'/'app-and-node.json').read_text())
     assert [g['targets'] for g in groups] == [['10.0.0.5:5000'], ['10.0.0.5:9100']]
     if shutil.which('promtool'):
-        assert subprocess.run(['promtool', 'check', 'config', '--syntax-only', tmp_path/'root'/'etc'/'prometheus'/'prometheus.yml'], capture_output=True).returncode == 0
-        assert subprocess.run(['promtool', 'check', 'rules', tmp_path/'root'/'etc'/'prometheus'/'rules'/'smartcloudops.yml'], capture_output=True).returncode == 0
+        assert (
+            subprocess.run(
+                [
+                    'promtool',
+                    'check',
+                    'config',
+                    '--syntax-only',
+                    tmp_path / 'root' / 'etc' / 'prometheus' / 'prometheus.yml',
+                ],
+                capture_output=True,
+            ).returncode
+            == 0
+        )
+        assert (
+            subprocess.run(
+                [
+                    'promtool',
+                    'check',
+                    'rules',
+                    tmp_path / 'root' / 'etc' / 'prometheus' / 'rules' / 'smartcloudops.yml',
+                ],
+                capture_output=True,
+            ).returncode
+            == 0
+        )
     assert '+ install' not in install().stdout, 'a second run changes nothing'
 
 
@@ -60,7 +96,24 @@ exec chroot "$1/root" bash -euc "$4"
 def on_a_copy(tmp_path, script: str) -> subprocess.CompletedProcess:
     "Run a script as root where nothing that it changes stays."
     (tmp_path/'machine').mkdir(exist_ok=True)
-    return subprocess.run(['unshare', '--mount', 'bash', '-c', OVERLAY, 'copy', tmp_path/'machine', DEPLOY.parent.parent, tmp_path, script], capture_output=True, text=True, timeout=280, env=dict(PATH='/usr/sbin:/usr/bin:/sbin:/bin', HOME='/tmp', LANG='C.UTF-8'))
+    return subprocess.run(
+        [
+            'unshare',
+            '--mount',
+            'bash',
+            '-c',
+            OVERLAY,
+            'copy',
+            tmp_path / 'machine',
+            DEPLOY.parent.parent,
+            tmp_path,
+            script,
+        ],
+        capture_output=True,
+        text=True,
+        timeout=280,
+        env=dict(PATH='/usr/sbin:/usr/bin:/sbin:/bin', HOME='/tmp', LANG='C.UTF-8'),
+    )
 
 
 @pytest.fixture
@@ -72,17 +125,35 @@ def copy(tmp_path):
 
 
 def test_the_application_host_is_installed_to_its_end(copy):
-    "User, environment, settings, enabled unit; then what the unit starts runs as that user, and a second run changes nothing."
+    """User, environment, settings, enabled unit; then what the unit starts runs as that user, and a second run changes
+    nothing."""
     from tests.conftest import soak
-    system = subprocess.run(['/usr/bin/python3', '-c', 'import sys, venv, ensurepip; print(sys.version_info[:2])'], capture_output=True, text=True)
-    if system.returncode or system.stdout.strip() != str(tuple(sys.version_info[:2])): pytest.skip(f"needs a /usr/bin/python3 {sys.version_info[0]}.{sys.version_info[1]} with venv, to borrow these packages")
+    system = subprocess.run(
+        ['/usr/bin/python3', '-c', 'import sys, venv, ensurepip; print(sys.version_info[:2])'],
+        capture_output=True,
+        text=True,
+    )
+    if system.returncode or system.stdout.strip() != str(tuple(sys.version_info[:2])):
+        pytest.skip(
+            f"needs a /usr/bin/python3 {sys.version_info[0]}.{sys.version_info[1]} with venv, to borrow these packages"
+        )
     alone = [] if importlib.util.find_spec('hatchling') is None else ['--no-isolation']
-    built = subprocess.run([sys.executable, '-m', 'build', '--wheel', *alone, '--outdir', copy/'dist', DEPLOY.parent.parent], capture_output=True, text=True)
+    built = subprocess.run(
+        [sys.executable, '-m', 'build', '--wheel', *alone, '--outdir', copy / 'dist', DEPLOY.parent.parent],
+        capture_output=True,
+        text=True,
+    )
     assert built.returncode == 0, built.stderr
     wheel, full = next((copy/'dist').glob('*.whl')), soak(0, 1)
     site = next(p for p in sys.path if p.endswith('site-packages'))
-    work, kept = ('--log-format json run --once --source synthetic --json', 'history.db') if full else ('switch off --reason installing', 'smartcloudops.db')       # the loop takes its time to compile
-    borrow = '' if full else f'echo {site} > $(echo /opt/smartcloudops/lib/python*/site-packages)/borrowed.pth'      # its packages are here already
+    work, kept = (
+        ('--log-format json run --once --source synthetic --json', 'history.db')
+        if full
+        else ('switch off --reason installing', 'smartcloudops.db')
+    )  # the loop takes its time to compile
+    borrow = (
+        '' if full else f'echo {site} > $(echo /opt/smartcloudops/lib/python*/site-packages)/borrowed.pth'
+    )  # its packages are here already
     done = on_a_copy(copy, f'''
 export PYTHON=/usr/bin/python3 {'' if full else 'PIP_NO_DEPS=1'}
 {DEPLOY}/install-app.sh {wheel}
@@ -119,13 +190,16 @@ def test_the_monitoring_host_is_configured_and_its_prometheus_asks_the_targets(c
     from tests.conftest import free_port
     (copy/'targets.json').write_text(json.dumps({'app': ['127.0.0.1:5999'], 'node_exporter': ['127.0.0.1:9199']}))
     port = free_port()
-    done = on_a_copy(copy, f'''
-PYTHON=/usr/bin/python3 {DEPLOY}/install-monitoring.sh --no-packages {copy}/targets.json
-echo "== found"; ls /etc/grafana/dashboards /etc/prometheus/rules
-promtool check rules /etc/prometheus/rules/*.yml >/dev/null && echo rules
-mkdir /tmp/tsdb; prometheus --config.file=/etc/prometheus/prometheus.yml --storage.tsdb.path=/tmp/tsdb --web.listen-address=127.0.0.1:{port} >/tmp/log 2>&1 &
-for i in $(seq 100); do python3 -c "import urllib.request as u; print(u.urlopen('http://127.0.0.1:{port}/api/v1/targets').read().decode())" 2>/dev/null > /tmp/targets && grep -q 5999 /tmp/targets && break; sleep .2; done
-kill %1; cat /tmp/targets''')
+    done = on_a_copy(
+        copy,
+        f'''
+    PYTHON=/usr/bin/python3 {DEPLOY}/install-monitoring.sh --no-packages {copy}/targets.json
+    echo "== found"; ls /etc/grafana/dashboards /etc/prometheus/rules
+    promtool check rules /etc/prometheus/rules/*.yml >/dev/null && echo rules
+    mkdir /tmp/tsdb; prometheus --config.file=/etc/prometheus/prometheus.yml --storage.tsdb.path=/tmp/tsdb --web.listen-address=127.0.0.1:{port} >/tmp/log 2>&1 &
+    for i in $(seq 100); do python3 -c "import urllib.request as u; print(u.urlopen('http://127.0.0.1:{port}/api/v1/targets').read().decode())" 2>/dev/null > /tmp/targets && grep -q 5999 /tmp/targets && break; sleep .2; done
+    kill %1; cat /tmp/targets''',
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     found = done.stdout.partition('== found')[2]
     assert 'fleet.json' in found and 'rules' in found.split()

@@ -39,7 +39,10 @@ def wait_for(probe, seconds: float = 30, every: float = .2):
 
 
 def get(port: int, path: str, accept: str = 'application/json'):
-    with urllib.request.urlopen(urllib.request.Request(f'http://127.0.0.1:{port}{path}', headers={'Accept': accept}), timeout=5) as r: return r.read().decode()
+    with urllib.request.urlopen(
+        urllib.request.Request(f'http://127.0.0.1:{port}{path}', headers={'Accept': accept}), timeout=5
+    ) as r:
+        return r.read().decode()
 
 
 def answers(port: int, path: str = '/health'):
@@ -54,8 +57,13 @@ def program(tmp_path):
     "Starts `smartcloudops run …` in a folder of its own and stops it at the end."
     children = []
     def start(*options, **env):
-        child = subprocess.Popen([*PROGRAM, 'run', '--data-dir', str(tmp_path/'data'), *options], cwd=tmp_path, env={**os.environ, **env},
-                                 stdout=subprocess.DEVNULL, stderr=(tmp_path/'log').open('a'))
+        child = subprocess.Popen(
+            [*PROGRAM, 'run', '--data-dir', str(tmp_path / 'data'), *options],
+            cwd=tmp_path,
+            env={**os.environ, **env},
+            stdout=subprocess.DEVNULL,
+            stderr=(tmp_path / 'log').open('a'),
+        )
         children.append(child)
         return child
     yield start
@@ -72,7 +80,8 @@ def test_this_host_is_on_the_page_within_five_seconds_of_its_start(program, tmp_
     began = time.monotonic()
     state = wait_for(lambda: (s := json.loads(get(port, '/'))) if json.loads(get(port, '/'))['metrics'] else None, 5)
     assert time.monotonic() - began < 5
-    with History(tmp_path/'data'/'history.db', readonly=True) as history: latest = history.latest().set_index('series')['value']
+    with History(tmp_path/'data'/'history.db', readonly=True) as history:
+        latest = history.latest().set_index('series')['value']
     host = own_host()
     assert abs(latest[f'memory_used_percent{{host="{host}"}}'] - psutil.virtual_memory().percent) < 10
     assert abs(latest[f'disk_used_percent{{host="{host}",mount="/"}}'] - psutil.disk_usage('/').percent) < 5
@@ -112,7 +121,10 @@ def test_kill_9_at_any_moment_loses_nothing_stored(program, tmp_path):
         loop = program('--no-dashboard', '--interval', '0.2')
         count = lambda: _count(data) if (data/'history.db').exists() else 0
         wait_for(lambda: count() > rows, 40)
-        if n: wait_for(lambda: list((data/'learned').glob('*.npz')), 40)       # the first kill may come before anything was learned
+        if n:
+            wait_for(
+                lambda: list((data / 'learned').glob('*.npz')), 40
+            )  # the first kill may come before anything was learned
         time.sleep(float(rng.uniform(0, .6)))
         before = count()
         loop.kill(); loop.wait()
@@ -155,7 +167,9 @@ def test_what_began_right_before_a_kill_is_told_as_if_there_had_been_none(tmp_pa
         level, opened = np.random.default_rng(1).normal(40, 2, 340), []
         level[301:] += 30
         source = Flaky()
-        source.read = lambda now: pd.DataFrame({'memory_used_percent{host="a"}': [level[n]]}, index=pd.DatetimeIndex([now], name='time'))
+        source.read = lambda now: pd.DataFrame(
+            {'memory_used_percent{host="a"}': [level[n]]}, index=pd.DatetimeIndex([now], name='time')
+        )
         with use_clock(FakeClock('2026-01-05 00:00')):
             loop = Loop(own := settings(folder, detection=dict(joint=False)), source)
             for n in range(340):
@@ -169,7 +183,8 @@ def test_what_began_right_before_a_kill_is_told_as_if_there_had_been_none(tmp_pa
 
 
 def test_a_new_detector_learns_from_the_stored_past(tmp_path):
-    "As after `ingest --since 14d`, or when what was learned is of another version; not from what another source stored."
+    """As after `ingest --since 14d`, or when what was learned is of another version; not from what another source
+    stored."""
     from smartcloudops.detection import StreamDetector
     from smartcloudops.ingestion import SyntheticSource, synthetic_frame
     frame = synthetic_frame(2, '2026-01-05', 30, 60)
@@ -183,7 +198,9 @@ def test_a_new_detector_learns_from_the_stored_past(tmp_path):
             known = {name: loop.models.detector.state[row].tobytes() for name, row in loop.models.detector.rows.items()}
             return loop, known == {name: expected.state[row].tobytes() for name, row in expected.rows.items()}
         loop, same = started()
-        assert same and loop.models.watermark == frame.index[-1] and len(loop.history.read_scores(frame.columns[0])) > 1400
+        assert (
+            same and loop.models.watermark == frame.index[-1] and len(loop.history.read_scores(frame.columns[0])) > 1400
+        )
         clock().advance(60)
         assert loop.tick().rows >= 1 and loop.models.detector.state['n'].min() > 1800
         loop.close()
@@ -202,7 +219,8 @@ import time
 from smartcloudops.monitoring.history import History
 seen = []
 for _ in range(15):
-    with History({str(tmp_path/'data'/'history.db')!r}, readonly=True) as h: seen.append(len(h.read(metric='cpu_utilization_percent')))
+    with History({str(tmp_path/'data'/'history.db')!r}, readonly=True) as h:
+        seen.append(len(h.read(metric='cpu_utilization_percent')))
     time.sleep(.2)
 assert seen == sorted(seen) and seen[-1] > seen[0], seen
 """
@@ -212,7 +230,8 @@ assert seen == sorted(seen) and seen[-1] > seen[0], seen
 
 def test_two_loops_on_one_folder_are_refused(tmp_path):
     with DataDirLock(tmp_path):
-        with pytest.raises(ConfigError, match=f'another loop is running.*{os.getpid()}'): DataDirLock(tmp_path).__enter__()
+        with pytest.raises(ConfigError, match=f'another loop is running.*{os.getpid()}'):
+            DataDirLock(tmp_path).__enter__()
     with DataDirLock(tmp_path): pass
 
 
@@ -232,7 +251,9 @@ class Flaky(Source):
     def read(self, now):
         self.calls += 1
         if 3 <= self.calls <= 5: raise self.error('10.0.0.9 does not answer')
-        return pd.DataFrame({'cpu_utilization_percent{host="a"}': [10. + self.calls]}, index=pd.DatetimeIndex([now], name='time'))
+        return pd.DataFrame(
+            {'cpu_utilization_percent{host="a"}': [10.0 + self.calls]}, index=pd.DatetimeIndex([now], name='time')
+        )
     def close(self): pass
 
 
@@ -240,7 +261,8 @@ class Flaky(Source):
 def test_a_source_that_fails_is_said_once_and_survived(tmp_path, monkeypatch, error):
     "Whatever its reason: the network, what AWS says, a targets file that was just spoiled."
     said = []
-    for level in ('info', 'warning'): monkeypatch.setattr(smartcloudops.loop.tick.log, level, lambda text, *values: said.append(text % values))
+    for level in ('info', 'warning'):
+        monkeypatch.setattr(smartcloudops.loop.tick.log, level, lambda text, *values: said.append(text % values))
     with use_clock(FakeClock('2026-01-05 00:00')):
         loop = Loop(settings(tmp_path), source := Flaky())
         source.error = error
@@ -261,7 +283,9 @@ def test_late_rows_are_stored_and_not_scored_again(tmp_path):
         def read(self, now):
             self.calls += 1
             at = now if self.calls != 5 else now - pd.Timedelta('150s')
-            return pd.DataFrame({'cpu_utilization_percent{host="a"}': [10. + self.calls]}, index=pd.DatetimeIndex([at], name='time'))
+            return pd.DataFrame(
+                {'cpu_utilization_percent{host="a"}': [10.0 + self.calls]}, index=pd.DatetimeIndex([at], name='time')
+            )
     with use_clock(FakeClock('2026-01-05 00:00')):
         loop = Loop(settings(tmp_path), Late())
         ticks = []
@@ -303,10 +327,14 @@ def test_a_tick_that_fails_does_not_end_the_loop(tmp_path, monkeypatch):
 
 
 def test_a_history_that_cannot_be_written_does_not_blind_the_detector(tmp_path, monkeypatch):
-    "The disk fills up: what comes is judged, an incident opens all the same, what was stored stays, and the page is told."
+    """The disk fills up: what comes is judged, an incident opens all the same, what was stored stays, and the page is
+    told."""
     with use_clock(FakeClock('2026-01-05 00:00')):
         loop = Loop(settings(tmp_path), source := Flaky())
-        source.read = lambda now: pd.DataFrame({'memory_used_percent{host="a"}': [99. if len(ticks) >= 100 else 40. + len(ticks) % 3]}, index=pd.DatetimeIndex([now], name='time'))
+        source.read = lambda now: pd.DataFrame(
+            {'memory_used_percent{host="a"}': [99.0 if len(ticks) >= 100 else 40.0 + len(ticks) % 3]},
+            index=pd.DatetimeIndex([now], name='time'),
+        )
         ticks = []
         for _ in range(90): ticks.append(loop.tick()); clock().advance(60)
         stored = len(loop.history.read())
@@ -314,7 +342,10 @@ def test_a_history_that_cannot_be_written_does_not_blind_the_detector(tmp_path, 
         loop.history.file.connection().execute(f'pragma max_page_count={pages}')
         for _ in range(90): ticks.append(loop.tick()); clock().advance(60)
         assert any(t.opened for t in ticks[90:])
-        assert 'the disk is full' in ticks[-1].problem and 'the disk is full' in last_heartbeat(loop.engine, 'loop').detail['problem']
+        assert (
+            'the disk is full' in ticks[-1].problem
+            and 'the disk is full' in last_heartbeat(loop.engine, 'loop').detail['problem']
+        )
         loop.history.file.connection().execute('pragma max_page_count=1000000')
         assert loop.tick().problem == '' and len(loop.history.read()) > stored
         loop.close()
@@ -322,12 +353,19 @@ def test_a_history_that_cannot_be_written_does_not_blind_the_detector(tmp_path, 
 
 @pytest.mark.parametrize('company', [True, False])
 def test_what_was_taken_down_is_wrong_no_longer(tmp_path, company):
-    "A host leaves while its memory is where it should not be, alone or among others: its incident closes after a day, and no other opens."
+    """A host leaves while its memory is where it should not be, alone or among others: its incident closes after a day,
+    and no other opens."""
     with use_clock(FakeClock('2026-01-05 00:00')):
-        loop, memory = Loop(settings(tmp_path, detection=dict(joint=False)), source := Flaky()), 'memory_used_percent{{host="{}"}}'.format
+        loop, memory = (
+            Loop(settings(tmp_path, detection=dict(joint=False)), source := Flaky()),
+            'memory_used_percent{{host="{}"}}'.format,
+        )
         def rows(now, n):
             values = {memory('a'): 40. + n % 3 + 30 * (n >= 100)} if n < 130 else {}
-            return pd.DataFrame(values | ({memory('b'): 40. + n % 3} if company else {}), index=pd.DatetimeIndex([now] * bool(values or company), name='time', tz='UTC'))
+            return pd.DataFrame(
+                values | ({memory('b'): 40.0 + n % 3} if company else {}),
+                index=pd.DatetimeIndex([now] * bool(values or company), name='time', tz='UTC'),
+            )
         ticks = []
         for n in range(180):
             source.read = lambda now: rows(now, n)
@@ -364,7 +402,10 @@ def test_only_a_host_that_is_heard_gets_a_new_joint_model(tmp_path, monkeypatch)
     with use_clock(FakeClock('2026-01-05 00:00')):
         loop = Loop(settings(tmp_path), source := Flaky())
         for n in range(20):
-            source.read = lambda now: pd.DataFrame({f'load1{{host="{h}"}}': [1.] for h in ('abcde' if n < 5 else 'e')}, index=pd.DatetimeIndex([now], name='time'))
+            source.read = lambda now: pd.DataFrame(
+                {f'load1{{host="{h}"}}': [1.0] for h in ('abcde' if n < 5 else 'e')},
+                index=pd.DatetimeIndex([now], name='time'),
+            )
             loop.tick(); clock().advance(3600)
         loop.close()
     assert set(fitted[:5]) == set('abcde') and fitted[5:] == ['e'] * 15
@@ -383,7 +424,10 @@ def test_a_history_that_was_moved_away_leaves_what_was_learned(tmp_path):
 
 def test_a_replay_ends_nothing_that_goes_on_live(tmp_path):
     "By its own time an open incident was over, months before it began; people were told so, and then paged again."
-    frame = pd.DataFrame({'cpu_utilization_percent{host="web-1"}': [97.]}, index=pd.DatetimeIndex(['2026-03-02T12:00Z'], name='time').as_unit('us'))
+    frame = pd.DataFrame(
+        {'cpu_utilization_percent{host="web-1"}': [97.0]},
+        index=pd.DatetimeIndex(['2026-03-02T12:00Z'], name='time').as_unit('us'),
+    )
     path = tmp_path/'january.csv'
     path.write_text('timestamp,value\n2026-01-01T00:00:00Z,1\n2026-01-01T00:05:00Z,1\n')
     replay = lambda: Loop(settings(tmp_path, source=f'replay:{path}'))
@@ -426,7 +470,9 @@ def test_days_replayed_at_once_open_and_close_in_their_own_time(tmp_path):
     rng = np.random.default_rng(0)
     values = 30 + rng.normal(0, 2, 900); values[600:630] = 98
     path = tmp_path/'cpu.csv'
-    pd.DataFrame({'time': times, 'host': 'web-1', 'metric': 'cpu_utilization_percent', 'value': values}).to_csv(path, index=False)
+    pd.DataFrame({'time': times, 'host': 'web-1', 'metric': 'cpu_utilization_percent', 'value': values}).to_csv(
+        path, index=False
+    )
     loop = Loop(settings(tmp_path, source=f'replay:{path}'))
     tick = loop.tick()
     loop.close()
@@ -437,7 +483,9 @@ def test_days_replayed_at_once_open_and_close_in_their_own_time(tmp_path):
 
 # ---- clocks that are set
 
-FAULT = dict(kind='level_shift', host='web-2', metric='cpu_utilization_percent', at='2026-01-05T01:00:00Z', minutes=30, size=70)
+FAULT = dict(
+    kind='level_shift', host='web-2', metric='cpu_utilization_percent', at='2026-01-05T01:00:00Z', minutes=30, size=70
+)
 
 def ticked(loop, minutes):
     "So many ticks a minute apart."
@@ -446,7 +494,13 @@ def ticked(loop, minutes):
     return ticks
 
 
-@pytest.mark.parametrize('ahead, restarted', soak([('5min', True), ('400D', False)], [(ahead, restarted) for ahead in ('5min', '3h', '1D', '400D') for restarted in (False, True)]))
+@pytest.mark.parametrize(
+    'ahead, restarted',
+    soak(
+        [('5min', True), ('400D', False)],
+        [(ahead, restarted) for ahead in ('5min', '3h', '1D', '400D') for restarted in (False, True)],
+    ),
+)
 def test_a_clock_that_is_put_back_silences_nothing(tmp_path, ahead, restarted, caplog):
     "Some minutes under a wrong time; then the true one, and a fault that has to be seen, told and over."
     own = settings(tmp_path, synthetic=dict(faults=[FAULT]))
@@ -464,12 +518,22 @@ def test_a_clock_that_is_put_back_silences_nothing(tmp_path, ahead, restarted, c
         assert [t.rows for t in ticks] == [1] * 100 and not any(t.rewritten for t in ticks[1:])
         opened, closed = [i for t in ticks for i in t.opened], [i for t in ticks for i in t.closed]
         told = [i for i in opened if 'web-2: cpu' in i.title]
-        assert len(told) == 1 and abs((told[0].opened - pd.Timestamp(FAULT['at'])).total_seconds()) < 900 and any(i.id == told[0].id for i in closed)
+        assert (
+            len(told) == 1
+            and abs((told[0].opened - pd.Timestamp(FAULT['at'])).total_seconds()) < 900
+            and any(i.id == told[0].id for i in closed)
+        )
         fresh = freshness(loop.history, clock().now())
         assert not fresh.late.any() and (fresh.last == ticks[-1].at).all() and loop.history.last_time() == ticks[-1].at
-        pd.testing.assert_frame_equal(loop.history.read(end=before.index[-1]), before, check_freq=False)          # nothing stored is lost
+        pd.testing.assert_frame_equal(
+            loop.history.read(end=before.index[-1]), before, check_freq=False
+        )  # nothing stored is lost
         loop.close()
-        assert [f for f in loop.parts.checkpoint.files() if pd.Timestamp(int(f.stem.rpartition('-')[2]), unit='us', tz='UTC') > clock().now()] == []
+        assert [
+            f
+            for f in loop.parts.checkpoint.files()
+            if pd.Timestamp(int(f.stem.rpartition('-')[2]), unit='us', tz='UTC') > clock().now()
+        ] == []
 
 
 def test_a_machine_that_starts_in_1970_goes_on_when_it_knows_the_time(tmp_path):
@@ -501,7 +565,8 @@ def test_a_clock_far_ahead_throws_nothing_away(tmp_path, days):
         loop = Loop(own)
         clock().advance(90_000)                                    # a day later it still says so
         ticked(loop, 2); clock().advance(90_000); ticked(loop, 2); loop.close()
-        with History(own.history_path, readonly=True) as history: assert before.index.isin(history.read().index).all() == (days == 20)
+        with History(own.history_path, readonly=True) as history:
+            assert before.index.isin(history.read().index).all() == (days == 20)
 
 
 class Scaling(Source):
@@ -509,31 +574,49 @@ class Scaling(Source):
     name, interval, done = 'scaling', 10800., False
     def read(self, at):
         hosts = ['steady', *(f'day-{at:%m%d}-{n}' for n in range(3))]
-        row = {f'{metric}{{host="{host}"}}': 40. + 9 * np.sin(at.timestamp() / 3e4 + i) + len(host) for host in hosts for i, metric in enumerate(('cpu_utilization_percent', 'memory_used_percent'))}
+        row = {
+            f'{metric}{{host="{host}"}}': 40.0 + 9 * np.sin(at.timestamp() / 3e4 + i) + len(host)
+            for host in hosts
+            for i, metric in enumerate(('cpu_utilization_percent', 'memory_used_percent'))
+        }
         row |= {f'http_requests_total{{host="{host}"}}': at.timestamp() % 86400 for host in hosts}
         return pd.DataFrame([row], index=pd.DatetimeIndex([at], name='time'))
     def close(self): pass
 
 
 def test_hosts_that_are_gone_are_forgotten(tmp_path):
-    "Weeks of new names every day: what is kept stays small; the steady host's state is that of one who was always alone."
+    """Weeks of new names every day: what is kept stays small; the steady host's state is that of one who was always
+    alone."""
     from smartcloudops.core.frames import Rates
     from smartcloudops.detection import StreamDetector
     source, alone, rates, sizes = Scaling(), StreamDetector(), Rates(), []
     with use_clock(FakeClock('2026-01-05 00:00')):
         loop = Loop(settings(tmp_path, detection=dict(joint=False)), source)
-        (tmp_path/'data/joint').mkdir(); (tmp_path/'data/joint/day-0106-1.v000001.npz').write_bytes(b''); (tmp_path/'data/joint/steady.v000001.npz').write_bytes(b'')
+        (tmp_path/'data/joint').mkdir()
+        (tmp_path/'data/joint/day-0106-1.v000001.npz').write_bytes(b'')
+        (tmp_path/'data/joint/steady.v000001.npz').write_bytes(b'')
         for _ in range(8 * 20):
             loop.tick()
             row = source.read(clock().now())
             alone.score(rates.update(row[[c for c in row if '"steady"' in c]]))
             sizes.append(len(loop.models.detector.rows))
             clock().advance(10800)
-        assert max(sizes) <= 3 * (1 + 3 * 10) and len(loop.models.rates.known()) <= 1 + 3 * 10 and all(len(records) <= 3 * (1 + 3 * 10) for records in loop.models.rules.state.values())
-        assert len(loop.models.fleet.hosts) <= 1 + 3 * 10 and set(loop.models.host_scores.highest) <= loop.models.fleet.hosts and 'steady' in loop.models.host_scores.highest
+        assert (
+            max(sizes) <= 3 * (1 + 3 * 10)
+            and len(loop.models.rates.known()) <= 1 + 3 * 10
+            and all(len(records) <= 3 * (1 + 3 * 10) for records in loop.models.rules.state.values())
+        )
+        assert (
+            len(loop.models.fleet.hosts) <= 1 + 3 * 10
+            and set(loop.models.host_scores.highest) <= loop.models.fleet.hosts
+            and 'steady' in loop.models.host_scores.highest
+        )
         assert [f.name for f in (tmp_path/'data/joint').iterdir()] == ['steady.v000001.npz']
         for name, row in alone.rows.items():
-            if alone.state['n'][row]: assert loop.models.detector.state[loop.models.detector.rows[name]].tobytes() == alone.state[row].tobytes(), name
+            if alone.state['n'][row]:
+                assert (
+                    loop.models.detector.state[loop.models.detector.rows[name]].tobytes() == alone.state[row].tobytes()
+                ), name
         loop.close()
         again = Loop(settings(tmp_path, detection=dict(joint=False)), source)
         assert set(again.models.detector.rows) == set(loop.models.detector.rows)
@@ -544,7 +627,13 @@ def test_hosts_that_are_gone_are_forgotten(tmp_path):
 def test_a_host_that_was_taken_away_is_no_incident(tmp_path, knows, caplog):
     class Inventory(Scaling):
         interval, asked = 60., []
-        def read(self, at): frame = super().read(at); return frame[[c for c in frame if '-2"' not in c]] if at >= pd.Timestamp('2026-01-05 01:00', tz='UTC') else frame
+        def read(self, at):
+            frame = super().read(at)
+            return (
+                frame[[c for c in frame if '-2"' not in c]]
+                if at >= pd.Timestamp('2026-01-05 01:00', tz='UTC')
+                else frame
+            )
         def terminated_hosts(self, hosts):
             self.asked.append(set(hosts))
             if knows == 'no answer': raise SourceError('the inventory is away')
@@ -566,7 +655,11 @@ def test_only_its_own_states_are_a_source_s(tmp_path):
     detector = StreamDetector(); detector.update(at, pd.Series({'load1{host="a"}': 1.}))
     DetectorCheckpoint(tmp_path, 'replay:cpu-2').save(detector, at)
     (tmp_path/'learned/stream-replay-cpu-backup.npz').write_bytes(b'')
-    assert DetectorCheckpoint(tmp_path, 'replay:cpu').files() == [] and DetectorCheckpoint(tmp_path, 'replay:cpu').load()[1] is None and len(DetectorCheckpoint(tmp_path, 'replay:cpu-2').files()) == 1
+    assert (
+        DetectorCheckpoint(tmp_path, 'replay:cpu').files() == []
+        and DetectorCheckpoint(tmp_path, 'replay:cpu').load()[1] is None
+        and len(DetectorCheckpoint(tmp_path, 'replay:cpu-2').files()) == 1
+    )
 
 
 def test_the_page_is_restarted(tmp_path):
@@ -620,7 +713,10 @@ def test_a_busy_process_a_core_is_an_incident_that_closes_again(program, tmp_pat
     time.sleep(600)
     assert list_incidents(engine) == [], 'an incident on an idle machine'
     hogs = [subprocess.Popen([sys.executable, '-c', 'while True: pass']) for _ in range(os.cpu_count())]
-    try: found = wait_for(lambda: [i for i in list_incidents(engine, state='open') if 'cpu' in i.title and own_host() in i.title], 60)
+    try:
+        found = wait_for(
+            lambda: [i for i in list_incidents(engine, state='open') if 'cpu' in i.title and own_host() in i.title], 60
+        )
     finally:
         for hog in hogs: hog.kill(); hog.wait()
     assert found

@@ -12,7 +12,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np, pandas as pd, pyarrow as pa, pyarrow.compute as pc, pyarrow.csv, pyarrow.parquet
+import numpy as np
+import pandas as pd
+
+from ..core.imports import unblock_import
+
+unblock_import('pyarrow')            # the loop keeps it out until it is needed
+
+import pyarrow as pa, pyarrow.compute as pc, pyarrow.csv, pyarrow.parquet
 
 from ..core.display import as_table, pluralize, short_repr
 from ..core.errors import DataError

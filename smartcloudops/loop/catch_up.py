@@ -10,6 +10,10 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+# %% auto #0
+__all__ = ['log', 'MOST_MISSED', 'MOST_PAST', 'PART', 'PAST_DAYS', 'CatchUp', 'LearnPast', 'learn_before_start']
+
+# %% ../../nbs/loop/07_catch_up.ipynb #c196f10c
 from ..core.series_index import rate_name
 from .checkpoint import DetectorCheckpoint
 from .detect import Score
@@ -17,18 +21,17 @@ from .models import Models
 from .read_store import StoreBands
 from .tick import Problems, Stage, Tick, run_stages
 
+# %% ../../nbs/loop/07_catch_up.ipynb #2c9ce1d9
 if TYPE_CHECKING:
     from smartcloudops.monitoring.history import History
 
 log = logging.getLogger('smartcloudops.loop')
 
-# %% auto #0
-__all__ = ['log', 'MOST_MISSED', 'MOST_PAST', 'PART', 'PAST_DAYS', 'CatchUp', 'LearnPast', 'learn_before_start']
-
 # %% ../../nbs/loop/07_catch_up.ipynb #fe340e55
 MOST_MISSED = pd.Timedelta('1D')          # replayed at most
 _BEFORE = pd.Timedelta('15min')            # read before that, for the counters' first rates
 
+# %% ../../nbs/loop/07_catch_up.ipynb #80011fbb
 class CatchUp:
     "Replays what the history holds of this source beyond the watermark."
     def __init__(self, history: History, models: Models, problems: Problems):
@@ -55,6 +58,7 @@ class CatchUp:
 MOST_PAST, PART = 5_000_000, 250_000      # samples that a new detector learns from at a start, and at a time
 PAST_DAYS = 14.                           # and how far back at most
 
+# %% ../../nbs/loop/07_catch_up.ipynb #625b7e3f
 class LearnPast:
     "Lets a detector that knows nothing yet learn from the stored past."
     def __init__(self, history: History, models: Models, problems: Problems, interval: float):
@@ -83,6 +87,7 @@ class LearnPast:
             rows += len(stored)
         return rows
 
+# %% ../../nbs/loop/07_catch_up.ipynb #704fb012
 def learn_before_start(learn: LearnPast, checkpoint: DetectorCheckpoint, live: bool) -> int:
     "Learn from the past, if this source is live and no other has its part in it; how many rows that were."
     others = set(checkpoint.folder.glob('stream-*.npz')) - set(checkpoint.files())

@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+# %% auto #0
+__all__ = ['log', 'DetectorCheckpoint']
+
+# %% ../../nbs/loop/01_checkpoint.ipynb #40d90294
 from ..core.clock import to_us
 from ..core.display import pluralize, short_repr
 
+# %% ../../nbs/loop/01_checkpoint.ipynb #a91fdbbb
 if TYPE_CHECKING:
     from smartcloudops.detection.stream import StreamDetector
 
 log = logging.getLogger('smartcloudops.loop')
-
-# %% auto #0
-__all__ = ['log', 'DetectorCheckpoint']
 
 # %% ../../nbs/loop/01_checkpoint.ipynb #bd709d71
 def _slug(source: str) -> str:
@@ -65,4 +67,5 @@ class DetectorCheckpoint:
         for path in self.files():
             if _watermark(path) > (to_us(now) or 0): path.unlink(missing_ok=True)
 
+# %% ../../nbs/loop/01_checkpoint.ipynb #477cebb3
 def _watermark(path: Path) -> int: return int(path.stem.rpartition('-')[2])

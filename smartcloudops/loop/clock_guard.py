@@ -11,19 +11,22 @@ from collections.abc import Callable
 import pandas as pd
 import sqlalchemy as sa
 
+# %% auto #0
+__all__ = ['log', 'LEEWAY', 'AHEAD', 'Heard', 'HOLD', 'HOLD_UNTIL', 'ClockGuard', 'RetentionHold', 'seems_ahead']
+
+# %% ../../nbs/loop/06_clock_guard.ipynb #f25aab77
 from ..core.clock import clock, to_us
 from ..core.display import short_repr
 from ..core.kv import Key
 
+# %% ../../nbs/loop/06_clock_guard.ipynb #76c82dcf
 log = logging.getLogger('smartcloudops.loop')
-
-# %% auto #0
-__all__ = ['log', 'LEEWAY', 'AHEAD', 'Heard', 'HOLD', 'HOLD_UNTIL', 'ClockGuard', 'RetentionHold', 'seems_ahead']
 
 # %% ../../nbs/loop/06_clock_guard.ipynb #cab24cc6
 LEEWAY, AHEAD = 60., 3600.                 # seconds: put back by less is nothing; ahead by more is doubtful
 Heard = Callable[[pd.Timestamp], object]   # who is told gets the time that holds from now on
 
+# %% ../../nbs/loop/06_clock_guard.ipynb #f5e0d370
 class ClockGuard:
     "Compares the wall clock with monotonic time; each jump is one event to all who subscribed."
     def __init__(self,
@@ -66,6 +69,7 @@ class ClockGuard:
 HOLD = 86400.                                                  # seconds for which a leap is doubted
 HOLD_UNTIL: Key[int] = Key('nothing goes before', 0)           # µs since 1970
 
+# %% ../../nbs/loop/06_clock_guard.ipynb #9edd71da
 class RetentionHold:
     "After a leap of the clock nothing stored is let go for a day."
     def __init__(self, engine: sa.Engine): self.engine = engine

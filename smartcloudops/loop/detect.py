@@ -8,18 +8,20 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+# %% auto #0
+__all__ = ['log', 'Score', 'InventoryCheck', 'Judge']
+
+# %% ../../nbs/loop/04_detect.ipynb #c18fd0a5
 from ..core.errors import SmartCloudOpsError
 from .models import Models
 from .tick import Problems, Tick
 
+# %% ../../nbs/loop/04_detect.ipynb #fd39e1a2
 if TYPE_CHECKING:
     from smartcloudops.detection.anomalies import Anomaly
     from smartcloudops.ingestion import Source
 
 log = logging.getLogger('smartcloudops.loop')
-
-# %% auto #0
-__all__ = ['log', 'Score', 'InventoryCheck', 'Judge']
 
 # %% ../../nbs/loop/04_detect.ipynb #6de0ca02
 class Score:

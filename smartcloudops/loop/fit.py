@@ -12,16 +12,18 @@ from pathlib import Path
 
 import pandas as pd
 
+# %% auto #0
+__all__ = ['log', 'MOST_FIT', 'fit_host', 'JointFitter']
+
+# %% ../../nbs/loop/08_fit.ipynb #7cc075d8
 from ..core.clock import clock
 from ..core.display import short_repr
 from ..core.frames import per_second
 from .models import Models
 from .tick import Tick
 
+# %% ../../nbs/loop/08_fit.ipynb #0445f2cd
 log = logging.getLogger('smartcloudops.loop')
-
-# %% auto #0
-__all__ = ['log', 'MOST_FIT', 'fit_host', 'JointFitter']
 
 # %% ../../nbs/loop/08_fit.ipynb #6e7dd44c
 def fit_host(data_dir: str | Path,          # where history, state and models are
@@ -47,6 +49,7 @@ def fit_host(data_dir: str | Path,          # where history, state and models ar
 MOST_FIT = 1800.     # seconds that one fit may take; a few are usual
 _FIT = 'import os, sys; os.nice(10); from smartcloudops.loop.fit import fit_host; fit_host(*sys.argv[1:])'
 
+# %% ../../nbs/loop/08_fit.ipynb #9d1e3122
 class JointFitter:
     "Fits one host's joint model at a time, in a child process."
     def __init__(self, models: Models, data_dir: str | Path):

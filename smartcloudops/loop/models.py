@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,10 @@ import numpy as np
 import pandas as pd
 import sqlalchemy as sa
 
+# %% auto #0
+__all__ = ['log', 'FORGET', 'Fleet', 'HostScores', 'Stretches', 'Models', 'expire_series', 'save_judged', 'open_models']
+
+# %% ../../nbs/loop/02_models.ipynb #512cb529
 from ..core.display import pluralize, short_repr
 from ..core.frames import Rates
 from ..core.kv import Key
@@ -23,27 +27,25 @@ from ..detection.anomalies import Anomaly, expire, from_json, from_scores, rewin
 from ..detection.rules import RuleEngine, rules_from_settings
 from .tick import Tick
 
+# %% ../../nbs/loop/02_models.ipynb #9d1bd048
 if TYPE_CHECKING:
     from smartcloudops.detection.joint import JointModels
     from smartcloudops.detection.stream import StreamDetector
 
 log = logging.getLogger('smartcloudops.loop')
 
-# %% auto #0
-__all__ = ['log', 'FORGET', 'Fleet', 'HostScores', 'Stretches', 'Models', 'expire_series', 'save_judged', 'open_models']
-
 # %% ../../nbs/loop/02_models.ipynb #257a46df
 class Fleet:
     "The hosts whose series were met."
-    def __init__(self, names: Iterable[str] = ()):       # series known from before
+    def __init__(self, names: Iterable[Hashable] = ()):       # series known from before
         self.recount(names)
 
     def __repr__(self) -> str:
         return short_repr(self, pluralize(len(self.hosts), 'host'), f'{len(self.heard)} in the last frame')
 
-    def recount(self, names: Iterable[str]) -> None:
+    def recount(self, names: Iterable[Hashable]) -> None:
         "Only the hosts of these series, from now on."
-        self.hosts: frozenset[str] = frozenset(map(host_of, names)) - {''}
+        self.hosts: frozenset[str] = frozenset(host_of(str(name)) for name in names) - {''}
         self.heard: frozenset[str] = frozenset()         # hosts of the last frame
         self._index: SeriesIndex | None = None
 
@@ -58,6 +60,7 @@ def _newest(scores: np.ndarray) -> np.ndarray:
     "The last score of each column; NaN where there is none."
     return scores[0] if len(scores) == 1 else pd.DataFrame(scores).ffill().iloc[-1].to_numpy()
 
+# %% ../../nbs/loop/02_models.ipynb #a5cdcba6
 class HostScores:
     "The highest of the newest scores of each host."
     def __init__(self) -> None: self.highest: dict[str, float] = {}
@@ -159,13 +162,14 @@ class Models:
 # %% ../../nbs/loop/02_models.ipynb #b44c76fe
 FORGET = pd.Timedelta('8D')      # a series without a sample for so long is gone; a week's rhythm stays
 
+# %% ../../nbs/loop/02_models.ipynb #80b5a708
 def expire_series(models: Models, before: pd.Timestamp) -> tuple[int, set[str]]:
     "(how many series, which hosts) had no sample since then; nothing of them stays."
     if not (gone := models.detector.expire(before)): return 0, set()
     models.rules.expire(before)
     models.rates.expire(before)
     models.fleet.recount(models.detector.rows)
-    hosts = {host_of(name) for name in gone} - models.fleet.hosts
+    hosts = {host_of(str(name)) for name in gone} - models.fleet.hosts
     models.joint.forget(hosts)
     models.host_scores.keep(models.fleet.hosts)
     what = pluralize(len(gone), 'series', 'series'), pluralize(len(hosts), 'host')
@@ -179,6 +183,7 @@ def save_judged(models: Models, engine: sa.Engine, source: str) -> None:
     "Write down where rules and stretches are."
     _JUDGED.of(source).put(engine, dict(rules=models.rules.state, stretches=models.stretches.to_json()))
 
+# %% ../../nbs/loop/02_models.ipynb #220c8d8b
 def open_models(settings: Settings,
                 engine: sa.Engine,
                 source: str,                         # its name

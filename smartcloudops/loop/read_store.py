@@ -11,17 +11,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+# %% auto #0
+__all__ = ['MOST_STEPS', 'Read', 'Store', 'StoreBands', 'steps_of']
+
+# %% ../../nbs/loop/03_read_store.ipynb #3a805c9c
 from ..core.errors import SmartCloudOpsError
 from ..core.frames import empty_frame
 from .models import Models
 from .tick import Problems, Tick
 
+# %% ../../nbs/loop/03_read_store.ipynb #18565a2d
 if TYPE_CHECKING:
     from smartcloudops.ingestion import Source
     from smartcloudops.monitoring.history import History
-
-# %% auto #0
-__all__ = ['MOST_STEPS', 'Read', 'Store', 'StoreBands', 'steps_of']
 
 # %% ../../nbs/loop/03_read_store.ipynb #d77e1126
 class Read:
@@ -56,6 +58,7 @@ class Store:
         tick.fresh = _newer(tick.frame, watermark)
         tick.rows, tick.rewritten = len(tick.fresh), len(tick.frame) - len(tick.fresh)
 
+# %% ../../nbs/loop/03_read_store.ipynb #9bf75441
 class StoreBands:
     "Keep scores and bands, from which the page draws its charts."
     def __init__(self, history: History, problems: Problems): self.history, self.problems = history, problems
@@ -67,6 +70,7 @@ class StoreBands:
 # %% ../../nbs/loop/03_read_store.ipynb #8ce2292d
 MOST_STEPS = 2000     # a long replay is walked through in at most so many steps
 
+# %% ../../nbs/loop/03_read_store.ipynb #0801bda1
 def steps_of(tick: Tick,                 # with its fresh rows
              live: bool,                 # False: judged by the rows' own time
              most: int = MOST_STEPS,

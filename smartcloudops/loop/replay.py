@@ -12,6 +12,10 @@ import pandas as pd
 import sqlalchemy as sa
 from sqlalchemy.pool import StaticPool
 
+# %% auto #0
+__all__ = ['ReplayStages', 'replay_stages']
+
+# %% ../../nbs/loop/11_replay.ipynb #855237c1
 from ..core.database import create_tables
 from ..core.display import short_repr
 from ..core.frames import per_second
@@ -23,11 +27,9 @@ from .read_store import MOST_STEPS, steps_of
 from .respond import Group
 from .tick import Stage, Tick, run_stages
 
+# %% ../../nbs/loop/11_replay.ipynb #a67a84c9
 if TYPE_CHECKING:
     from smartcloudops.detection.incidents import Incident
-
-# %% auto #0
-__all__ = ['ReplayStages', 'replay_stages']
 
 # %% ../../nbs/loop/11_replay.ipynb #8e444d9a
 def _memory_state() -> sa.Engine:
@@ -70,6 +72,7 @@ class ReplayStages:
         mine = [index.hosts[code] in hosts for code in index.host_codes]
         return per_second(self._rows.loc[last - pd.Timedelta('1h'):last, mine])
 
+# %% ../../nbs/loop/11_replay.ipynb #0f492500
 def _blank_models(settings: Settings) -> Models:
     from smartcloudops.detection.joint import JointModels
     from smartcloudops.detection.stream import StreamDetector

@@ -12,12 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+# %% auto #0
+__all__ = ['log', 'recent_rows', 'Group', 'learn_normal', 'Decide', 'Tell']
+
+# %% ../../nbs/loop/05_respond.ipynb #57eca240
 from ..core.errors import HistoryError
 from ..core.frames import per_second
 from ..detection.anomalies import is_inside
 from .models import Models
 from .tick import Tick
 
+# %% ../../nbs/loop/05_respond.ipynb #ccf37679
 if TYPE_CHECKING:
     from smartcloudops.detection.incidents import Incident, IncidentTracker
     from smartcloudops.monitoring.history import History
@@ -25,9 +30,6 @@ if TYPE_CHECKING:
     from smartcloudops.remediation.notify import Notifier
 
 log = logging.getLogger('smartcloudops.loop')
-
-# %% auto #0
-__all__ = ['log', 'recent_rows', 'Group', 'learn_normal', 'Decide', 'Tell']
 
 # %% ../../nbs/loop/05_respond.ipynb #503aa0bd
 def recent_rows(history: History,
@@ -65,6 +67,7 @@ class Group:
         tick.opened += changes.opened
         tick.closed += changes.closed
 
+# %% ../../nbs/loop/05_respond.ipynb #b6a4bbcb
 def learn_normal(models: Models, changes: Any) -> None:
     "What a person just called normal, and still goes on, the detector takes as known; once, when it is said."
     for a in changes.anomalies:

@@ -11,6 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+# %% auto #0
+__all__ = ['log', 'DataFolder', 'refuse_replay_over_live', 'Collaborators', 'watch_clock', 'Pipeline', 'Rhythm', 'Loop']
+
+# %% ../../nbs/loop/12_runner.ipynb #9a035a61
 from ..core.clock import clock, now
 from ..core.database import identity, open_state
 from ..core.display import pluralize, short_repr
@@ -29,13 +33,11 @@ from .save import Retention, Save, copy_audit
 from .status import StatusReporter
 from .tick import Problems, Stage, Tick, add_step, drop_frames, run_stages
 
+# %% ../../nbs/loop/12_runner.ipynb #284a6548
 if TYPE_CHECKING:
     from smartcloudops.ingestion import Source
 
 log = logging.getLogger('smartcloudops.loop')
-
-# %% auto #0
-__all__ = ['log', 'DataFolder', 'refuse_replay_over_live', 'Collaborators', 'watch_clock', 'Pipeline', 'Rhythm', 'Loop']
 
 # %% ../../nbs/loop/12_runner.ipynb #f04b16ac
 class DataFolder:
@@ -120,6 +122,7 @@ def watch_clock(parts: Collaborators, interval: float) -> ClockGuard:
                          lambda at: _rewind_checkpoint(parts)]
     return guard
 
+# %% ../../nbs/loop/12_runner.ipynb #57b11434
 def _rewind_checkpoint(parts: Collaborators) -> None:
     models = parts.models
     if models.watermark is not None: parts.checkpoint.rewind(models.detector, models.watermark)

@@ -11,6 +11,10 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
+# %% auto #0
+__all__ = ['log', 'SETTLED', 'SAVE_EVERY', 'Retention', 'copy_audit', 'Save']
+
+# %% ../../nbs/loop/10_save.ipynb #0895ffd4
 from ..core.clock import clock, now
 from ..core.errors import SmartCloudOpsError
 from ..core.settings import Settings
@@ -19,18 +23,17 @@ from .clock_guard import RetentionHold
 from .models import FORGET, Models, expire_series, save_judged
 from .tick import Problems, Tick
 
+# %% ../../nbs/loop/10_save.ipynb #76f07f20
 if TYPE_CHECKING:
     from smartcloudops.monitoring.history import History
     from smartcloudops.remediation.ledger import Ledger
 
 log = logging.getLogger('smartcloudops.loop')
 
-# %% auto #0
-__all__ = ['log', 'SETTLED', 'SAVE_EVERY', 'Retention', 'copy_audit', 'Save']
-
 # %% ../../nbs/loop/10_save.ipynb #09f1f3a0
 SETTLED = 3600.      # seconds after the start before which no series is forgotten
 
+# %% ../../nbs/loop/10_save.ipynb #56f6d5f7
 class Retention:
     "Lets go of what is too old."
     def __init__(self, settings: Settings, engine: sa.Engine, history: History, models: Models,
@@ -64,6 +67,7 @@ def copy_audit(settings: Settings, ledger: Ledger) -> None:
 # %% ../../nbs/loop/10_save.ipynb #c7430a9b
 SAVE_EVERY = 300.       # seconds between two saves of what was learned
 
+# %% ../../nbs/loop/10_save.ipynb #2fea5834
 class Save:
     "Saves the checkpoint and the judged state now and then."
     def __init__(self, checkpoint: DetectorCheckpoint, models: Models, retention: Retention, problems: Problems,

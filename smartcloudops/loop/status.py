@@ -11,21 +11,24 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import sqlalchemy as sa
 
+# %% auto #0
+__all__ = ['TICK_BOUNDS', 'SPENT', 'TickHistogram', 'SourceCost', 'StatusReporter']
+
+# %% ../../nbs/loop/09_status.ipynb #ae068ef7
 from .. import __version__
 from ..core.display import pluralize, short_repr
 from ..core.kv import Key, write_heartbeat
 from .models import Models
 from .tick import Tick
 
+# %% ../../nbs/loop/09_status.ipynb #abd550f1
 if TYPE_CHECKING:
     from smartcloudops.ingestion import Source
-
-# %% auto #0
-__all__ = ['TICK_BOUNDS', 'SPENT', 'TickHistogram', 'SourceCost', 'StatusReporter']
 
 # %% ../../nbs/loop/09_status.ipynb #139ff8d9
 TICK_BOUNDS = (.05, .1, .25, .5, 1., 2.5, 5., 10., 30., 60.)      # seconds
 
+# %% ../../nbs/loop/09_status.ipynb #0bb18cf1
 class TickHistogram:
     "How long ticks took since the start, as Prometheus counts: how many within each bound."
     def __init__(self) -> None: self.within, self.count, self.sum = [0] * len(TICK_BOUNDS), 0, 0.
@@ -44,6 +47,7 @@ class TickHistogram:
 # %% ../../nbs/loop/09_status.ipynb #8e018e9a
 SPENT: Key[dict] = Key('aws_spent', {})
 
+# %% ../../nbs/loop/09_status.ipynb #9c4e80b1
 class SourceCost:
     "US dollars asked for in this calendar month."
     def __init__(self, engine: sa.Engine): self.engine, self.last_cost_usd = engine, 0.

@@ -12,15 +12,17 @@ from typing import Any, Protocol
 
 import pandas as pd
 
+# %% auto #0
+__all__ = ['log', 'Tick', 'add_step', 'drop_frames', 'Stage', 'run_stages', 'Problems']
+
+# %% ../../nbs/loop/00_tick.ipynb #384be521
 from ..core.clock import clock
 from ..core.display import pluralize, short_repr
 from ..core.errors import HistoryError
 from ..core.frames import empty_frame
 
+# %% ../../nbs/loop/00_tick.ipynb #095f4d77
 log = logging.getLogger('smartcloudops.loop')
-
-# %% auto #0
-__all__ = ['log', 'Tick', 'add_step', 'drop_frames', 'Stage', 'run_stages', 'Problems']
 
 # %% ../../nbs/loop/00_tick.ipynb #f5861bbb
 @dataclass
@@ -65,6 +67,7 @@ def add_step(tick: Tick,      # the whole
     tick.outcomes += step.outcomes
     for stage, seconds in step.stage_seconds.items(): _add_seconds(tick, stage, seconds)
 
+# %% ../../nbs/loop/00_tick.ipynb #12d3c26b
 def _add_seconds(tick: Tick, stage: str, seconds: float) -> None:
     tick.stage_seconds[stage] = tick.stage_seconds.get(stage, 0.) + seconds
 
@@ -79,6 +82,7 @@ class Stage(Protocol):
     def run(self, tick: Tick) -> None:
         "Do its part, with what the tick holds and its own collaborators."
 
+# %% ../../nbs/loop/00_tick.ipynb #273ac8b2
 def run_stages(stages: Iterable[Stage], tick: Tick) -> Tick:
     "The tick, after all stages; an error of one ends it there."
     for stage in stages:
@@ -90,6 +94,7 @@ def run_stages(stages: Iterable[Stage], tick: Tick) -> Tick:
 # %% ../../nbs/loop/00_tick.ipynb #fcc9ece3
 _ASKED = ('source', 'inventory')       # these answer; all others are written
 
+# %% ../../nbs/loop/00_tick.ipynb #6ae7f152
 class Problems:
     "The troubles of the moment, by what they are about: 'source', 'inventory', 'append', 'save' …"
     def __init__(self) -> None: self._now: dict[str, str] = {}

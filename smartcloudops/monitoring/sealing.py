@@ -116,6 +116,7 @@ BLOCK = 21_600_000_000      # µs
 
 def _blocks(files: list[Path], hot: Piece, start: int, end: int) -> Iterator[Piece]:
     "The pieces of a new file, block after block."
+    from smartcloudops.monitoring.sealed import merged, span_of      # brings pyarrow
     for a in range(start, end, BLOCK):
         b, ts = min(a + BLOCK, end), hot.ts
         mine, spans = (ts >= a) & (ts < b), ((f, *span_of(f)) for f in files)
@@ -145,6 +146,7 @@ def rewrite(history: History,             # a writer's own object
             now: int,                     # µs
            ) -> Rewritten | None:         # None when there is nothing, or when it was written to meanwhile
     "Make one sealed file of a stretch, of what is hot and what was sealed."
+    from smartcloudops.monitoring.sealed import best_encoding, encoding_of, write_sealed
     there = _look(history, start, end)
     if not len(there.hot.ts) and len(there.files) < 2: return None
     hours, token = (end - start) // 3_600_000_000, secrets.token_hex(4)

@@ -10,7 +10,6 @@ import hashlib, hmac, json, os, shutil, signal, subprocess, threading, time
 from collections.abc import Iterable
 from typing import IO, Any
 
-import httpx
 from pydantic import Field, field_validator
 
 from ..core.logs import mask_secrets
@@ -28,6 +27,7 @@ _ANSWER_KEPT = 2000     # bytes of an answer's text that are kept
 # %% ../../nbs/remediation/02_programs.ipynb #34e06839
 def _read_answer(parts: Iterable[bytes], until: float) -> str:
     "The beginning of an answer's text; one without an end is neither awaited nor kept."
+    import httpx  # half a second and 8 MB, which a loop without webhooks does without
     kept = b''
     try:
         for part in parts:
@@ -63,6 +63,7 @@ class Webhook(Operation):
         return Report(True, 'secret is set' if name else 'sent without signature')
 
     def send(self) -> Report:
+        import httpx
         body = {'target': self.target, 'key': self.context.key, **self.parameters.body}
         try: code, text = self._post(json.dumps(body, sort_keys=True).encode())
         except (httpx.ConnectError, httpx.ConnectTimeout) as e:
@@ -73,6 +74,7 @@ class Webhook(Operation):
 
     def _post(self, body: bytes) -> tuple[int, str]:
         "The answer's code and the beginning of its text."
+        import httpx
         given, until = self.parameters, time.monotonic() + self.parameters.timeout
         with httpx.stream('POST', given.url.replace('{target}', self.target), content=body, headers=self._headers(body),
                           timeout=given.timeout, follow_redirects=False) as answer:
