@@ -23,7 +23,6 @@ from .history import History
 from .history_file import WINDOW, explained
 from .history_reader import all_numbers
 from .packed import SAMPLE, Piece, all_shards, records, remove
-from .sealed import best_encoding, encoding_of, merged, span_of, write_sealed
 
 # %% ../../nbs/monitoring/09_sealing.ipynb #49476797
 log = logging.getLogger('smartcloudops.monitoring')
