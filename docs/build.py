@@ -14,7 +14,7 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 WORK, SITE = ROOT/'_docs', ROOT/'site'
 SRC = WORK/'src'
-ROOMS = ['core', 'ingestion', 'monitoring', 'detection', 'remediation', 'dashboard']
+ROOMS = ['core', 'ingestion', 'monitoring', 'detection', 'remediation', 'dashboard', 'loop', 'explore', 'reporting']
 PAGES = {'Start': [{'Home': 'index.md'}, 'install.md', 'howto.md'], 'Understand': ['architecture.md', 'detection.md', 'safety.md', 'aws-cost.md'],
          'Operate': ['dashboard.md', 'operations.md', 'security.md'], 'Project': ['phase_plan.md', 'contributing.md', 'changelog.md']}
 

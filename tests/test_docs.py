@@ -24,7 +24,7 @@ def test_it_builds_without_warning_and_every_link_leads_somewhere(build):
     assert build.code_of_build == 0
     assert build.problems(build.SITE) == []
     names = {p.relative_to(build.SITE).as_posix() for p in build.SITE.rglob('*.html')}
-    assert {'index.html', 'install.html', 'howto.html', 'architecture.html', 'operations.html', 'security.html', 'reference/core/frames.html', 'reference/explore.html', 'reports/daily.html', 'tutorials/index.html'} <= names
+    assert {'index.html', 'install.html', 'howto.html', 'architecture.html', 'operations.html', 'security.html', 'reference/core/frames.html', 'reference/explore/samples.html', 'reports/daily.html', 'tutorials/index.html'} <= names
 
 
 def test_every_module_has_its_page_with_parameters_explained(build):
@@ -33,11 +33,11 @@ def test_every_module_has_its_page_with_parameters_explained(build):
         if '.ipynb_checkpoints' in notebook.parts or 'default_exp' not in text: continue
         page = (build.SRC/build.page_name(notebook.relative_to(ROOT)))
         assert page.exists() and '# ' in page.read_text(encoding='utf-8'), notebook
-    page = html.unescape((build.SITE/'reference'/'explore.html').read_text(encoding='utf-8'))
+    page = html.unescape((build.SITE/'reference'/'explore'/'samples.html').read_text(encoding='utf-8'))
     assert re.search(r'<code>series</code></td>\s*<td><code>str \| list\[str\] \| None</code></td>\s*<td><code>None</code></td>\s*<td>canonical series names</td>', page)
 
 
-@pytest.mark.parametrize('room', ['core', 'ingestion', 'monitoring', 'detection', 'remediation', 'dashboard'])
+@pytest.mark.parametrize('room', ['core', 'ingestion', 'monitoring', 'detection', 'remediation', 'dashboard', 'loop', 'explore', 'reporting'])
 def test_every_name_that_a_front_door_hands_on_is_in_the_reference(build, room):
     door = importlib.import_module(f'smartcloudops.{room}')
     for name in door.__all__:
