@@ -41,17 +41,32 @@ def of_core(folder):
 
 
 def of_ingestion(folder):
-    from smartcloudops.ingestion import cloudwatch, host, prometheus, replay, sources
-    frame = sources.synthetic_frame(hosts=2, hours=1, every=300)
+    from smartcloudops.ingestion import (
+        cloudwatch, cloudwatch_data, cloudwatch_queries, cloudwatch_settings, host, prometheus, prometheus_answers,
+        prometheus_queries, replay, source, synthetic,
+    )
+    frame = synthetic.synthetic_frame(hosts=2, hours=1, every=300)
     frame.to_parquet(folder/'samples.parquet')
-    watched, settings = cloudwatch.PRESETS['ec2'][0].model_copy(update=dict(period=300)), Settings(aws=dict(regions=['eu-west-1']), prometheus=dict(url=f'http://ann:{SECRET}@127.0.0.1:9', token=SECRET))
-    query, lags = cloudwatch.Query('eu-west-1', watched, (('InstanceId', 'i-0abc'),), 'cpu_utilization_percent{host="i-0abc"}'), cloudwatch.Lags()
+    watched = cloudwatch_settings.PRESETS['ec2'][0].model_copy(update=dict(period=300))
+    url = f'http://ann:{SECRET}@127.0.0.1:9'
+    settings = Settings(aws=dict(regions=['eu-west-1']), prometheus=dict(url=url, token=SECRET))
+    name = 'cpu_utilization_percent{host="i-0abc"}'
+    query = cloudwatch_queries.Query('eu-west-1', watched, (('InstanceId', 'i-0abc'),), name)
+    lags = cloudwatch_data.Lags()
     for second in range(30): lags.saw(query, 0, 300 + second)
-    asked = cloudwatch.CloudWatchSource(settings)
-    asked.queries, asked.found_at, asked.problems = [query], START, {'eu-west-1 AWS/EC2': '<script>'}
-    return [sources.Chunk(frame, START, START, .5), sources.PROFILES[0], sources.Fault('spike'), sources.Fault('spike', at=START), sources.SyntheticSource(faults=[sources.Fault('spike')]), host.CpuShare(), host.HostSource(), replay.layout_of(['time', *map(str, range(1000))]),
-            replay.read_samples(folder/'samples.parquet'), replay.ReadResult(frame.iloc[:0], 'wide'), replay.ReplaySource(folder/'samples.parquet', speed=60), watched, cloudwatch.cloudwatch_settings(settings), cloudwatch.Instance('i-0abc', 'eu-west-1', 'web-1', 'running', 't3.micro'),
-            query, lags, cloudwatch.Rows(lags), asked, prometheus.NODE[0], prometheus.prometheus_settings(settings), prometheus.Naming(), prometheus.PrometheusSource(settings)]
+    asked, problems = cloudwatch.CloudWatchSource(settings), source.Problems('cloudwatch')
+    queries = prometheus_queries.prometheus_settings(settings)
+    return [
+        source.Source(), problems, source.Chunk(frame, START, START, .5), synthetic.PROFILES[0],
+        synthetic.Fault('spike'), synthetic.Fault('spike', at=START),
+        synthetic.SyntheticSource(faults=[synthetic.Fault('spike')]), host.CpuShare(), host.HostSource(),
+        replay.layout_of(['time', *map(str, range(1000))]), replay.read_samples(folder/'samples.parquet'),
+        replay.ReadResult(frame.iloc[:0], 'wide'), replay.ReplaySource(folder/'samples.parquet', speed=60), watched,
+        cloudwatch_settings.cloudwatch_settings(settings),
+        cloudwatch_queries.Instance('i-0abc', 'eu-west-1', 'web-1', 'running', 't3.micro'), query, lags,
+        cloudwatch_data.Rows(lags), asked, prometheus_queries.NODE[0], queries, prometheus_answers.Naming(),
+        prometheus.PrometheusSource(settings), prometheus.Marks(queries),
+    ]
 
 
 def of_monitoring(folder):
@@ -126,20 +141,47 @@ def of_engine(done, folder):
 
 def of_together(folder):
     from smartcloudops import explore, main, reporting
+    from smartcloudops.reporting import child
     from smartcloudops.core.database import open_state
     settings = Settings(data_dir=folder, source='synthetic', policy_file='config/policies.yaml', reports=dict(schedule={'daily': '15 6 * * *'}))
     loop = main.Loop(settings)
     loop.close()
     run = reporting.Run('daily', False, START.isoformat(), 3.2, {}, dict(rows='x' * 5000, host='<script>'), f'cell 3: password={SECRET}', 'a.ipynb', 'a.html', 'a.json')
-    return [loop, loop.parts.checkpoint, main.Tick(START, 1, samples=21, anomalies=[anomaly()] * 500), main.DataDirLock(folder), main.WebProcess(['/usr/bin/gunicorn', f'token={SECRET}']), *reporting.list_reports(), reporting.list_reports(), run,
+    engine, job = open_state(folder/'smartcloudops.db'), reporting.Job('daily', '15 6 * * *', 'UTC', dict(host='x' * 50))
+    process = child.ReportProcess(settings, job, START, 1, None)
+    process.stop()
+    scheduled = [reporting.ReportRuns(engine), process, reporting.RunningReport(process, job, START, 1, START)]
+    return [*scheduled, loop, loop.parts.checkpoint, main.Tick(START, 1, samples=21, anomalies=[anomaly()] * 500), main.DataDirLock(folder), main.WebProcess(['/usr/bin/gunicorn', f'token={SECRET}']), *reporting.list_reports(), reporting.list_reports(), run,
             *reporting.jobs(settings), reporting.Schedule(settings, open_state(folder/'smartcloudops.db')), explore.Incidents([incident(title=f'<script> {"long " * 40}')]), explore.Incidents(), explore.plot(pd.DataFrame({'load1': [1., 2., np.nan]}, pd.date_range('2026-01-05', periods=3, freq='1min', tz='UTC')))]
+
+
+def parts_of(objects: list) -> list:
+    "Of each other class one object that those are made of, found where it stands: in attributes, lists and dicts."
+    known, found, waiting, seen = {type(each) for each in objects}, [], list(objects), set()
+    while waiting:
+        each = waiting.pop()
+        if id(each) in seen: continue
+        seen.add(id(each))
+        ours = type(each).__module__.startswith('smartcloudops.')
+        if ours and type(each) not in known:
+            known.add(type(each))
+            found.append(each)
+        if ours: waiting += [getattr(each, n, None) for n in getattr(type(each), '__slots__', ())]
+        if ours: waiting += getattr(each, '__dict__', {}).values()
+        elif isinstance(each, dict): waiting += list(each.values())[:20]
+        elif isinstance(each, (list, tuple)): waiting += list(each)[:20]
+        if isinstance(each, (list, tuple)) and ours: waiting += list(each)[:20]
+    public = public_classes()
+    return [each for each in found if type(each) in public]
 
 
 @pytest.fixture(scope='module')
 def objects(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         for name, value in dict(AWS_ACCESS_KEY_ID='AKIA' + 'X' * 16, AWS_SECRET_ACCESS_KEY=SECRET, AWS_DEFAULT_REGION='eu-west-1', AWS_EC2_METADATA_DISABLED='true').items(): patch.setenv(name, value)
-        return [each for room in (of_core, of_ingestion, of_monitoring, of_detection, of_remediation, of_together) for each in room(tmp_path_factory.mktemp(room.__name__))]
+        rooms = (of_core, of_ingestion, of_monitoring, of_detection, of_remediation, of_together)
+        named = [each for room in rooms for each in room(tmp_path_factory.mktemp(room.__name__))]
+        return [*named, *parts_of(named)]
 
 
 def test_every_public_class_is_shown_here(objects):
