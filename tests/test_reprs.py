@@ -13,7 +13,7 @@ pytestmark = pytest.mark.phase7
 INNER = {'dashboard', 'cli'}   # their front doors hand on functions, the Flask app and commands; what stands behind is for itself
 SECRET = 'hunter2'
 TABLES = {'RuleEngine', 'Scores', 'JointModels', 'Incident', 'Inventory', 'Settings', 'ReadResult', 'Lags', 'CloudWatchSource', 'PrometheusSource', 'History', 'Discovered', 'State', 'Plan', 'Refusal', 'Policy', 'Policies',
-          'Action', 'Ledger', 'Backtest', 'Drill', 'Report', 'Reports', 'Run', 'Schedule', 'Incidents'}
+          'Action', 'Ledger', 'Backtest', 'Drill', 'ReportTemplate', 'Reports', 'Run', 'Schedule', 'Incidents'}
 
 
 def public_classes() -> set[type]:
