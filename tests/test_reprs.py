@@ -70,23 +70,54 @@ def of_ingestion(folder):
 
 
 def of_monitoring(folder):
+    from smartcloudops.core.settings import HistorySettings
     from smartcloudops.ingestion import synthetic_frame
-    from smartcloudops.monitoring import grafana, history, sealing, targets
+    from smartcloudops.monitoring import (
+        grafana, history, history_file, history_reader, history_writer, known_series, retention, sealing, targets,
+    )
     with history.History(folder/'history.db') as kept: kept.append(synthetic_frame(hosts=1, hours=1, every=300))
-    return [history.History(folder/'history.db', readonly=True), history.History(folder/'none.db', readonly=True), sealing.Rewritten('a.parquet', START, START, 100, 900), sealing.Sealer(folder/'history.db'),
-            grafana.FLEET[0], targets.Discovered(tuple(f'10.0.0.{n}:9100' for n in range(200)), ('<script>:9100',), 3, True)]
+    read, file = history.History(folder/'history.db', readonly=True), history_file.HistoryFile(folder/'history.db', True)
+    numbers = np.arange(3)
+    question = history_reader.Question(host=('web-1',), start=START)
+    policy = next(getattr(retention, name) for name in retention.__all__ if name.startswith('Retention'))
+    return [
+        read, history.History(folder/'none.db', readonly=True),
+        sealing.Rewritten('a.parquet', START, START, 100, 900), sealing.Sealer(folder/'history.db'), grafana.FLEET[0],
+        targets.Discovered(tuple(f'10.0.0.{n}:9100' for n in range(200)), ('<script>:9100',), 3, True), question,
+        history_reader.take_snapshot(file, question), sealing._look(read, 0, 9),
+        history_writer.Batch(numbers, numbers, np.zeros((3, 3)), 0, 0),
+        known_series.Numbered(pd.Index(['load1']), numbers, numbers), policy(file, HistorySettings()),
+    ]
 
 
 def of_detection(folder):
     from smartcloudops.core.database import open_state
     from smartcloudops.detection import evaluate, fault_cases, incidents, joint, rules, stream
+    from smartcloudops.detection.models.state import FIELDS
     from smartcloudops.ingestion import synthetic_frame
     frame = synthetic_frame(hosts=1, hours=30, every=300)
     learned, models, engine = stream.StreamDetector(), joint.JointModels(folder/'joint'), rules.RuleEngine()
     model = models.fit('web-1', frame, frame.index[-1])
-    return [stream.StreamDetector(), learned.score(frame), learned, model, model.scaler, models, engine, *engine.rules, anomaly(reason='x' * 900), incident(anomalies=(anomaly(),) * 200, title='<script>'),
+    state = open_state(folder/'parts.db')
+    return [FIELDS[0], joint.Placed(model, np.arange(2), np.arange(2)), *_of_tracker(state), stream.StreamDetector(), learned.score(frame), learned, model, model.scaler, models, engine, *engine.rules, anomaly(reason='x' * 900), incident(anomalies=(anomaly(),) * 200, title='<script>'),
             incidents.Changes((incident(),)), incidents.Changes(), incidents.IncidentTracker(open_state(folder/'smartcloudops.db')), evaluate.Labelled('nab', 'a.csv', np.zeros(3), np.zeros(3), np.zeros(3, bool), [(0, 1)], 0, 1),
             evaluate.Events(3, 1, 2, 1, 4., ()), fault_cases.FaultCase('slow', frame, 'cpu', START, {}, None)]
+
+
+def _of_tracker(engine):
+    "What incidents and rules are made of."
+    from smartcloudops.core.series_index import series_index
+    from smartcloudops.core.settings import IncidentSettings
+    from smartcloudops.detection import alerts, breaches, feedback, grouping, incident_store, rules, silence, tracker
+    opened = incident(title='<script>')
+    context = tracker.TickContext(IncidentSettings(), START)
+    rule = rules.RuleEngine().rules[0]
+    return [
+        alerts.Alert('f' * 64, 'firing', START, dict(alertname='HostDown'), dict(summary='x' * 900)),
+        breaches.Breach(0., 9., 97., 99.), feedback.Pattern('load1', 'spike', 1., 2., None), grouping.Home(opened, None),
+        silence.Keys(rule, series_index(pd.Index(['load1{host="web-1"}']))), context, tracker.Transition(opened, opened),
+        tracker.Opener(incident_store.IncidentStore(engine), context),
+    ]
 
 
 def _stores(ledger, settings):
@@ -150,8 +181,11 @@ def of_together(folder):
     engine, job = open_state(folder/'smartcloudops.db'), reporting.Job('daily', '15 6 * * *', 'UTC', dict(host='x' * 50))
     process = child.ReportProcess(settings, job, START, 1, None)
     process.stop()
+    from smartcloudops.loop import catch_up, replay, runner
+    of_loop = loop.parts.history, loop.parts.models, loop.parts.problems
+    parts = [catch_up.CatchUp(*of_loop), catch_up.LearnPast(*of_loop, 60.), replay.ReplayStages(settings), runner.Rhythm(60.)]
     scheduled = [reporting.ReportRuns(engine), process, reporting.RunningReport(process, job, START, 1, START)]
-    return [*scheduled, loop, loop.parts.checkpoint, main.Tick(START, 1, samples=21, anomalies=[anomaly()] * 500), main.DataDirLock(folder), main.WebProcess(['/usr/bin/gunicorn', f'token={SECRET}']), *reporting.list_reports(), reporting.list_reports(), run,
+    return [*parts, *scheduled, loop, loop.parts.checkpoint, main.Tick(START, 1, samples=21, anomalies=[anomaly()] * 500), main.DataDirLock(folder), main.WebProcess(['/usr/bin/gunicorn', f'token={SECRET}']), *reporting.list_reports(), reporting.list_reports(), run,
             *reporting.jobs(settings), reporting.Schedule(settings, open_state(folder/'smartcloudops.db')), explore.Incidents([incident(title=f'<script> {"long " * 40}')]), explore.Incidents(), explore.plot(pd.DataFrame({'load1': [1., 2., np.nan]}, pd.date_range('2026-01-05', periods=3, freq='1min', tz='UTC')))]
 
 
