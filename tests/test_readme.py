@@ -17,7 +17,16 @@ PYTHON = re.findall(r'```python\n(.*?)```', README, re.S)
 def project(tmp_path_factory):
     "A copy of what is under version control, with this environment as its .venv."
     copy = tmp_path_factory.mktemp('readme')/'smartcloudops'
-    files = subprocess.run(['git', 'ls-files', '-z', '--cached', '--others', '--exclude-standard'], cwd=ROOT, capture_output=True, check=True).stdout.decode().split('\0')
+    files = (
+        subprocess.run(
+            ['git', 'ls-files', '-z', '--cached', '--others', '--exclude-standard'],
+            cwd=ROOT,
+            capture_output=True,
+            check=True,
+        )
+        .stdout.decode()
+        .split('\0')
+    )
     for name in filter(None, files):
         if not (ROOT/name).is_file(): continue
         (copy/name).parent.mkdir(parents=True, exist_ok=True)
@@ -32,7 +41,12 @@ def project(tmp_path_factory):
 @pytest.fixture(scope='module')
 def env(project):
     keep = {k: v for k, v in os.environ.items() if not k.startswith(('SMARTCLOUDOPS_', 'AWS_'))}
-    return dict(keep, PATH=f'{Path(sys.executable).parent}:{os.environ["PATH"]}', PYTHONPATH=str(project), AWS_EC2_METADATA_DISABLED='true')
+    return dict(
+        keep,
+        PATH=f'{Path(sys.executable).parent}:{os.environ["PATH"]}',
+        PYTHONPATH=str(project),
+        AWS_EC2_METADATA_DISABLED='true',
+    )
 
 
 def test_the_readme_is_what_its_notebook_says():
@@ -45,7 +59,8 @@ def test_every_file_it_points_to_exists():
     assert len(links) >= 8
     missing = [l for l in links if not (ROOT/l).exists()]
     assert not missing, missing
-    for picture in (l for l in links if l.endswith('.png')): assert (ROOT/picture).read_bytes()[:4] == b'\x89PNG' and (ROOT/picture).stat().st_size < 300_000
+    for picture in (l for l in links if l.endswith('.png')):
+        assert (ROOT/picture).read_bytes()[:4] == b'\x89PNG' and (ROOT/picture).stat().st_size < 300_000
 
 
 def healthy(port: int) -> bool:
@@ -57,12 +72,26 @@ def healthy(port: int) -> bool:
 def test_make_run_serves_this_host_and_stops(project, env):
     assert 'make run\n' in BLOCKS
     port = free_port()
-    loop = subprocess.Popen(['make', 'run', f'PORT={port}'], cwd=project, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    loop = subprocess.Popen(
+        ['make', 'run', f'PORT={port}'],
+        cwd=project,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
     try:
         seen = None
         for _ in range(120):
             time.sleep(.5)
-            try: seen = json.load(urllib.request.urlopen(urllib.request.Request(f'http://127.0.0.1:{port}/', headers=dict(Accept='application/json')), timeout=5))
+            try:
+                seen = json.load(
+                    urllib.request.urlopen(
+                        urllib.request.Request(f'http://127.0.0.1:{port}/', headers=dict(Accept='application/json')),
+                        timeout=5,
+                    )
+                )
             except OSError: continue
             if seen.get('metrics') and healthy(port): break
         assert seen and seen['metrics'] and 'anomaly' in seen
@@ -87,5 +116,7 @@ def test_each_command_works(project, env, line):
 
 @pytest.mark.parametrize('code', PYTHON)
 def test_each_piece_of_python_works(project, env, code):
-    done = subprocess.run([sys.executable, '-c', code], cwd=project, env=env, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, '-c', code], cwd=project, env=env, capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr
