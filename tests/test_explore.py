@@ -21,7 +21,9 @@ def scores_for(frame, flags=()):
     values = frame.to_numpy()
     anomaly = np.zeros(values.shape, bool)
     for row in flags: anomaly[row, 0] = True
-    return SimpleNamespace(score=anomaly.astype(float), expected=values, lower=values - 1, upper=values + 1, anomaly=anomaly)
+    return SimpleNamespace(
+        score=anomaly.astype(float), expected=values, lower=values - 1, upper=values + 1, anomaly=anomaly
+    )
 
 
 @pytest.fixture
@@ -86,7 +88,9 @@ def test_one_sample_and_constant_and_infinite_band_can_be_drawn(frame, tmp_path)
     explore.plot(flat, scores_for(flat), path=tmp_path/'flat.png')
 
 
-@pytest.mark.parametrize('name', ['ip-10-0-0-1.' * 25, '/var/lib/kubelet/pods/' + 'f' * 120, '$\\\\frac{$', 'c$ and d$'])
+@pytest.mark.parametrize(
+    'name', ['ip-10-0-0-1.' * 25, '/var/lib/kubelet/pods/' + 'f' * 120, '$\\\\frac{$', 'c$ and d$']
+)
 def test_no_name_spoils_the_picture(frame, name):
     figure = explore.plot(frame.iloc[:, :1].set_axis([f'disk_used_percent{{host="{name}",path="{name}"}}'], axis=1))
     assert figure._repr_png_().startswith(b'\x89PNG')
@@ -98,12 +102,30 @@ def test_history_file_folder_and_source_load_alike(frame, tmp_path):
     frame.to_parquet(tmp_path/'a.parquet')
     with History(tmp_path/'data'/'history.db') as history: history.append(frame)
     from_file, from_history = explore.load_history(tmp_path/'a.parquet'), explore.load_history(tmp_path/'data')
-    pd.testing.assert_frame_equal(from_history[frame.columns], frame, check_freq=False, check_names=False, check_index_type=False, check_column_type=False)
-    pd.testing.assert_frame_equal(from_file[frame.columns], frame, check_freq=False, check_names=False, check_index_type=False, check_column_type=False)
+    pd.testing.assert_frame_equal(
+        from_history[frame.columns],
+        frame,
+        check_freq=False,
+        check_names=False,
+        check_index_type=False,
+        check_column_type=False,
+    )
+    pd.testing.assert_frame_equal(
+        from_file[frame.columns],
+        frame,
+        check_freq=False,
+        check_names=False,
+        check_index_type=False,
+        check_column_type=False,
+    )
     half = frame.index[60]
     for where in (tmp_path/'a.parquet', tmp_path/'data'):
         part = explore.load_history(where, metric='cpu_utilization_percent', start=half.isoformat())
-        assert list(part.columns) == ['cpu_utilization_percent{host="web-1"}'] and part.index[0] == half and len(part) == 60
+        assert (
+            list(part.columns) == ['cpu_utilization_percent{host="web-1"}']
+            and part.index[0] == half
+            and len(part) == 60
+        )
     assert len(explore.load_history('synthetic'))
 
 
@@ -116,30 +138,54 @@ def test_what_is_not_there_is_said(tmp_path):
 
 def test_incidents_escape_what_they_show():
     at = pd.Timestamp('2026-01-05', tz='UTC')
-    told = SimpleNamespace(id='1', state='open', opened=at, closed=None, updated=at, severity='page', host='<script>', title='<b>x</b>', suspects=())
+    told = SimpleNamespace(
+        id='1',
+        state='open',
+        opened=at,
+        closed=None,
+        updated=at,
+        severity='page',
+        host='<script>',
+        title='<b>x</b>',
+        suspects=(),
+    )
     shown = explore.Incidents([told])._repr_html_()
     assert '<script>' not in shown and '&lt;script&gt;' in shown
     assert 'No incident' in explore.Incidents()._repr_html_()
 
 
 DATA = Path(__file__).resolve().parent.parent/'nbs'/'data'
-SHARED = DATA.parent.parent.parent/'shared'/'data'          # the whole labelled halves, where they lie beside the checkout
+SHARED = DATA.parent.parent.parent / 'shared' / 'data'  # the whole labelled halves, where they lie beside the checkout
 
 
 def held_out(name: str) -> bool:
-    "Whether a series was kept apart: the SHA-256 of its file's name, without its ending, is odd. Nothing about the forecast was chosen on these."
+    """Whether a series was kept apart: the SHA-256 of its file's name, without its ending, is odd. Nothing about the
+    forecast was chosen on these."""
     return bool(int(hashlib.sha256(name.encode()).hexdigest(), 16) % 2)
 
 
 def labelled_series() -> dict:
     "Every labelled series at hand, by name: those that ship with the project, and the whole halves where they are."
-    files = {p.stem: p for p in [*SHARED.glob('nab/data/*/*.csv'), *SHARED.glob('ms_cloud/data/*/*.csv'), DATA/'ec2_cpu_utilization_825cc2.csv', DATA/'ms_cloud'/'outbound-04.csv']}
+    files = {
+        p.stem: p
+        for p in [
+            *SHARED.glob('nab/data/*/*.csv'),
+            *SHARED.glob('ms_cloud/data/*/*.csv'),
+            DATA / 'ec2_cpu_utilization_825cc2.csv',
+            DATA / 'ms_cloud' / 'outbound-04.csv',
+        ]
+    }
     return {name: explore.load_history(path).iloc[:, 0] for name, path in sorted(files.items())}
 
 
 def test_forecast_intervals_hold_on_series_that_were_kept_apart():
-    "The 80 % interval, 6 h ahead, holds 75 to 85 % of what came, over all series that were held out; `make soak` asks every seven hours."
-    held = {name: rows['held'].to_numpy(float) for name, values in labelled_series().items() if held_out(name) and len(rows := explore.coverage(values, most=soak(30, None)))}
+    """The 80 % interval, 6 h ahead, holds 75 to 85 % of what came, over all series that were held out; `make soak` asks
+    every seven hours."""
+    held = {
+        name: rows['held'].to_numpy(float)
+        for name, values in labelled_series().items()
+        if held_out(name) and len(rows := explore.coverage(values, most=soak(30, None)))
+    }
     together = np.concatenate(list(held.values()))
     assert len(together) >= 30 and .75 <= together.mean() <= .85, f'{together.mean():.3f} of {len(together)} outcomes'
     assert min(h.mean() for h in held.values() if len(h) >= 15) >= .5, 'no series is left out'
@@ -175,7 +221,8 @@ def test_odd_series_get_a_forecast_or_none_but_never_an_accident(kind):
     said = explore.forecast(values.dropna() if kind == 'ends missing' else values)
     assert said['at'] > values.dropna().index[-1]
     if kind == 'constant': assert said['lower'] == said['expected'] == said['upper'] == 7
-    if kind in ('gaps', 'ends missing'): assert said['lower'] <= said['expected'] <= said['upper'] and said['upper'] - said['lower'] < 20
+    if kind in ('gaps', 'ends missing'):
+        assert said['lower'] <= said['expected'] <= said['upper'] and said['upper'] - said['lower'] < 20
     if kind == 'short': assert np.isfinite(said['expected']) and np.isnan(said['lower'])
 
 
@@ -186,7 +233,9 @@ def test_a_practice_day_is_walked_as_it_would_have_been(tmp_path):
     told = explore.incidents(settings)
     actions = Ledger(open_state(settings.state_path)).actions()
     assert [i.host for i in told] == ['web-1'] and actions
-    assert all(a.state == 'observed' for a in actions), [a.verdict for a in actions]      # no gate found its samples in the future
+    assert all(a.state == 'observed' for a in actions), [
+        a.verdict for a in actions
+    ]  # no gate found its samples in the future
     assert all((a.made - told[0].opened).total_seconds() < 900 for a in actions)
 
 
@@ -204,5 +253,9 @@ def test_a_widget_backend_gets_a_figure_of_pyplot(frame, monkeypatch):
     import matplotlib as mpl, matplotlib.pyplot as plt
     monkeypatch.setattr(mpl, 'get_backend', lambda: 'module://ipympl.backend_nbagg')
     figure = explore.plot(frame.iloc[:, :1])
-    assert isinstance(figure, explore.Chart) and figure.number in plt.get_fignums() and figure._repr_png_()[:4] == b'\x89PNG'
+    assert (
+        isinstance(figure, explore.Chart)
+        and figure.number in plt.get_fignums()
+        and figure._repr_png_()[:4] == b'\x89PNG'
+    )
     plt.close(figure)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 BIN = Path(sys.executable).parent
-ROOMS = ['core', 'ingestion', 'monitoring', 'detection', 'remediation', 'dashboard', 'loop']
+ROOMS = ['core', 'ingestion', 'monitoring', 'detection', 'remediation', 'dashboard', 'loop', 'explore', 'reporting']
 
 
 def export_modules() -> None:
