@@ -2,13 +2,16 @@
 
 python benchmarks/bench_detection.py --data DIR [--no-peers] [--json docs/detection.json] [--series 1000000]
 """
-import argparse, json, resource, time
+import argparse
+import json
+import resource
+import time
 
-import numpy as np, pandas as pd
+import numpy as np
+import pandas as pd
 
 from smartcloudops.detection.evaluate import evaluate_dir
 from smartcloudops.detection.stream import STATE, StreamDetector
-
 
 def tick(series: int) -> dict:
     "Seconds of a warm tick of so many series, and the most memory this process ever held."
@@ -18,12 +21,20 @@ def tick(series: int) -> dict:
         values, began = rng.normal(50, 5, series), time.perf_counter()
         detector.update(pd.Timestamp('2026-01-01', tz='UTC') + pd.Timedelta(minutes=k), values)
         took.append(time.perf_counter() - began)
-    return dict(series=series, seconds=round(min(took[1:]), 2), gigabytes=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss*1024/1e9, 3), state_bytes=STATE.itemsize)
+    return dict(
+        series=series,
+        seconds=round(min(took[1:]), 2),
+        gigabytes=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9, 3),
+        state_bytes=STATE.itemsize,
+    )
 
 
 def long_frame(rows: int) -> dict:
     "Seconds to score one series of so many rows."
-    frame = pd.DataFrame({'value': np.random.default_rng(0).normal(50, 5, rows)}, index=pd.date_range('2024-01-01', periods=rows, freq='min', tz='UTC'))
+    frame = pd.DataFrame(
+        {'value': np.random.default_rng(0).normal(50, 5, rows)},
+        index=pd.date_range('2024-01-01', periods=rows, freq='min', tz='UTC'),
+    )
     began = time.perf_counter()
     StreamDetector().score(frame)
     return dict(rows=rows, seconds=round(time.perf_counter() - began, 2))

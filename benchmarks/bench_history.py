@@ -9,7 +9,14 @@ Each figure is the CPU time of the thread that does the work, which other work o
 clock's in brackets, which is the same on an idle machine. Waiting has no CPU time: a tick beside the sealing is told by
 the clock.
 """
-import os, resource, shutil, sqlite3, statistics, tempfile, threading, time
+import os
+import resource
+import shutil
+import sqlite3
+import statistics
+import tempfile
+import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 

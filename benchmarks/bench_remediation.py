@@ -3,16 +3,18 @@ transitions beside what this disk syncs.
 
 python benchmarks/bench_remediation.py [--hosts 100] [--hours 8760] [--every 1]     # hours between a host's incidents
 """
-import argparse, os, tempfile, time
+import argparse
+import os
+import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from smartcloudops.core.clock import now
-from smartcloudops.core.settings import Settings
-from smartcloudops.core.clock import to_us
+from smartcloudops.core.clock import now, to_us
 from smartcloudops.core.database import open_state
+from smartcloudops.core.settings import Settings
 from smartcloudops.detection.anomalies import Anomaly
 from smartcloudops.detection.incidents import Incident
 from smartcloudops.remediation.backtest import backtest

@@ -1,10 +1,22 @@
 """The documentation site: `make docs` → site/, which opens from the disk as well as from a server.
 
-Pages come from docs/*.md and from the notebooks as they are committed, outputs included, so building executes nothing. Diagrams are mermaid in the
-sources and pictures on the site (docs/images/diagram-<hash>.svg), so no page loads a script from elsewhere. mkdocs warns about nothing or it fails,
-and every link and every address that a page would load is checked at the end.
+Pages come from docs/*.md and from the notebooks as they are committed, outputs included, so building executes nothing.
+Diagrams are mermaid in the sources and pictures on the site (docs/images/diagram-<hash>.svg), so no page loads a script
+from elsewhere. mkdocs warns about nothing or it fails, and every link and every address that a page would load is
+checked at the end.
 """
-import ast, base64, hashlib, html, io, json, re, shutil, subprocess, sys, tokenize
+import ast
+import base64
+import hashlib
+import html
+import io
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tokenize
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -51,12 +63,17 @@ def code(source: str) -> str:
     return f'````python\n{text}\n````' if text else ''
 
 
+def form_of(data: dict, kind: str) -> str:
+    "One form of an output as text; '' when it has none."
+    return ''.join(data[kind]) if isinstance(data.get(kind), list) else data.get(kind, '')
+
+
 def shown(outputs: list, target: Path, n: int) -> list[str]:
     "A cell's outputs, the richest form of each; pictures become files."
     parts = []
     for k, output in enumerate(outputs):
         data = output.get('data', {})
-        get = lambda kind: ''.join(data[kind]) if isinstance(data.get(kind), list) else data.get(kind, '')
+        get = partial(form_of, data)
         if get('image/png'):
             picture = target.with_name(f'{target.stem}-{n}-{k}.png')
             picture.parent.mkdir(parents=True, exist_ok=True)
@@ -213,34 +230,24 @@ def page_name(rel: Path) -> Path:
 
 def linked(text: str, source: Path, target: Path) -> str:
     "Relative links as the site has them; to what the site does not have, only the words."
+    up = Path(*['..']*len(target.parent.relative_to(SRC).parts))
     def one(m):
         link, _, anchor = m[3].partition('#')
         if re.match(r'[a-z]+:', m[3]) or not link or m[3].startswith(target.stem + '-'): return m[0]
         there = place_of(source.parent/link)
         if there is None: return m[2]
-        return (
-            f'{m[1]}[{m[2]}]({Path(*[".."]*len(target.parent.relative_to(SRC).parts), there.relative_to(SRC)).as_posix()}{"#" + anchor if anchor else ""})'
-        )
+        address = (up/there.relative_to(SRC)).as_posix()
+        return f'{m[1]}[{m[2]}]({address}{"#" + anchor if anchor else ""})'
     def inside(m):
         there = None if re.match(r'[a-z]+:|#', m[2]) else place_of(source.parent/m[2])
-        return (
-            m[0]
-            if there is None
-            else (
-                f'{m[1]}="{Path(*[".."]*len(target.parent.relative_to(SRC).parts), there.relative_to(SRC)).with_suffix(there.suffix.replace(".md", ".html")).as_posix()}"'
-            )
-        )
+        if there is None: return m[0]
+        page = there.with_suffix(there.suffix.replace('.md', '.html'))
+        return f'{m[1]}="{(up/page.relative_to(SRC)).as_posix()}"'
+    def prose(part):
+        part = re.sub(r'(!?)\[((?:[^\[\]]|`[^`]*`)*)\]\(([^()\s]+)\)', one, part)
+        return re.sub(r'\b(src|href)="([^"#]+)"', inside, part)
     parts = re.split(r'(^(?:````?).*?^````?$)', text, flags=re.S | re.M)       # code is left alone
-    return ''.join(
-        (
-            p
-            if p.startswith('```')
-            else re.sub(
-                r'\b(src|href)="([^"#]+)"', inside, re.sub(r'(!?)\[((?:[^\[\]]|`[^`]*`)*)\]\(([^()\s]+)\)', one, p)
-            )
-        )
-        for p in parts
-    )
+    return ''.join(part if part.startswith('```') else prose(part) for part in parts)
 
 
 def diagrams(text: str, depth: int = 0) -> str:

@@ -1,6 +1,7 @@
-"""The diagrams of docs/*.md as pictures: `.venv/bin/python docs/diagrams.py path/to/mermaid.min.js` (npm install mermaid).
+"""The diagrams of docs/*.md as pictures: `python docs/diagrams.py path/to/mermaid.min.js` (npm install mermaid).
 
-Each mermaid block becomes docs/images/diagram-<hash>.svg, drawn by Chromium; pictures of diagrams that are gone are removed.
+Each mermaid block becomes docs/images/diagram-<hash>.svg, drawn by Chromium; pictures of diagrams that are gone are
+removed.
 """
 import hashlib
 import re
@@ -12,7 +13,11 @@ DOCS = Path(__file__).resolve().parent
 
 def blocks() -> dict[str, str]:
     "Name of the picture → the diagram's text."
-    found = [m[1] for page in DOCS.glob('*.md') for m in re.finditer(r'```mermaid\n(.*?)```', page.read_text(encoding='utf-8'), re.S)]
+    found = [
+        m[1]
+        for page in DOCS.glob('*.md')
+        for m in re.finditer(r'```mermaid\n(.*?)```', page.read_text(encoding='utf-8'), re.S)
+    ]
     return {f'diagram-{hashlib.sha256(text.encode()).hexdigest()[:12]}.svg': text for text in found}
 
 

@@ -1,5 +1,7 @@
 "README.md from nbs/index.ipynb: `python docs/readme.py`, or `--check` to fail when they differ."
-import json, re, sys
+import json
+import re
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -8,7 +10,11 @@ ROOT = Path(__file__).resolve().parent.parent
 def readme(notebook: Path = ROOT/'nbs'/'index.ipynb') -> str:
     "The notebook's text as Markdown, its relative links as seen from the project's root."
     cells = json.loads(notebook.read_text(encoding='utf-8'))['cells']
-    parts = [_markdown(''.join(c['source']), c['cell_type']) for c in cells if not re.match(r'#\|\s*hide', ''.join(c['source']))]
+    parts = [
+        _markdown(''.join(c['source']), c['cell_type'])
+        for c in cells
+        if not re.match(r'#\|\s*hide', ''.join(c['source']))
+    ]
     return '<!-- made from nbs/index.ipynb by docs/readme.py -->\n' + '\n\n'.join(p for p in parts if p).strip() + '\n'
 
 
@@ -23,5 +29,10 @@ def _from_root(link: str) -> str:
 
 if __name__ == '__main__':
     target, text = ROOT/'README.md', readme()
-    if '--check' in sys.argv: sys.exit('README.md is not what nbs/index.ipynb says: python docs/readme.py' if target.read_text(encoding='utf-8') != text else 0)
+    if '--check' in sys.argv:
+        sys.exit(
+            'README.md is not what nbs/index.ipynb says: python docs/readme.py'
+            if target.read_text(encoding='utf-8') != text
+            else 0
+        )
     target.write_text(text, encoding='utf-8')

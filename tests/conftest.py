@@ -7,7 +7,6 @@ import pytest
 
 from smartcloudops.core.clock import FakeClock, use_clock
 
-
 def soak(sample: int, full: int) -> int:
     "How often a long campaign runs: `sample` in `make test`, `full` in `make soak`."
     return full if os.environ.get('SOAK') else sample
@@ -38,7 +37,8 @@ def pytest_collection_modifyitems(config, items):
 def own_environment(monkeypatch):
     "No setting or credential of the machine reaches a test."
     for name in list(os.environ):
-        if name.startswith(('SMARTCLOUDOPS_', 'AWS_')) and name != 'AWS_LIVE' and os.environ.get('AWS_LIVE') != '1': monkeypatch.delenv(name)
+        if name.startswith(('SMARTCLOUDOPS_', 'AWS_')) and name != 'AWS_LIVE' and os.environ.get('AWS_LIVE') != '1':
+            monkeypatch.delenv(name)
     monkeypatch.setenv('AWS_EC2_METADATA_DISABLED', 'true')
     if os.environ.get('AWS_LIVE') != '1':
         monkeypatch.setenv('AWS_CONFIG_FILE', os.devnull)

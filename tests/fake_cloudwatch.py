@@ -1,10 +1,10 @@
 """A small CloudWatch on loopback, for what moto does not do: pages, throttling, late and changing values, limits,
 broken replies."""
-import json, threading
+import json
+import threading
 from collections import Counter
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-
 
 class FakeCloudWatch:
     """`value(metric, timestamp)` says what a period holds now, None: nothing yet. `fail(operation, call, region)` may

@@ -1,7 +1,7 @@
-"""A made-up night of a made-up fleet, stored as the loop would store it: for browser tests and the screenshots of the docs.
+"""A made-up night of a made-up fleet, stored as the loop would store it: for browser tests and the docs' screenshots.
 
-web-7's cpu went up and a restart waits for approval; worker-12's memory is being judged after one; two hosts are late, three silenced,
-and the week before left a few closed incidents. Everything goes through the real history, incidents and ledger.
+web-7's cpu went up and a restart waits for approval; worker-12's memory is being judged after one; two hosts are late,
+three silenced, and the week before left a few closed incidents. Everything goes through the real history, incidents and ledger.
 """
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from smartcloudops.core.clock import now
-from smartcloudops.core.files import write_atomically
-from smartcloudops.core.clock import to_us
+from smartcloudops.core.clock import now, to_us
 from smartcloudops.core.database import open_state
-from smartcloudops.core.kv import write_heartbeat, put_value
+from smartcloudops.core.files import write_atomically
+from smartcloudops.core.kv import put_value, write_heartbeat
 from smartcloudops.detection import incidents as cases
 from smartcloudops.detection.anomalies import Anomaly, sentence
 from smartcloudops.monitoring.history import History

@@ -12,7 +12,7 @@ from smartcloudops.core.settings import Settings
 from smartcloudops.remediation.backtest import backtest, read_labels, run_backtest
 from smartcloudops.remediation.policy import read_policies
 from smartcloudops.remediation.policy_file import Trust
-from smartcloudops.remediation.sample_incidents import incidents_in, join, stretches, threshold_anomalies
+from smartcloudops.remediation.sample_incidents import abnormal_runs, incidents_in, join, threshold_anomalies
 from tests.conftest import soak
 from tests.remediation_fleet import POLICY, START, Effect, anomaly, cpu, executor, freshness, incident
 
@@ -169,7 +169,7 @@ def test_same_decisions_as_the_live_engine(tmp_path, monkeypatch):
 
 def test_stretches_and_join():
     flags = np.zeros(100, bool); flags[[3, 4, 6, 50, 51, 99]] = True
-    assert stretches(flags, 3) == [(3, 6), (50, 51), (99, 99)]
+    assert abnormal_runs(flags, 3) == [(3, 6), (50, 51), (99, 99)]
     frame = pd.DataFrame(
         {cpu('a'): np.r_[np.full(30, 20.0), np.full(10, 95.0), np.full(60, 20.0)], cpu('b'): 20.0},
         pd.date_range(START, periods=100, freq='1min'),

@@ -1,5 +1,12 @@
 "The commands of docs/operations.md, as they are written there: backup while the loop writes, restore, upgrade."
-import json, os, re, shutil, signal, subprocess, sys, time
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -22,7 +29,8 @@ echo "systemctl $*" >> said
 [[ $1 == stop ]] || ./start
 '''
 START = '''#!/usr/bin/env bash
-SMARTCLOUDOPS_SYNTHETIC__HISTORY_HOURS=.2 smartcloudops --config /dev/null run --no-dashboard --source synthetic --interval 1 >> log 2>&1 &
+SMARTCLOUDOPS_SYNTHETIC__HISTORY_HOURS=.2 \\
+smartcloudops --config /dev/null run --no-dashboard --source synthetic --interval 1 >> log 2>&1 &
 echo $! > pid
 '''
 

@@ -1,5 +1,10 @@
 "The commands: what they print, their exit codes, and what they say when something is wrong."
-import json, os, re, sqlite3, subprocess, sys
+import json
+import os
+import re
+import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np

@@ -1,15 +1,18 @@
 "CloudWatch over real HTTP: moto's server where it tells the truth, an own small endpoint for the rest."
-import json, re
+import json
+import re
 from pathlib import Path
 
-import httpx, pandas as pd, pytest
+import httpx
+import pandas as pd
+import pytest
 from hypothesis import given, settings as hypothesis_settings, strategies as st
 
 from smartcloudops.core import aws as core_aws
 from smartcloudops.core.aws import TokenBucket, aws_clients, explain
-from smartcloudops.core.frames import validate
 from smartcloudops.core.clock import FakeClock, use_clock
 from smartcloudops.core.errors import AwsError, ConfigError
+from smartcloudops.core.frames import validate
 from smartcloudops.core.settings import Settings, load_settings
 from smartcloudops.ingestion import fetch_metrics, make_source
 from smartcloudops.ingestion.cloudwatch import CloudWatchSource
@@ -38,6 +41,7 @@ def one_attempt(monkeypatch): monkeypatch.setattr(core_aws, 'READ_RETRIES', core
 @pytest.fixture(scope='module')
 def moto_server():
     import logging
+
     from moto.server import ThreadedMotoServer
     logging.getLogger('werkzeug').setLevel('ERROR')
     server = ThreadedMotoServer('127.0.0.1', 0, verbose=False); server.start()

@@ -1,22 +1,27 @@
 "Core: series and frames keep what they are given; settings, targets and state say what is wrong, and where."
-import json, os, sqlite3, stat, subprocess, sys, threading
+import json
+import os
+import sqlite3
+import stat
+import subprocess
+import sys
+import threading
 
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings as hypothesis_settings, strategies as st
+from hypothesis import given, strategies as st
 
-from smartcloudops.core.frames import Rates, from_tidy, normalise, per_second, resample, to_tidy, validate
-from smartcloudops.core.inventory import canonical_host, parse_address, read_targets
-from smartcloudops.core.clock import FakeClock, now, use_clock
+from smartcloudops.core.clock import FakeClock, from_us, now, to_us, use_clock
+from smartcloudops.core.database import open_state
 from smartcloudops.core.errors import ConfigError, DataError, StateError
 from smartcloudops.core.files import read_text, write_atomically
+from smartcloudops.core.frames import Rates, from_tidy, normalise, per_second, resample, to_tidy, validate
+from smartcloudops.core.inventory import canonical_host, read_targets
+from smartcloudops.core.kv import get_value, put_value, write_heartbeat
 from smartcloudops.core.logs import mask_secrets
-from smartcloudops.core.series import Series, describe, format_duration, format_range, format_value, short_name
+from smartcloudops.core.series import Series, format_duration, format_range, format_value
 from smartcloudops.core.settings import load_settings, show_settings
-from smartcloudops.core.clock import from_us, to_us
-from smartcloudops.core.database import open_state
-from smartcloudops.core.kv import write_heartbeat, last_heartbeat, get_value, put_value
 
 pytestmark = pytest.mark.phase0
 
@@ -38,7 +43,10 @@ def test_any_text_is_a_series_or_a_clear_error(text):
     except DataError as e: assert len(str(e)) > 20
 
 
-@given(st.floats(allow_nan=True, allow_infinity=True), st.sampled_from(['percent', 'bytes', 'seconds', 'bytes_per_second', 'count', 'ratio', 'timestamp']))
+@given(
+    st.floats(allow_nan=True, allow_infinity=True),
+    st.sampled_from(['percent', 'bytes', 'seconds', 'bytes_per_second', 'count', 'ratio', 'timestamp']),
+)
 def test_every_number_can_be_shown(value, unit):
     assert format_value(value, unit)
     assert format_range(value, value, unit)
@@ -57,14 +65,22 @@ def frames(draw):
     rows, columns = draw(st.integers(1, 8)), draw(st.lists(names, min_size=1, max_size=4, unique=True))
     seconds = draw(st.lists(st.integers(0, 10**9), min_size=rows, max_size=rows, unique=True))
     index = pd.to_datetime(sorted(seconds), unit='s', utc=True).rename('time')
-    return pd.DataFrame({c: draw(st.lists(floats, min_size=rows, max_size=rows)) for c in columns}, index=index, dtype=float)
+    return pd.DataFrame(
+        {c: draw(st.lists(floats, min_size=rows, max_size=rows)) for c in columns}, index=index, dtype=float
+    )
 
 
 @given(frames())
 def test_tidy_and_wide_hold_the_same_samples(frame):
     back = from_tidy(to_tidy(frame))
     kept = frame.dropna(how='all').dropna(axis=1, how='all')
-    pd.testing.assert_frame_equal(back[sorted(back)] if len(back) else kept, kept[sorted(kept)], check_freq=False, check_column_type=False, check_index_type=False)
+    pd.testing.assert_frame_equal(
+        back[sorted(back)] if len(back) else kept,
+        kept[sorted(kept)],
+        check_freq=False,
+        check_column_type=False,
+        check_index_type=False,
+    )
 
 
 @given(frames(), st.randoms())
@@ -87,13 +103,17 @@ def test_normalise_repairs_any_order_and_repeats(frame, random):
     (lambda f: f.reset_index(drop=True), 'has to be time'),
 ])
 def test_validate_names_what_is_wrong(spoil, says):
-    frame = pd.DataFrame({'cpu{host="a"}': [1., 2.]}, index=pd.date_range('2026-01-01', periods=2, freq='min', tz='UTC'))
+    frame = pd.DataFrame(
+        {'cpu{host="a"}': [1.0, 2.0]}, index=pd.date_range('2026-01-01', periods=2, freq='min', tz='UTC')
+    )
     with pytest.raises(DataError, match=says): validate(spoil(frame))
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=2, max_size=20), st.integers(1, 19))
 def test_rates_are_never_negative_and_pieces_equal_the_whole(raw, cut):
-    frame = pd.DataFrame({'sent_bytes_total{host="a"}': raw}, index=pd.date_range('2026-01-01', periods=len(raw), freq='min', tz='UTC'))
+    frame = pd.DataFrame(
+        {'sent_bytes_total{host="a"}': raw}, index=pd.date_range('2026-01-01', periods=len(raw), freq='min', tz='UTC')
+    )
     whole = per_second(frame)
     assert not (whole.to_numpy() < 0).any()
     pieces = Rates()
@@ -110,7 +130,10 @@ def test_resample_leaves_empty_bins_missing():
 def test_write_atomically_survives_a_kill_between_any_two_lines(tmp_path):
     path = tmp_path/'snapshot.json'
     path.write_text(json.dumps({'n': 0}))
-    code = f"from smartcloudops.core.files import write_atomically\nn = 0\nwhile True:\n    n += 1; write_atomically({str(path)!r}, '{{\"n\": %d, \"pad\": \"%s\"}}' % (n, 'x' * 200_000))"
+    code = (
+        "from smartcloudops.core.files import write_atomically\nn = 0\nwhile True:\n    n += 1;"
+        f" write_atomically({str(path)!r}, '{{\"n\": %d, \"pad\": \"%s\"}}' % (n, 'x' * 200_000))"
+    )
     for pause in (.05, .15, .25):
         child = subprocess.Popen([sys.executable, '-c', code])
         threading.Event().wait(.4 + pause)
@@ -131,18 +154,29 @@ def test_writing_below_a_file_is_a_clear_error(tmp_path):
 
 def test_text_that_is_not_utf8_is_named(tmp_path):
     (tmp_path/'latin.toml').write_bytes(b'name = "caf\xe9"')
-    with pytest.raises(ConfigError, match='latin.toml: not UTF-8 text .byte 11.'): read_text(tmp_path/'latin.toml', 'settings file', ConfigError)
+    with pytest.raises(ConfigError, match='latin.toml: not UTF-8 text .byte 11.'):
+        read_text(tmp_path/'latin.toml', 'settings file', ConfigError)
 
 
 @pytest.mark.parametrize('secret', ['hunter2', 'AKIAABCDEFGHIJKLMNOP', 'eyJhbGciOi'])
 def test_secrets_are_masked(secret):
-    for text in (f'password={secret}', f'https://bob:{secret}@host/', f'token: {secret}', f'Authorization: Bearer {secret}', f'{{"api_key": "{secret}"}}'):
+    for text in (
+        f'password={secret}',
+        f'https://bob:{secret}@host/',
+        f'token: {secret}',
+        f'Authorization: Bearer {secret}',
+        f'{{"api_key": "{secret}"}}',
+    ):
         assert secret not in mask_secrets(text)
-        told = mask_secrets(json.dumps({'message': text, 'after': 'kept'}))                       # a line of a JSON log, a row of the audit
+        told = mask_secrets(json.dumps({'message': text, 'after': 'kept'}))  # a line of a JSON log, a row of the audit
         assert secret not in told and json.loads(told)['after'] == 'kept'
 
 
-@given(st.lists(st.sampled_from(['token', 'password', '=', ': ', '"', "'", '\\', '}', ']', ',', 'abc', '\n', ' ', 'é'])).map(''.join))
+@given(
+    st.lists(
+        st.sampled_from(['token', 'password', '=', ': ', '"', "'", '\\', '}', ']', ',', 'abc', '\n', ' ', 'é'])
+    ).map(''.join)
+)
 def test_masking_leaves_json_json(text):
     for value in ({'m': text}, [text, {'token': text}]): json.loads(mask_secrets(json.dumps(value)))
 
@@ -178,12 +212,22 @@ def test_shown_settings_are_settings_again(tmp_path):
     assert load_settings(tmp_path/'again.toml') == load_settings('/dev/null')
 
 
-@pytest.mark.parametrize('text, says', [
-    ('{"app": ["10.0.0.1:99999"]}', 'port 99999'), ('{"app": "x:1"}', 'has to be a list'), ('[]', 'expected an object'),
-    ('{"app": [{"target": "a:1", "label": {}}]}', "did you mean 'labels'"), ('{"app": [{"target": "a:1", "labels": {"9": "x"}}]}', 'not a label name'),
-    ('{"app": [\n\n5]}', r'app\[0\]'), ('{"app": ["[::1:80"]}', 'not an address'), ('{"app": ["a:1",]}', 'line 1, column'), ('', 'not valid JSON'),
-    ('{"node_exporter": [{"target": "a:1", "labels": {"x": 5}}]}', 'has to be text'), ('{"app": ["http://a:1"]}', 'not an address'),
-])
+@pytest.mark.parametrize(
+    'text, says',
+    [
+        ('{"app": ["10.0.0.1:99999"]}', 'port 99999'),
+        ('{"app": "x:1"}', 'has to be a list'),
+        ('[]', 'expected an object'),
+        ('{"app": [{"target": "a:1", "label": {}}]}', "did you mean 'labels'"),
+        ('{"app": [{"target": "a:1", "labels": {"9": "x"}}]}', 'not a label name'),
+        ('{"app": [\n\n5]}', r'app\[0\]'),
+        ('{"app": ["[::1:80"]}', 'not an address'),
+        ('{"app": ["a:1",]}', 'line 1, column'),
+        ('', 'not valid JSON'),
+        ('{"node_exporter": [{"target": "a:1", "labels": {"x": 5}}]}', 'has to be text'),
+        ('{"app": ["http://a:1"]}', 'not an address'),
+    ],
+)
 def test_a_broken_targets_file_names_the_entry(tmp_path, text, says):
     path = tmp_path/'aws_targets.json'
     path.write_text(text)
@@ -192,9 +236,15 @@ def test_a_broken_targets_file_names_the_entry(tmp_path, text, says):
 
 def test_targets_keep_their_order_and_labels(tmp_path):
     path = tmp_path/'aws_targets.json'
-    path.write_text('{"node_exporter": ["b:1", "a:2"], "app": [{"target": "[2001:db8::1]:80", "labels": {"host": "web-1"}}]}')
+    path.write_text(
+        '{"node_exporter": ["b:1", "a:2"], "app": [{"target": "[2001:db8::1]:80", "labels": {"host": "web-1"}}]}'
+    )
     found = read_targets(path)
-    assert [(t.job, t.host, t.port) for t in found.targets] == [('app', '2001:db8::1', 80), ('node', 'b', 1), ('node', 'a', 2)]
+    assert [(t.job, t.host, t.port) for t in found.targets] == [
+        ('app', '2001:db8::1', 80),
+        ('node', 'b', 1),
+        ('node', 'a', 2),
+    ]
     assert found.hosts == ['web-1', 'b', 'a']
 
 
@@ -208,22 +258,33 @@ def test_state_is_shared_between_processes(tmp_path):
     engine = open_state(path)
     at = pd.Timestamp('2026-01-01', tz='UTC')
     write_heartbeat(engine, 'loop', {'interval': 5}, at)
-    code = f"from smartcloudops.core.database import open_state; from smartcloudops.core.kv import last_heartbeat; e = open_state({str(path)!r}, readonly=True); print(last_heartbeat(e, 'loop').detail['interval'])"
-    assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.strip() == '5'
+    code = (
+        "from smartcloudops.core.database import open_state; from smartcloudops.core.kv import last_heartbeat; e ="
+        f" open_state({str(path)!r}, readonly=True); print(last_heartbeat(e, 'loop').detail['interval'])"
+    )
+    assert (
+        subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.strip() == '5'
+    )
     put_value(engine, 'k', {'a': 1}); put_value(engine, 'k', {'a': 2})
     assert get_value(engine, 'k') == {'a': 2} and get_value(engine, 'x', 7) == 7
 
 
 @pytest.mark.parametrize('opened', [1, 2, 3])
 def test_a_process_that_comes_and_goes_takes_no_rows_with_it(tmp_path, opened):
-    "However often this process has opened the file, its locks hold: the last of another process does not fold up the log."
+    """However often this process has opened the file, its locks hold: the last of another process does not fold up the
+    log."""
     path = tmp_path/'smartcloudops.db'
     engines = [open_state(path, readonly=bool(i)) for i in range(opened)]
-    code = f"from smartcloudops.core.database import open_state; from smartcloudops.core.kv import get_value; e = open_state({str(path)!r}); print(get_value(e, 'round')); e.dispose()"
+    code = (
+        "from smartcloudops.core.database import open_state; from smartcloudops.core.kv import get_value; e ="
+        f" open_state({str(path)!r}); print(get_value(e, 'round')); e.dispose()"
+    )
     for i in range(3):
         put_value(engines[0], 'round', i)
         assert [get_value(e, 'round') for e in engines] == [i] * opened
-        assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.strip() == str(i)
+        assert subprocess.run(
+            [sys.executable, '-c', code], capture_output=True, text=True, check=True
+        ).stdout.strip() == str(i)
 
 
 def test_a_folder_may_have_any_name(tmp_path):
@@ -263,13 +324,20 @@ def test_rates_of_many_counters_are_those_of_each_alone():
     "Counters that skip rows, reset, or stand beside their own rate; handed over whole or in pieces."
     from smartcloudops.core.frames import Rates, per_second
     rng = np.random.default_rng(0)
-    raw = pd.DataFrame(rng.integers(0, 50, (60, 8)).cumsum(0).astype(float), index=pd.date_range('2026-01-01', periods=60, freq='min', tz='UTC', name='time'),
-                       columns=[f'requests_total{{host="h{i}"}}' for i in range(7)] + ['requests_per_second{host="h0"}'])
+    raw = pd.DataFrame(
+        rng.integers(0, 50, (60, 8)).cumsum(0).astype(float),
+        index=pd.date_range('2026-01-01', periods=60, freq='min', tz='UTC', name='time'),
+        columns=[f'requests_total{{host="h{i}"}}' for i in range(7)] + ['requests_per_second{host="h0"}'],
+    )
     raw = raw.mask(rng.random(raw.shape) < .3)
     raw.iloc[30:, 2] -= 200
     whole, pieces = per_second(raw), Rates()
-    assert list(whole.columns) == [f'requests_per_second{{host="h{i}"}}' for i in [1, 2, 3, 4, 5, 6, 0]] and (whole.min() >= 0).all()
+    assert (
+        list(whole.columns) == [f'requests_per_second{{host="h{i}"}}' for i in [1, 2, 3, 4, 5, 6, 0]]
+        and (whole.min() >= 0).all()
+    )
     for name in raw.columns[:7]:
-        if name != 'requests_total{host="h0"}': assert whole[per_second(raw[[name]]).columns[0]].equals(per_second(raw[[name]]).iloc[:, 0])
+        if name != 'requests_total{host="h0"}':
+            assert whole[per_second(raw[[name]]).columns[0]].equals(per_second(raw[[name]]).iloc[:, 0])
     parts = [pieces.update(raw.iloc[i:j]) for i, j in ((0, 1), (1, 17), (17, 18), (18, 60))]
     pd.testing.assert_frame_equal(pd.concat(parts), whole, check_freq=False)

@@ -1,5 +1,11 @@
 "The install scripts and units, for real as far as a machine without systemd running allows; the rest by lint."
-import importlib.util, json, os, re, shutil, subprocess, sys
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -196,8 +202,14 @@ def test_the_monitoring_host_is_configured_and_its_prometheus_asks_the_targets(c
     PYTHON=/usr/bin/python3 {DEPLOY}/install-monitoring.sh --no-packages {copy}/targets.json
     echo "== found"; ls /etc/grafana/dashboards /etc/prometheus/rules
     promtool check rules /etc/prometheus/rules/*.yml >/dev/null && echo rules
-    mkdir /tmp/tsdb; prometheus --config.file=/etc/prometheus/prometheus.yml --storage.tsdb.path=/tmp/tsdb --web.listen-address=127.0.0.1:{port} >/tmp/log 2>&1 &
-    for i in $(seq 100); do python3 -c "import urllib.request as u; print(u.urlopen('http://127.0.0.1:{port}/api/v1/targets').read().decode())" 2>/dev/null > /tmp/targets && grep -q 5999 /tmp/targets && break; sleep .2; done
+    mkdir /tmp/tsdb
+    prometheus --config.file=/etc/prometheus/prometheus.yml --storage.tsdb.path=/tmp/tsdb \\
+      --web.listen-address=127.0.0.1:{port} >/tmp/log 2>&1 &
+    ask="import urllib.request as u; print(u.urlopen('http://127.0.0.1:{port}/api/v1/targets').read().decode())"
+    for i in $(seq 100); do
+      python3 -c "$ask" 2>/dev/null > /tmp/targets && grep -q 5999 /tmp/targets && break
+      sleep .2
+    done
     kill %1; cat /tmp/targets''',
     )
     assert done.returncode == 0, done.stdout + done.stderr

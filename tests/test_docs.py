@@ -1,6 +1,9 @@
 """The documentation: builds without a warning, no dead link, nothing loaded from elsewhere, the search works from the
 disk."""
-import html, importlib.util, json, re
+import html
+import importlib.util
+import json
+import re
 from pathlib import Path
 
 import pytest
@@ -146,6 +149,7 @@ def commands_named() -> dict[str, str]:
 def unknown_in(line: str) -> str:
     "The first word of a command line that the program does not know; '' when it knows all of them."
     import shlex
+
     from smartcloudops.cli import main
     command, words, options = (
         main,

@@ -1,9 +1,13 @@
 """The counting: NAB's score from its definition and against its published results, pages, average precision, folders of
 labelled CSVs."""
-import json, math, os
+import json
+import math
+import os
 from pathlib import Path
 
-import numpy as np, pandas as pd, pytest
+import numpy as np
+import pandas as pd
+import pytest
 from sklearn.metrics import average_precision_score
 
 from smartcloudops.core.errors import DataError

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from smartcloudops import explore
-from smartcloudops.core.frames import empty_frame
 from smartcloudops.core.errors import DataError, SmartCloudOpsError
+from smartcloudops.core.frames import empty_frame
 from smartcloudops.ingestion import synthetic_frame
 from tests.conftest import soak
 
@@ -250,7 +250,8 @@ def test_ticks_of_one_axis_can_be_told_apart(frame):
 
 def test_a_widget_backend_gets_a_figure_of_pyplot(frame, monkeypatch):
     "Where ipympl is the backend the chart has to be one that pyplot manages; the choice is made by the backend's name."
-    import matplotlib as mpl, matplotlib.pyplot as plt
+    import matplotlib as mpl
+    import matplotlib.pyplot as plt
     monkeypatch.setattr(mpl, 'get_backend', lambda: 'module://ipympl.backend_nbagg')
     figure = explore.plot(frame.iloc[:, :1])
     assert (

@@ -8,7 +8,19 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from smartcloudops.core.clock import to_us
 from smartcloudops.remediation.gates import (
-    GATES, SECOND, ActionIndex, Lease, PastAction, Plan, Reading, Refusal, Silence, Switch, action_key, decide)
+    GATES,
+    SECOND,
+    ActionIndex,
+    Lease,
+    PastAction,
+    Plan,
+    Reading,
+    Refusal,
+    Silence,
+    Switch,
+    action_key,
+    decide,
+)
 from smartcloudops.remediation.policy import Limits, Policy
 from tests.conftest import soak
 from tests.remediation_fleet import START, anomaly, cpu, good_state, incident

@@ -1,5 +1,12 @@
 "History keeps what it acknowledged: upserts, readers in other processes, kills, full disks, files of other programs."
-import os, pickle, signal, sqlite3, stat, subprocess, sys, time
+import os
+import pickle
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +18,8 @@ from smartcloudops.core.errors import DataError, HistoryError
 from smartcloudops.core.settings import HistorySettings
 from smartcloudops.monitoring.history import History
 from smartcloudops.monitoring.history_file import APPLICATION_ID, SCHEMA
-from smartcloudops.monitoring.retention import RetentionPolicy
 from smartcloudops.monitoring.latest import clock_skew, freshness, gaps, get_latest_metrics
+from smartcloudops.monitoring.retention import RetentionPolicy
 from tests.conftest import soak
 
 pytestmark = pytest.mark.phase2

@@ -1,7 +1,12 @@
 """Sealing, merging and retention: whatever the moment of a kill, each sample is there once; the writer does not wait;
 readers see both tiers as one."""
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
 from dataclasses import replace
-import os, signal, subprocess, sys, threading, time
 from pathlib import Path
 
 import numpy as np

@@ -7,17 +7,17 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
+from smartcloudops.core.database import open_state
 from smartcloudops.core.errors import DataError, StateError
 from smartcloudops.core.settings import IncidentSettings
-from smartcloudops.core.database import open_state
 from smartcloudops.detection.anomalies import Anomaly, from_json, to_json
 from smartcloudops.detection.incidents import (
     IncidentTracker,
     get_incident,
-    record_feedback,
     ingest_alerts,
     list_incidents,
     open_incidents,
+    record_feedback,
 )
 from smartcloudops.detection.rules import RuleEngine
 from tests.conftest import soak

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from smartcloudops.core.clock import FakeClock, clock, use_clock
-from smartcloudops.core.settings import IncidentSettings, load_settings
 from smartcloudops.core.database import open_state
+from smartcloudops.core.settings import IncidentSettings, load_settings
 from smartcloudops.detection.anomalies import BEGAN, Anomaly, from_json, from_scores, to_json
-from smartcloudops.detection.incidents import IncidentTracker, record_feedback, list_incidents, title
+from smartcloudops.detection.incidents import IncidentTracker, list_incidents, record_feedback, title
 from smartcloudops.detection.rules import RuleEngine
 from smartcloudops.detection.stream import Scores, StreamDetector
 from smartcloudops.ingestion import Fault, synthetic_frame

@@ -1,15 +1,18 @@
 "Sources: the same samples however they are read, and clear words about files that are wrong."
-import json, os
+import json
+import os
 
-import numpy as np, pandas as pd, psutil, pytest
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
 from hypothesis import given, settings as hypothesis_settings, strategies as st
 
-from smartcloudops.core.frames import per_second, validate
 from smartcloudops.core.errors import AwsError, DataError, SourceError
+from smartcloudops.core.frames import per_second, validate
 from smartcloudops.core.series import Series
 from smartcloudops.core.settings import Settings
-from smartcloudops.ingestion import fetch_metrics, make_source, read_samples, synthetic_frame
-from smartcloudops.ingestion import host
+from smartcloudops.ingestion import fetch_metrics, host, make_source, read_samples, synthetic_frame
 from smartcloudops.ingestion.host import COLLECTORS, HostSource
 from smartcloudops.ingestion.replay import ReplaySource, read_csv
 from smartcloudops.ingestion.source import Source

@@ -1,10 +1,10 @@
 "The joint detector: what is odd only in combination; versions, exclusions, odd input."
+import warnings
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
-import warnings
 
 from smartcloudops.core.errors import DataError
 from smartcloudops.detection.joint import JointModels, fit_joint, load_joint, save_joint

@@ -9,14 +9,20 @@ import sqlalchemy as sa
 from hypothesis import given, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from smartcloudops.core.clock import FakeClock, use_clock
-from smartcloudops.core.errors import RemediationError, StateError
-from smartcloudops.core.clock import to_us
+from smartcloudops.core.clock import FakeClock, to_us, use_clock
 from smartcloudops.core.database import open_state
+from smartcloudops.core.errors import RemediationError, StateError
 from smartcloudops.remediation import log_remediation_to_s3, verification as module
 from smartcloudops.remediation.gates import SECOND, Plan
 from smartcloudops.remediation.ledger import (
-    TRANSITIONS, Ledger, Superseded, approvals, copy_segments, export_lines, verify_lines)
+    TRANSITIONS,
+    Ledger,
+    Superseded,
+    approvals,
+    copy_segments,
+    export_lines,
+    verify_lines,
+)
 from smartcloudops.remediation.operators import ledger_export, ledger_verify
 from smartcloudops.remediation.policy import Policy
 from tests.conftest import soak
@@ -164,7 +170,8 @@ class Life(RuleBasedStateMachine):
     holds (invariant 15)."""
     def __init__(self):
         super().__init__()
-        import tempfile, pathlib
+        import pathlib
+        import tempfile
         self.folder = tempfile.TemporaryDirectory()
         self.clock = FakeClock(START)
         self.context = use_clock(self.clock); self.context.__enter__()
@@ -390,8 +397,10 @@ def test_invariant_16_segments_wait_while_s3_answers_500_over_http(ledger, monke
     """A real client against a real server: 500, a dropped connection, then well again; each segment is stored once, and
     one that lies there already is not overwritten."""
     pytest.importorskip('boto3')
-    import socket, threading
+    import socket
+    import threading
     from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
     from smartcloudops.core.aws import AwsClients
     from smartcloudops.core.settings import Settings
     class S3(BaseHTTPRequestHandler):

@@ -1,20 +1,27 @@
 "The loop end to end: real processes, killed, starved and shared."
-import json, os, signal, sqlite3, subprocess, sys, threading, time, urllib.request
-from pathlib import Path
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+import urllib.request
 
 import numpy as np
 import pandas as pd
 import psutil
 import pytest
 
-import smartcloudops.loop.fit, smartcloudops.loop.tick
+import smartcloudops.loop.fit
+import smartcloudops.loop.tick
+from smartcloudops.core.clock import FakeClock, clock, use_clock
+from smartcloudops.core.database import open_state
+from smartcloudops.core.errors import AwsError, ConfigError, SourceError
 from smartcloudops.core.frames import empty_frame
 from smartcloudops.core.inventory import own_host
-from smartcloudops.core.clock import FakeClock, clock, use_clock
-from smartcloudops.core.errors import AwsError, ConfigError, SourceError
-from smartcloudops.core.settings import load_settings
-from smartcloudops.core.database import open_state
 from smartcloudops.core.kv import last_heartbeat
+from smartcloudops.core.settings import load_settings
 from smartcloudops.ingestion import Source
 from smartcloudops.main import DataDirLock, DetectorCheckpoint, Loop, WebProcess, check_port, run_pipeline
 from smartcloudops.monitoring.history import History
@@ -78,7 +85,7 @@ def test_this_host_is_on_the_page_within_five_seconds_of_its_start(program, tmp_
     program('--port', str(port), '--interval', '1')
     wait_for(answers(port))
     began = time.monotonic()
-    state = wait_for(lambda: (s := json.loads(get(port, '/'))) if json.loads(get(port, '/'))['metrics'] else None, 5)
+    state = wait_for(lambda: json.loads(get(port, '/')) if json.loads(get(port, '/'))['metrics'] else None, 5)
     assert time.monotonic() - began < 5
     with History(tmp_path/'data'/'history.db', readonly=True) as history:
         latest = history.latest().set_index('series')['value']
@@ -120,7 +127,7 @@ def test_kill_9_at_any_moment_loses_nothing_stored(program, tmp_path):
     for n in range(soak(3, 20)):
         loop = program('--no-dashboard', '--interval', '0.2')
         count = lambda: _count(data) if (data/'history.db').exists() else 0
-        wait_for(lambda: count() > rows, 40)
+        wait_for(lambda count=count, rows=rows: count() > rows, 40)
         if n:
             wait_for(
                 lambda: list((data / 'learned').glob('*.npz')), 40
@@ -167,7 +174,7 @@ def test_what_began_right_before_a_kill_is_told_as_if_there_had_been_none(tmp_pa
         level, opened = np.random.default_rng(1).normal(40, 2, 340), []
         level[301:] += 30
         source = Flaky()
-        source.read = lambda now: pd.DataFrame(
+        source.read = lambda now, n=n: pd.DataFrame(
             {'memory_used_percent{host="a"}': [level[n]]}, index=pd.DatetimeIndex([now], name='time')
         )
         with use_clock(FakeClock('2026-01-05 00:00')):
@@ -267,7 +274,7 @@ def test_a_source_that_fails_is_said_once_and_survived(tmp_path, monkeypatch, er
         loop = Loop(settings(tmp_path), source := Flaky())
         source.error = error
         for _ in range(8):
-            tick = loop.tick()
+            loop.tick()
             assert last_heartbeat(loop.engine, 'loop').at == clock().now()
             clock().advance(60)
         assert last_heartbeat(loop.engine, 'loop').detail['problem'] == ''
@@ -331,7 +338,7 @@ def test_a_history_that_cannot_be_written_does_not_blind_the_detector(tmp_path, 
     told."""
     with use_clock(FakeClock('2026-01-05 00:00')):
         loop = Loop(settings(tmp_path), source := Flaky())
-        source.read = lambda now: pd.DataFrame(
+        source.read = lambda now, n=n: pd.DataFrame(
             {'memory_used_percent{host="a"}': [99.0 if len(ticks) >= 100 else 40.0 + len(ticks) % 3]},
             index=pd.DatetimeIndex([now], name='time'),
         )
@@ -368,7 +375,7 @@ def test_what_was_taken_down_is_wrong_no_longer(tmp_path, company):
             )
         ticks = []
         for n in range(180):
-            source.read = lambda now: rows(now, n)
+            source.read = lambda now, n=n: rows(now, n)
             ticks.append(loop.tick()); clock().advance(300 if n < 130 else 3600)
         opened, closed = {i.id for t in ticks for i in t.opened}, {i.id for t in ticks for i in t.closed}
         assert len(opened) == 1 and closed == opened and loop.open_incidents == () and not loop.models.stretches.all()
@@ -402,7 +409,7 @@ def test_only_a_host_that_is_heard_gets_a_new_joint_model(tmp_path, monkeypatch)
     with use_clock(FakeClock('2026-01-05 00:00')):
         loop = Loop(settings(tmp_path), source := Flaky())
         for n in range(20):
-            source.read = lambda now: pd.DataFrame(
+            source.read = lambda now, n=n: pd.DataFrame(
                 {f'load1{{host="{h}"}}': [1.0] for h in ('abcde' if n < 5 else 'e')},
                 index=pd.DatetimeIndex([now], name='time'),
             )

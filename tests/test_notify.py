@@ -1,14 +1,15 @@
 "People are told once, in every mode, never by a loop that then stops; and drills walk what they say."
-import json, threading
+import json
+import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pandas as pd
 import pytest
 
 from smartcloudops.core.clock import FakeClock, use_clock
+from smartcloudops.core.database import open_state
 from smartcloudops.core.errors import PolicyError, RemediationError
 from smartcloudops.core.settings import Settings
-from smartcloudops.core.database import open_state
 from smartcloudops.detection.incidents import Changes
 from smartcloudops.remediation.drill import drill_real, run_drill
 from smartcloudops.remediation.engine import Outcome

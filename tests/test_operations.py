@@ -1,18 +1,36 @@
 """Operations against real programs, a real receiver, and AWS by moto's server over real HTTP: sent once, and honest
 about what is not known."""
-import json, os, socket, subprocess, sys, threading, time
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from smartcloudops.core.aws import AwsClients
 from smartcloudops.core.clock import FakeClock, use_clock
-from smartcloudops.core.settings import Settings
 from smartcloudops.core.database import open_state
+from smartcloudops.core.settings import Settings
 from smartcloudops.remediation.engine import Remediator, Tags, switch_path, turn_switch
 from smartcloudops.remediation.operations import (
-    AsgSetDesired, Command, Context, Ec2Reboot, Ec2StopStart, Operation, Report, ServiceRestart, Webhook,
-    check_parameters, operations, register, sign)
+    AsgSetDesired,
+    Command,
+    Context,
+    Ec2Reboot,
+    Ec2StopStart,
+    Operation,
+    Report,
+    ServiceRestart,
+    Webhook,
+    check_parameters,
+    operations,
+    register,
+    sign,
+)
 from smartcloudops.remediation.policy import Policies, Step, read_policies
 from tests.conftest import free_port
 from tests.remediation_fleet import START, Always, anomaly, freshness, incident

@@ -1,5 +1,9 @@
 "The wheel: built, installed alone into an empty environment, and used there."
-import json, os, subprocess, sys, zipfile
+import json
+import os
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 
 import pytest

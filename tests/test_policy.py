@@ -9,7 +9,16 @@ from smartcloudops.core.errors import PolicyError
 from smartcloudops.core.files import package_file
 from smartcloudops.remediation.gates import matching
 from smartcloudops.remediation.policy import (
-    Match, Policies, Policy, explain_policy, load_policies, parse_yaml, policy_schema, read_policies, seconds)
+    Match,
+    Policies,
+    Policy,
+    explain_policy,
+    load_policies,
+    parse_yaml,
+    policy_schema,
+    read_policies,
+    seconds,
+)
 from tests.remediation_fleet import anomaly, incident
 
 pytestmark = pytest.mark.phase4

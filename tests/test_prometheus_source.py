@@ -1,14 +1,22 @@
 """The prometheus source against the real servers: Prometheus with node_exporter, VictoriaMetrics; and a small server
 for what those do not do."""
-import base64, json, shutil, socket, subprocess, threading, time
+import base64
+import json
+import shutil
+import socket
+import subprocess
+import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs
 
-import httpx, pandas as pd, pytest
+import httpx
+import pandas as pd
+import pytest
 
 from smartcloudops.core.clock import FakeClock, use_clock
-from smartcloudops.core.frames import validate
 from smartcloudops.core.errors import ConfigError, SourceError
+from smartcloudops.core.frames import validate
 from smartcloudops.core.series import Series
 from smartcloudops.core.settings import Settings
 from smartcloudops.ingestion import make_source
@@ -346,7 +354,8 @@ def test_credentials(table, header):
 
 
 def test_tls(tmp_path):
-    import ssl, subprocess
+    import ssl
+    import subprocess
     subprocess.run(['openssl', 'req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes',
                     '-keyout', f'{tmp_path}/k.pem', '-out', f'{tmp_path}/c.pem', '-days', '1',
                     '-subj', '/CN=localhost', '-addext', 'subjectAltName=IP:127.0.0.1'], check=True,

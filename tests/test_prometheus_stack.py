@@ -1,13 +1,19 @@
 "The real Prometheus, node_exporter and Alertmanager on loopback, configured by nothing but what `targets write` wrote."
-import json, os, shutil, signal, subprocess, sys, time
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import httpx
 import pytest
 
+from smartcloudops.core.inventory import read_targets
 from smartcloudops.core.settings import load_settings
 from smartcloudops.monitoring.grafana import expressions
-from smartcloudops.core.inventory import read_targets
 from smartcloudops.monitoring.targets import render, write_targets
 from tests.conftest import free_port
 

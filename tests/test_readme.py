@@ -1,5 +1,13 @@
 "What the README says is what happens: every command block is run in a copy of the project."
-import json, os, re, shutil, signal, subprocess, sys, time, urllib.request
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
 from pathlib import Path
 
 import pytest

@@ -1,6 +1,12 @@
 """Reports: each is executed, leaves a notebook, a page and results; a failing check is exit 1; the page asks nobody for
 anything."""
-import json, logging, os, re, shutil, subprocess, sys
+import json
+import logging
+import os
+import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
@@ -10,9 +16,9 @@ import sqlalchemy as sa
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from smartcloudops.core.clock import now
-from smartcloudops.core.errors import MissingExtraError, UsageError
 from smartcloudops.core.database import open_state
-from smartcloudops.core.kv import write_heartbeat, last_heartbeat
+from smartcloudops.core.errors import MissingExtraError, UsageError
+from smartcloudops.core.kv import last_heartbeat, write_heartbeat
 from smartcloudops.monitoring.history import History
 from smartcloudops.reporting import ReportError, list_reports, run_report
 
@@ -137,7 +143,6 @@ def test_each_report_runs_and_its_page_stands_alone(tmp_path, monkeypatch, place
 )
 def test_daily_tells_of_the_first_day_and_of_one_without_samples(tmp_path, monkeypatch, day, says):
     monkeypatch.chdir(tmp_path)
-    import smartcloudops.detection.incidents, smartcloudops.remediation.ledger      # their tables
     open_state(tmp_path/'smartcloudops.db')
     times = pd.date_range(end=now(), periods=30, freq='1s', name='time')
     with History(tmp_path/'history.db') as history:
@@ -179,7 +184,6 @@ def test_what_came_after_hides_nothing_of_an_earlier_day(tmp_path, storm):
 
 
 def test_daily_never_holds_two_weeks_of_a_whole_fleet(tmp_path, monkeypatch):
-    import smartcloudops.detection.incidents, smartcloudops.remediation.ledger      # their tables
     from smartcloudops import explore
     open_state(tmp_path/'smartcloudops.db')
     names = [f'{metric}{{host="web-{n}"}}' for n in range(45) for metric in ('memory_used_percent', 'load1')]
@@ -297,8 +301,9 @@ def test_a_bucket_that_is_not_there_is_said_with_its_address(bucket, tmp_path):
 @pytest.mark.soak
 def test_a_scheduled_report_goes_where_the_settings_say(bucket, tmp_path, monkeypatch):
     import pandas as pd
-    from smartcloudops.core.settings import Settings
+
     from smartcloudops.core.database import open_state
+    from smartcloudops.core.settings import Settings
     from smartcloudops.reporting import Schedule, list_runs
     monkeypatch.chdir(tmp_path)
     settings = Settings(
@@ -316,8 +321,13 @@ def test_a_scheduled_report_goes_where_the_settings_say(bucket, tmp_path, monkey
 
 def test_a_report_executed_for_real_is_listed_and_read_on_the_dashboard(tmp_path, place):
     "gunicorn, a browser, the policy that forbids everything but the page's own style and pictures."
-    import shutil, socket, time, urllib.request
+    import shutil
+    import socket
+    import time
+    import urllib.request
+
     from playwright.sync_api import sync_playwright
+
     from tests.conftest import free_port
     data = shutil.copytree(place, tmp_path/'data')
     engine = open_state(data/'smartcloudops.db')

@@ -1,17 +1,21 @@
 "Scheduled reports: the right ones, none twice, over clock changes, sleep and crashes."
-import json, shutil, subprocess, sys, threading
+import json
+import logging
+import shutil
+import subprocess
+import sys
+import threading
 from datetime import datetime, timedelta
 from pathlib import Path
-from zoneinfo import ZoneInfo
 
 import pandas as pd
 import pytest
 from hypothesis import given, settings as hypothesis_settings, strategies as st
 
 from smartcloudops.core.clock import FakeClock, use_clock
+from smartcloudops.core.database import open_state
 from smartcloudops.core.errors import ConfigError
 from smartcloudops.core.settings import Settings, load_settings
-from smartcloudops.core.database import open_state
 from smartcloudops.reporting import (
     Schedule,
     as_cron,
@@ -137,7 +141,7 @@ def test_a_report_that_takes_too_long_is_stopped_and_told(tmp_path, caplog):
         schedule = schedule_of(
             tmp_path, lambda job, due, row: slow.append(Takes(clock, 1e6)) or slow[-1], timeout_seconds=600
         )
-        import logging; logging.getLogger('smartcloudops').propagate = True
+        logging.getLogger('smartcloudops').propagate = True
         with caplog.at_level('INFO'):
             for _ in range(40): schedule.tick(); clock.advance(300)
         table = list_runs(schedule.engine)

@@ -1,6 +1,9 @@
 """What one sees on typing a name in a notebook: each public class tells itself in a line, and as a table where that
 says more; no secret, no address in memory."""
-import importlib, inspect, pkgutil, re
+import importlib
+import inspect
+import pkgutil
+import re
 
 import numpy as np
 import pandas as pd
@@ -109,8 +112,17 @@ def of_core(folder):
 
 def of_ingestion(folder):
     from smartcloudops.ingestion import (
-        cloudwatch, cloudwatch_data, cloudwatch_queries, cloudwatch_settings, host, prometheus, prometheus_answers,
-        prometheus_queries, replay, source, synthetic,
+        cloudwatch,
+        cloudwatch_data,
+        cloudwatch_queries,
+        cloudwatch_settings,
+        host,
+        prometheus,
+        prometheus_answers,
+        prometheus_queries,
+        replay,
+        source,
+        synthetic,
     )
     frame = synthetic.synthetic_frame(hosts=2, hours=1, every=300)
     frame.to_parquet(folder/'samples.parquet')
@@ -140,7 +152,15 @@ def of_monitoring(folder):
     from smartcloudops.core.settings import HistorySettings
     from smartcloudops.ingestion import synthetic_frame
     from smartcloudops.monitoring import (
-        grafana, history, history_file, history_reader, history_writer, known_series, retention, sealing, targets,
+        grafana,
+        history,
+        history_file,
+        history_reader,
+        history_writer,
+        known_series,
+        retention,
+        sealing,
+        targets,
     )
     with history.History(folder/'history.db') as kept: kept.append(synthetic_frame(hosts=1, hours=1, every=300))
     read, file = history.History(folder / 'history.db', readonly=True), history_file.HistoryFile(
@@ -213,8 +233,16 @@ def _of_tracker(engine):
 
 def _stores(ledger, settings):
     "What the ledger and the notifier are made of."
-    from smartcloudops.remediation import actions, approvals, audit, intents, leases, modes
-    from smartcloudops.remediation import notify, silences, switch_store
+    from smartcloudops.remediation import (
+        actions,
+        approvals,
+        intents,
+        leases,
+        modes,
+        notify,
+        silences,
+        switch_store,
+    )
     chain = ledger.chain
     store, notifier = actions.ActionStore(chain), notify.Notifier(ledger.engine, settings)
     with chain.change(1) as change: change.note('ann', f'token={SECRET}', 'x' * 500, {})
@@ -237,8 +265,7 @@ def _stores(ledger, settings):
 
 
 def of_remediation(folder):
-    from smartcloudops.core.clock import FakeClock, use_clock
-    from smartcloudops.core.clock import to_us
+    from smartcloudops.core.clock import FakeClock, to_us, use_clock
     from smartcloudops.remediation import backtest, drill, gates, notify, operations, policy
     from tests.remediation_fleet import Always
     with use_clock(FakeClock(START)):
@@ -338,8 +365,8 @@ def of_engine(done, folder):
 
 def of_together(folder):
     from smartcloudops import explore, main, reporting
-    from smartcloudops.reporting import child
     from smartcloudops.core.database import open_state
+    from smartcloudops.reporting import child
     settings = Settings(
         data_dir=folder,
         source='synthetic',

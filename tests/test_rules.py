@@ -1,5 +1,6 @@
 "Rules: the plain front door, thresholds that wait, trends, silence."
-import json, math
+import json
+import math
 
 import boto3
 import numpy as np
@@ -12,7 +13,7 @@ from smartcloudops.core.errors import AwsError, ConfigError, DataError
 from smartcloudops.core.settings import DetectionSettings
 from smartcloudops.detection import detect_anomaly, log_anomaly_to_s3
 from smartcloudops.detection.anomalies import sentence
-from smartcloudops.detection.rules import Rule, RuleEngine, rules_from_settings, parse_rules, trend
+from smartcloudops.detection.rules import Rule, RuleEngine, parse_rules, rules_from_settings, trend
 
 pytestmark = pytest.mark.phase3
 CPU = 'cpu_utilization_percent{host="web-1"}'

@@ -1,8 +1,13 @@
 "The stream detector's promises: exact, indifferent to order, unit and company, calm on nonsense, right about kinds."
-import os, subprocess, sys, warnings
+import os
+import subprocess
+import sys
+import warnings
 from pathlib import Path
 
-import numpy as np, pandas as pd, pytest
+import numpy as np
+import pandas as pd
+import pytest
 from hypothesis import given, settings, strategies as st
 
 from smartcloudops.core.errors import DataError, StateError

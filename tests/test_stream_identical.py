@@ -5,7 +5,11 @@ The code may be built anew, what it computes may not change.
 To record anew, when a change is meant to change them:  .venv/bin/python -m tests.test_stream_identical
 """
 
-import hashlib, json, math, platform, tempfile
+import hashlib
+import json
+import math
+import platform
+import tempfile
 from pathlib import Path
 
 import numpy as np

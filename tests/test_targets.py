@@ -1,13 +1,17 @@
 """aws_targets.json becomes what Prometheus reads: by library and by the bare script, the same bytes, checked by
 promtool and amtool."""
-import json, os, shutil, subprocess, sys
+import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings as hypothesis_settings, strategies as st
 
-from smartcloudops.core.inventory import read_targets
 from smartcloudops.core.errors import ConfigError
+from smartcloudops.core.inventory import read_targets
 from smartcloudops.core.settings import load_settings
 from smartcloudops.monitoring import prometheus_config as config
 from smartcloudops.monitoring.targets import check_targets, write_targets
@@ -132,6 +136,7 @@ def test_discovery_keeps_what_people_wrote_and_refreshes_its_own(tmp_path, monke
     import boto3
     from botocore.config import Config
     from moto import mock_aws
+
     from smartcloudops.core.errors import AwsError
     from smartcloudops.monitoring.targets import discover
     for name in ('AWS_ACCESS_KEY_ID', 'AWS_SECRET_ACCESS_KEY'): monkeypatch.setenv(name, 'testing')

@@ -1,5 +1,12 @@
 "Every tutorial runs from top to bottom, unattended, in a folder of its own."
-import json, os, re, shutil, subprocess, sys, time, urllib.request
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
 from pathlib import Path
 
 import nbformat

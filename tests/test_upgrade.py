@@ -3,7 +3,8 @@
 How it was made: data/folder-0.1.0/README.md.
 """
 
-import json, shutil
+import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -11,11 +12,12 @@ import pytest
 
 # All that these tests know of the code. What a newer version names otherwise is changed here, and nowhere below.
 from click.testing import CliRunner
+
 from smartcloudops.cli import main
 from smartcloudops.core.clock import FakeClock, clock, use_clock
-from smartcloudops.core.settings import load_settings
 from smartcloudops.core.database import open_state
-from smartcloudops.core.kv import last_heartbeat, get_value
+from smartcloudops.core.kv import get_value, last_heartbeat
+from smartcloudops.core.settings import load_settings
 from smartcloudops.dashboard import create_app
 from smartcloudops.detection import JointModels, StreamDetector, get_incident, list_incidents, open_incidents
 from smartcloudops.monitoring import History

@@ -2,7 +2,12 @@
 
 The dashboard is photographed in Chromium (Debian's) over a made-up fleet in which one thing goes wrong.
 """
-import json, subprocess, sys, tempfile, time, urllib.request
+import json
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -14,7 +19,12 @@ PORT = 5077
 def chart() -> None:
     "Two weeks of an EC2 instance, as `smartcloudops detect --plot` draws them."
     data = ROOT/'nbs'/'data'/'ec2_cpu_utilization_825cc2.csv'
-    subprocess.run([BIN/'smartcloudops', 'detect', data, '--plot', HERE/'detect.png'], check=True, stdout=subprocess.DEVNULL, cwd=tempfile.mkdtemp())
+    subprocess.run(
+        [BIN / 'smartcloudops', 'detect', data, '--plot', HERE / 'detect.png'],
+        check=True,
+        stdout=subprocess.DEVNULL,
+        cwd=tempfile.mkdtemp(),
+    )
 
 
 SETTINGS = """
@@ -42,12 +52,14 @@ def wait_for_incident(seconds: float) -> None:
 
 def page(seconds: float = 90) -> None:
     "The first screen while an incident is open."
-    from playwright.sync_api import sync_playwright
     import pandas as pd
+    from playwright.sync_api import sync_playwright
     folder = Path(tempfile.mkdtemp())
     at = (pd.Timestamp.now(tz='UTC') - pd.Timedelta('6min')).isoformat()
     (folder/'settings.toml').write_text((SETTINGS % PORT).replace('size = 1.4', f'size = 1.4, at = "{at}"'))
-    loop = subprocess.Popen([BIN/'smartcloudops', '--config', folder/'settings.toml', 'run'], cwd=folder, stderr=subprocess.DEVNULL)
+    loop = subprocess.Popen(
+        [BIN / 'smartcloudops', '--config', folder / 'settings.toml', 'run'], cwd=folder, stderr=subprocess.DEVNULL
+    )
     try:
         wait_for_incident(seconds)
         with sync_playwright() as p:

@@ -15,9 +15,9 @@ __all__ = ['limit_option', 'actions_approve', 'actions_deny', 'actions_cancel', 
 # %% ../../nbs/cli/09_actions.ipynb #5dd147d9
 import click
 
+from ..core.settings import Settings
 from .front import command, main, settings_of
 from .output import NUMBER, json_option, plain_rows, show_json, show_table
-from ..core.settings import Settings
 
 # %% ../../nbs/cli/09_actions.ipynb #7aa1add0
 if TYPE_CHECKING:

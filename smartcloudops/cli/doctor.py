@@ -16,12 +16,12 @@ __all__ = ['doctor']
 # %% ../../nbs/cli/13_doctor.ipynb #afb5300a
 import click
 
-from .front import command, main, settings_of
-from .output import json_option, show_table
 from ..core.clock import now
 from ..core.logs import mask_secrets
 from ..core.series import format_duration
 from ..core.settings import Settings, settings_file
+from .front import command, main, settings_of
+from .output import json_option, show_table
 
 # %% ../../nbs/cli/13_doctor.ipynb #275c8f04
 def _check(name: str, needed: bool, probe: Callable[[], object]) -> dict[str, str]:

@@ -14,12 +14,12 @@ __all__ = ['since_option', 'history', 'history_info', 'history_export', 'history
 # %% ../../nbs/cli/07_history.ipynb #e31a415d
 import click
 
-from .front import command, main, settings_of
-from .output import json_option, progress_bar, show_json, show_table, time_ago
 from ..core.clock import from_us, to_us
 from ..core.errors import DataError
 from ..core.kv import Key
 from ..core.settings import Settings
+from .front import command, main, settings_of
+from .output import json_option, progress_bar, show_json, show_table, time_ago
 
 # %% ../../nbs/cli/07_history.ipynb #af0789a9
 if TYPE_CHECKING:

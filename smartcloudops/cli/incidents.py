@@ -15,10 +15,10 @@ __all__ = ['incidents_group', 'incidents_list', 'incidents_show', 'feedback']
 # %% ../../nbs/cli/10_incidents.ipynb #22da2c2a
 import click
 
+from ..core.errors import ConfigError
 from .actions import limit_option, state_of, user_name
 from .front import command, main
 from .output import json_option, show_json, show_table
-from ..core.errors import ConfigError
 
 # %% ../../nbs/cli/10_incidents.ipynb #ff1a461c
 if TYPE_CHECKING:

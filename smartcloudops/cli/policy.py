@@ -14,10 +14,10 @@ __all__ = ['policy_argument', 'policy', 'ledger']
 # %% ../../nbs/cli/11_policy.ipynb #03f4bc7a
 import click
 
+from ..core.settings import Settings
 from .actions import reason_option, state_of, user_name
 from .front import command, main, settings_of
 from .output import json_option, plain_rows, show_table
-from ..core.settings import Settings
 
 # %% ../../nbs/cli/11_policy.ipynb #7c5c4f18
 if TYPE_CHECKING:

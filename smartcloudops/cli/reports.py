@@ -15,10 +15,10 @@ __all__ = ['config_group', 'config_show', 'report', 'schedule']
 # %% ../../nbs/cli/08_reports.ipynb #e1c86869
 import click
 
-from .front import command, main, settings_of
-from .output import json_option, show_table
 from ..core.clock import now
 from ..core.settings import Settings, settings_file, show_settings
+from .front import command, main, settings_of
+from .output import json_option, show_table
 
 # %% ../../nbs/cli/08_reports.ipynb #ea93d712
 @main.group('config')

@@ -15,10 +15,10 @@ __all__ = ['run']
 import click
 
 from .. import __version__
-from .front import main, settings_of
-from .output import json_option, show_json
 from ..core.errors import SourceError
 from ..core.settings import Settings, settings_file
+from .front import main, settings_of
+from .output import json_option, show_json
 
 # %% ../../nbs/cli/04_run.ipynb #b3e4233b
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ __all__ = ['out_option', 'targets', 'targets_write', 'targets_check', 'targets_d
 # %% ../../nbs/cli/06_targets.ipynb #e5dd5d7d
 import click
 
+from ..core.errors import UsageError
 from .front import command, main, settings_of
 from .output import json_option, show_table
-from ..core.errors import UsageError
 
 # %% ../../nbs/cli/06_targets.ipynb #40d8b4c3
 @main.group()

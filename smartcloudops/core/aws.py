@@ -18,7 +18,6 @@ from .errors import AwsError
 from .imports import require_extra
 from .logs import mask_secrets
 
-
 # %% ../../nbs/core/13_aws.ipynb #f999dd01
 def endpoint(settings=None) -> str | None:
     "The address that stands in for AWS; None: AWS itself."

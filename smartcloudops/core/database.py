@@ -15,7 +15,6 @@ import sqlalchemy as sa
 from .errors import StateError
 from .logs import mask_secrets
 
-
 # %% ../../nbs/core/11_database.ipynb #93e8ff6e
 def owner(db: sqlite3.Connection) -> int | None:
     "The application id of an open SQLite file (0: it has none), None of an empty one."

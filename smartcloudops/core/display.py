@@ -10,7 +10,6 @@ import pandas as pd
 
 from .logs import mask_secrets
 
-
 # %% ../../nbs/core/03_display.ipynb #c04e1b77
 def short_repr(thing,         # an object of ours
               *facts,        # what tells it from others; empty ones are left out

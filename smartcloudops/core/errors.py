@@ -9,7 +9,6 @@ __all__ = ['SmartCloudOpsError', 'ConfigError', 'DataError', 'SourceError', 'His
 # %% ../../nbs/core/00_errors.ipynb #f529d620
 import difflib
 
-
 # %% ../../nbs/core/00_errors.ipynb #f0194d57
 class SmartCloudOpsError(Exception):
     "Anything that smartcloudops understood and can explain; `str(e)` says what, where and what to do."

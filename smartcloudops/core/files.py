@@ -13,7 +13,6 @@ from pathlib import Path
 
 from .errors import ConfigError, DataError
 
-
 # %% ../../nbs/core/05_files.ipynb #cfc9c2f6
 def _umask() -> int:
     "The process's umask; reading it means setting it, so it is read once."

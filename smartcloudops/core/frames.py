@@ -15,7 +15,6 @@ from .errors import DataError
 from .series import Series
 from .series_index import SeriesIndex, series_index
 
-
 # %% ../../nbs/core/08_frames.ipynb #ac8ef37f
 def empty_frame(columns=()) -> pd.DataFrame:
     "A frame without rows."

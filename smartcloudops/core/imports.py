@@ -15,7 +15,6 @@ if os.environ.get('SMARTCLOUDOPS_SPARE') and 'pyarrow' not in sys.modules:
 
 from .errors import MissingExtraError, did_you_mean
 
-
 # %% ../../nbs/core/01_imports.ipynb #01c84f95
 def require_extra(module: str,          # dotted name to import
          extra: str,           # the extra that brings it

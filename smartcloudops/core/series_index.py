@@ -17,7 +17,6 @@ import pandas as pd
 from .display import pluralize, short_repr
 from .series import Series
 
-
 # %% ../../nbs/core/07_series_index.ipynb #6a6ff654
 def metric_of(name: str) -> str:
     "The metric of a canonical series name."

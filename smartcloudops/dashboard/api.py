@@ -19,14 +19,38 @@ import pandas as pd
 from flask import Blueprint, Response, abort, current_app, g, jsonify, request
 from flask.typing import ResponseReturnValue
 
+from smartcloudops.dashboard.changes import (
+    add_silence_for,
+    change_policy,
+    decide_action,
+    end_silence_now,
+    give_feedback,
+    run_dry,
+    turn_switch as turn_switch_for,
+)
+from smartcloudops.dashboard.shapes import (
+    action_json,
+    chart_json,
+    error_json,
+    host_json,
+    incident_json,
+    list_json,
+    policy_json,
+    report_json,
+    series_json,
+    settings_json,
+    silence_json,
+    status_json,
+    story_json,
+    switch_json,
+    targets_json,
+)
+
 from ..core.clock import now
 from ..core.errors import DataError
 from ..core.frames import to_tidy
 from .access import Refused
 from .actions import find_action, list_silences
-from .changes import (add_silence_for, change_policy, decide_action, end_silence_now,
-                                             give_feedback, run_dry)
-from .changes import turn_switch as turn_switch_for
 from .charts import shown_as, stored_as
 from .fleet_pages import asked_hosts, find_host
 from .policies import list_policy_views, read_switch
@@ -34,9 +58,6 @@ from .query import asked_series, number, paged, stretch
 from .readings import draw
 from .record_pages import asked_incidents, find_story
 from .reports import list_reports
-from .shapes import (action_json, chart_json, error_json, host_json, incident_json, list_json,
-                                            policy_json, report_json, series_json, settings_json, silence_json,
-                                            status_json, story_json, switch_json, targets_json)
 from .site import refresh, site, snapshot
 
 # %% ../../nbs/dashboard/24_api.ipynb #8bf3a5a0

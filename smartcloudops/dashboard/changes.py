@@ -9,10 +9,10 @@ __all__ = ['SHORTEST_SILENCE', 'LONGEST_SILENCE', 'decide_action', 'run_dry', 'g
 # %% ../../nbs/dashboard/22_changes.ipynb #85e6579e
 from smartcloudops.core.clock import now
 from smartcloudops.core.errors import RemediationError
-from smartcloudops.remediation import operators
 from smartcloudops.dashboard.actions import SilenceView, dry_run, number_of, silence_view
 from smartcloudops.dashboard.policies import load_policy_file
 from smartcloudops.dashboard.site import site, snapshot
+from smartcloudops.remediation import operators
 
 MOST_TEXT, MOST_PATTERN = 500, 200      # characters of a reason, of a host or metric
 

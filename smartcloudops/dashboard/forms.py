@@ -17,8 +17,7 @@ from flask.typing import ResponseReturnValue
 from ..core.errors import RemediationError, SmartCloudOpsError
 from .access import Failures, Person, safe_next
 from .actions import find_action
-from .changes import (add_silence_for, change_policy, decide_action, end_silence_now,
-                                             give_feedback, run_dry, turn_switch)
+from .changes import add_silence_for, change_policy, decide_action, end_silence_now, give_feedback, run_dry, turn_switch
 from .site import refresh, site
 from .wording import sentence
 

@@ -15,15 +15,6 @@ from typing import Any
 from flask import Flask, Response, abort, jsonify, request, send_file, url_for
 from flask.typing import ResponseReturnValue
 
-from ..core.clock import now
-from ..core.settings import show_settings
-from .access import REPORT_POLICY, Refused
-from .actions import STANDING, ActionView, SilenceView, list_silences
-from .export import alertmanager, notebook
-from .incidents import IncidentView, list_incident_views
-from .policies import PolicyView, list_policy_views, read_switch
-from .query import paged
-from .reports import disarm, find_report, list_reports
 from smartcloudops.dashboard.shapes import (
     action_json,
     incident_json,
@@ -35,6 +26,16 @@ from smartcloudops.dashboard.shapes import (
     story_json,
     targets_json,
 )
+
+from ..core.clock import now
+from ..core.settings import show_settings
+from .access import REPORT_POLICY, Refused
+from .actions import STANDING, ActionView, SilenceView, list_silences
+from .export import alertmanager, notebook
+from .incidents import IncidentView, list_incident_views
+from .policies import PolicyView, list_policy_views, read_switch
+from .query import paged
+from .reports import disarm, find_report, list_reports
 from .site import show_page, site, snapshot
 from .stores import attempt
 from .story import Story, incident_story

@@ -22,12 +22,6 @@ from flask_wtf.csrf import CSRFError, CSRFProtect
 from werkzeug.exceptions import HTTPException, NotFound
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from ..core.clock import now
-from ..core.errors import ConfigError, MissingExtraError, SmartCloudOpsError
-from ..core.series import format_duration, format_value
-from ..core.settings import Settings, load_settings
-from . import api, wording
-from .access import Access, Refused, guard, harden, secret_key, wants_html
 from smartcloudops.dashboard.exposition import (
     action_families,
     history_families,
@@ -38,6 +32,13 @@ from smartcloudops.dashboard.exposition import (
     outcome_families,
     switch_families,
 )
+
+from ..core.clock import now
+from ..core.errors import ConfigError, MissingExtraError, SmartCloudOpsError
+from ..core.series import format_duration, format_value
+from ..core.settings import Settings, load_settings
+from . import api, wording
+from .access import Access, Refused, guard, harden, secret_key, wants_html
 from .fleet_pages import register_fleet_pages
 from .forms import register_forms
 from .live import StreamsFull

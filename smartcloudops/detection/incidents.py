@@ -10,11 +10,10 @@ __all__ = ['Changes', 'Incident', 'IncidentStore', 'IncidentTracker', 'budget_le
 
 # %% ../../nbs/detection/41_incidents.ipynb #b772ef84
 from .alerts import external_alerts, ingest_alerts
-from .feedback import feedbacks, fits_pattern, record_feedback, normal_patterns, said_patterns
+from .feedback import feedbacks, fits_pattern, normal_patterns, record_feedback, said_patterns
 from .grouping import title
 from .incident import Changes, Incident, fingerprint, incident_kind
-from .incident_store import (IncidentStore, budget_left, get_incident, incidents, list_incidents,
-                                                    open_incidents)
+from .incident_store import IncidentStore, budget_left, get_incident, incidents, list_incidents, open_incidents
 from .root_cause import with_root_cause
 from .tracker import IncidentTracker, retain_incidents
 

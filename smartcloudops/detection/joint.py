@@ -8,7 +8,10 @@ __all__ = ['log', 'LEAST_ROWS', 'MOST_ROWS', 'LEAST_SERIES', 'LIMIT', 'WEEK', 'S
            'JointModels', 'place_models']
 
 # %% ../../nbs/detection/22_joint.ipynb #3d215c66
-import io, json, logging, math
+import io
+import json
+import logging
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path

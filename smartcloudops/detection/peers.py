@@ -7,7 +7,6 @@ __all__ = ['PEERS']
 
 # %% ../../nbs/detection/43_peers.ipynb #2a6909de
 import warnings
-
 from collections.abc import Callable
 
 import numpy as np

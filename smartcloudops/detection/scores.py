@@ -14,7 +14,6 @@ import pandas as pd
 
 from ..core.display import as_table, short_repr
 
-
 # %% ../../nbs/detection/20_scores.ipynb #a54891a6
 @dataclass(frozen=True)
 class Scores:

@@ -6,7 +6,9 @@
 __all__ = ['PARALLEL', 'StreamState', 'save_state', 'load_state', 'run_kernel', 'accept_present', 'StreamDetector']
 
 # %% ../../nbs/detection/21_stream.ipynb #6d26bdbf
-import io, json, os
+import io
+import json
+import os
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path

@@ -6,10 +6,10 @@ from smartcloudops.core.imports import front_door
 if TYPE_CHECKING:
     from .chart import plot as plot
     from .forecasts import coverage as coverage, days_until_full as days_until_full, forecast as forecast
-    from .marks import BAD as BAD, BAND as BAND, Chart as Chart, GRID as GRID, INK as INK, LINE as LINE
+    from .marks import BAD as BAD, BAND as BAND, GRID as GRID, INK as INK, LINE as LINE, Chart as Chart
     from .past import (
-        Incidents as Incidents,
         PRACTICE_FAULTS as PRACTICE_FAULTS,
+        Incidents as Incidents,
         incidents as incidents,
         practice as practice,
         what_if as what_if,

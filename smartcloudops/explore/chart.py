@@ -17,10 +17,22 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from smartcloudops.explore.marks import (
+    GRID,
+    INK,
+    LINE,
+    Chart,
+    breaks_of,
+    broken,
+    draw_abnormal,
+    draw_band,
+    draw_strip,
+    name_kinds,
+    stretches,
+)
+
 from ..core.errors import DataError
 from ..core.series import NARROW, Series, _scale, describe, format_value, short_name
-from .marks import GRID, INK, LINE, Chart, breaks_of, broken, draw_abnormal, draw_band
-from .marks import draw_strip, name_kinds, stretches
 from .samples import utc_time
 
 # %% ../../nbs/explore/02_chart.ipynb #e3e7cce2

@@ -77,7 +77,7 @@ def draw_abnormal(ax: Axes, times: pd.DatetimeIndex, edges: list[tuple[int, int]
 def _leading(evidence: np.ndarray) -> str:
     "The kind of change that leads a stretch; '' when none is known."
     from smartcloudops.detection.anomalies import leading_kind
-    from smartcloudops.detection.stream import KINDS
+    from smartcloudops.detection.models.state import KINDS
     found = zip(*np.unique(np.nan_to_num(evidence), return_counts=True))
     counts = {KINDS[int(k)]: int(n) for k, n in found if k}
     return leading_kind(counts) if counts else ''

@@ -6,7 +6,9 @@
 __all__ = ['Budget', 'LiveReader', 'CloudWatchSource', 'live_snapshot']
 
 # %% ../../nbs/ingestion/07_cloudwatch.ipynb #40da4847
-import logging, math, re
+import logging
+import math
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,12 +21,10 @@ from ..core.display import as_table, pluralize, short_repr
 from ..core.errors import AwsError
 from ..core.series_index import host_of, metric_of
 from ..core.settings import Settings, load_settings
-from .cloudwatch_data import (BatchReader, ChangeFilter, Lags, Meter, Rows, Samples,
-                                                     read_past)
+from .cloudwatch_data import BatchReader, ChangeFilter, Lags, Meter, Rows, Samples, read_past
 from .cloudwatch_queries import Discovery, Query, terminated
-from .cloudwatch_settings import (CloudWatchSettings, affordable_interval, cloudwatch_settings,
-                                                         cost_per_month)
-from .source import Chunk, SourceProblems, Source
+from .cloudwatch_settings import CloudWatchSettings, affordable_interval, cloudwatch_settings, cost_per_month
+from .source import Chunk, Source, SourceProblems
 
 # %% ../../nbs/ingestion/07_cloudwatch.ipynb #52e437ed
 _log = logging.getLogger('smartcloudops.ingestion')

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
 
-import numpy as np, pandas as pd
+import numpy as np
+import pandas as pd
 
 from ..core.aws import AwsClients, bucket, explain
 from ..core.clock import now as current

@@ -6,7 +6,8 @@
 __all__ = ['PRESETS', 'Watched', 'CloudWatchSettings', 'cloudwatch_settings', 'cost_per_month', 'affordable_interval']
 
 # %% ../../nbs/ingestion/04_cloudwatch_settings.ipynb #fe2bdb16
-import math, re
+import math
+import re
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 

@@ -7,14 +7,19 @@ __all__ = ['COLLECTORS', 'cpu', 'memory', 'mounts', 'file_systems', 'disks', 'ne
            'conntrack', 'time_sync', 'cgroup', 'CpuShare', 'HostSource']
 
 # %% ../../nbs/ingestion/02_host.ipynb #7e920a2a
-import ctypes, logging, os, re, time as _time
+import ctypes
+import logging
+import os
+import re
+import time as _time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import pandas as pd, psutil
+import pandas as pd
+import psutil
 
-from smartcloudops.core.inventory import own_host
 from smartcloudops.core.display import short_repr
+from smartcloudops.core.inventory import own_host
 from smartcloudops.core.series import Series
 from smartcloudops.ingestion.source import Source
 

@@ -10,7 +10,8 @@ import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np, pandas as pd
+import numpy as np
+import pandas as pd
 
 from ..core.clock import clock, now as current
 from ..core.display import as_table, pluralize, short_repr
@@ -20,9 +21,8 @@ from ..core.inventory import canonical_host
 from ..core.logs import mask_secrets
 from ..core.settings import Settings
 from .prometheus_answers import Answers, Naming, matrix_frame, query_range
-from .prometheus_queries import (NODE, PrometheusQuerySettings, PromQuery, open_client,
-                                                        prometheus_settings)
-from .source import Chunk, SourceProblems, Source
+from .prometheus_queries import NODE, PrometheusQuerySettings, PromQuery, open_client, prometheus_settings
+from .source import Chunk, Source, SourceProblems
 
 # %% ../../nbs/ingestion/10_prometheus.ipynb #cdc6238c
 class Marks:

@@ -9,7 +9,10 @@ __all__ = ['Answers', 'query_range', 'Naming', 'matrix_frame']
 import math
 from collections.abc import Callable
 
-import httpx, numpy as np, orjson, pandas as pd
+import httpx
+import numpy as np
+import orjson
+import pandas as pd
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from ..core.display import pluralize, short_repr

@@ -10,7 +10,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np, pandas as pd
+import numpy as np
+import pandas as pd
 
 from ..core.clock import now
 from ..core.errors import SourceError, did_you_mean

@@ -7,7 +7,8 @@ __all__ = ['Layout', 'layout_of', 'parse_times', 'ReadResult', 'read_header', 'r
            'read_samples', 'ReplaySource']
 
 # %% ../../nbs/ingestion/03_replay.ipynb #c139f034
-import csv, re
+import csv
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,7 +20,10 @@ from ..core.imports import unblock_import
 
 unblock_import('pyarrow')            # the loop keeps it out until it is needed
 
-import pyarrow as pa, pyarrow.compute as pc, pyarrow.csv, pyarrow.parquet
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet
 
 from ..core.display import as_table, pluralize, short_repr
 from ..core.errors import DataError

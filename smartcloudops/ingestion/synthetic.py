@@ -12,7 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-import numpy as np, pandas as pd
+import numpy as np
+import pandas as pd
 
 from ..core.display import pluralize, short_repr
 from ..core.errors import SourceError, did_you_mean

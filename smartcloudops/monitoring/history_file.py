@@ -6,7 +6,10 @@
 __all__ = ['FACT', 'facts_of', 'save_facts', 'explained', 'check_owner', 'migrate', 'connect', 'HistoryFile']
 
 # %% ../../nbs/monitoring/02_history_file.ipynb #316bb631
-import contextlib, os, sqlite3, threading
+import contextlib
+import os
+import sqlite3
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 

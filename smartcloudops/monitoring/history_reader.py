@@ -7,7 +7,8 @@ __all__ = ['Names', 'Question', 'wanted_numbers', 'all_numbers', 'SealedSnapshot
            'LatestSamples', 'newest_time', 'HistoryReader', 'database_bytes', 'describe_history']
 
 # %% ../../nbs/monitoring/05_history_reader.ipynb #0dddc700
-import json, sqlite3
+import json
+import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -208,7 +209,7 @@ class HistoryReader:
 
     def _sealed(self, snapshot: SealedSnapshot, first: int, after: int) -> list[Piece]:
         if not snapshot.files: return []
-        from smartcloudops.monitoring.sealed import read_sealed        # brings pyarrow
+        from smartcloudops.monitoring.sealed import read_sealed  # brings pyarrow
         return read_sealed([self.file.folder/name for name in snapshot.files], snapshot.wanted, first, after)
 
     def series(self) -> list[str]:

@@ -66,7 +66,7 @@ def _sealed_pieces(db: sqlite3.Connection, file: HistoryFile, known: KnownSeries
     start, end = int(times[0]), int(times[-1]) + 1
     files = [file.folder/name for name, in db.execute(_OVERLAP, (end, start))]
     if not files: return []
-    from smartcloudops.monitoring.sealed import read_sealed        # brings pyarrow
+    from smartcloudops.monitoring.sealed import read_sealed  # brings pyarrow
     try: return read_sealed(files, {name for name, sid in known.names.items() if sid in sids}, start, end)
     except (HistoryError, FileNotFoundError): return []
 

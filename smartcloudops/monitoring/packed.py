@@ -7,7 +7,8 @@ __all__ = ['SAMPLE', 'SCORE', 'MARK', 'Piece', 'table_of', 'packed', 'DamagedRow
            'all_shards', 'records', 'records_at', 'remove', 'pack_table']
 
 # %% ../../nbs/monitoring/00_packed.ipynb #813c706d
-import json, sqlite3
+import json
+import sqlite3
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 

@@ -7,7 +7,12 @@ __all__ = ['log', 'DAY', 'KEPT', 'SETTLE', 'HEAVY', 'BLOCK', 'hot_rows', 'due', 
            'sealing_alone', 'sweep', 'seal', 'Sealer', 'compact']
 
 # %% ../../nbs/monitoring/09_sealing.ipynb #d9085ed2
-import contextlib, fcntl, logging, secrets, sqlite3, threading
+import contextlib
+import fcntl
+import logging
+import secrets
+import sqlite3
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,7 +120,7 @@ BLOCK = 21_600_000_000      # µs
 
 def _blocks(files: list[Path], hot: Piece, start: int, end: int) -> Iterator[Piece]:
     "The pieces of a new file, block after block."
-    from smartcloudops.monitoring.sealed import merged, span_of      # brings pyarrow
+    from smartcloudops.monitoring.sealed import merged, span_of  # brings pyarrow
     for a in range(start, end, BLOCK):
         b, ts = min(a + BLOCK, end), hot.ts
         mine, spans = (ts >= a) & (ts < b), ((f, *span_of(f)) for f in files)

@@ -6,7 +6,8 @@
 __all__ = ['log', 'PORTS', 'options', 'render', 'write_targets', 'check_targets', 'Discovered', 'discover']
 
 # %% ../../nbs/monitoring/14_targets.ipynb #de102bef
-import json, logging
+import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

@@ -81,7 +81,8 @@ def _csv_frames(path: Path) -> Iterator[pd.DataFrame]:
 
 # %% ../../nbs/monitoring/10_transfer.ipynb #6d093492
 def _parquet_frames(path: Path) -> Iterator[pd.DataFrame]:
-    import pyarrow as pa, pyarrow.parquet as pq
+    import pyarrow as pa
+    import pyarrow.parquet as pq
     try:
         with pq.ParquetFile(path) as f:
             if missing := {'series', 'time', 'value'} - set(f.schema_arrow.names):

@@ -7,7 +7,8 @@ __all__ = ['actions', 'breakers', 'TRANSITIONS', 'ENDED', 'WAITING', 'Action', '
            'move_action', 'ActionStore', 'action_index']
 
 # %% ../../nbs/remediation/12_actions.ipynb #6c348d5f
-import hashlib, json
+import hashlib
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -20,9 +21,9 @@ from ..core.display import as_table, short_repr
 from ..core.errors import RemediationError
 from ..core.logs import mask_secrets
 from .audit import AuditChain, Change, audited_table, columns, database_name
+from .decision_state import OPEN, SECOND, ActionIndex, PastAction, as_us
 from .plans import Plan, Refusal
 from .policy import Policy
-from .decision_state import OPEN, SECOND, ActionIndex, PastAction, as_us
 
 # %% ../../nbs/remediation/12_actions.ipynb #ebc7fcbc
 _WAS_SENT = sa.text('sent is not null')

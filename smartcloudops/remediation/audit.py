@@ -7,7 +7,10 @@ __all__ = ['log', 'audit', 'audit_head', 'GENESIS', 'columns', 'digest', 'chain_
            'AuditChain']
 
 # %% ../../nbs/remediation/10_audit.ipynb #8e657726
-import hashlib, json, logging, os
+import hashlib
+import json
+import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field

@@ -14,8 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import pandas as pd
 
-from ..core.clock import now as time_now
-from ..core.clock import to_us
+from ..core.clock import now as time_now, to_us
 from ..core.display import as_table, pluralize, short_repr
 from ..core.series_index import host_of, metric_of
 from .policy import Limits

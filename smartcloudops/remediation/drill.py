@@ -33,12 +33,12 @@ from ..core.series import Series, format_duration
 from ..core.settings import Settings, load_settings
 from ..detection.incidents import IncidentTracker, open_incidents
 from .engine import Remediator
+from .kill_switch import switch_path, turn_switch
 from .ledger import Ledger
 from .operations import Context, Operation, Report, make_operation
 from .outcome import Outcome
 from .policy import Match, Policies, Policy, Step, load_policies
 from .practice_fleet import PracticeFleet, fault_for
-from .kill_switch import switch_path, turn_switch
 
 # %% ../../nbs/remediation/41_drill.ipynb #653251ef
 def pretend(step: Step, target: str, context: Context = Context()) -> Operation:

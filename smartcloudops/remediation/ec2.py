@@ -6,7 +6,8 @@
 __all__ = ['aws_client', 'explain_aws', 'Ec2', 'Ec2Reboot', 'Ec2StopStart', 'AsgSetDesired']
 
 # %% ../../nbs/remediation/03_ec2.ipynb #0cda3e63
-import re, time
+import re
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 

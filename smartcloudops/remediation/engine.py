@@ -29,6 +29,7 @@ from ..core.settings import Settings
 from .context import MakeOperation, own_instance
 from .gates import SECOND, Lease
 from .host_tags import Tags, opt_in_tag
+from .kill_switch import read_switch, switch_path, turn_switch
 from .ledger import Ledger
 from .operations import make_operation
 from .outcome import Outcome
@@ -37,7 +38,6 @@ from .policy import Policies
 from .policy_file import PolicyFile, Trust
 from .sender import Sender, SendRunner
 from .state_reader import fleet_limits, fleet_of, snapshot, with_new_book
-from .kill_switch import read_switch, switch_path, turn_switch
 from .verdict import judge
 from .verifier import Recovery, SampleHistory, Verifier
 

@@ -17,14 +17,27 @@ from typing import Any
 
 import pandas as pd
 
+from smartcloudops.remediation.decision_state import (
+    FAILED,
+    OPEN,
+    SECOND,
+    ActionIndex,
+    Lease,
+    PastAction,
+    Reading,
+    Silence,
+    State,
+    Switch,
+    as_us,
+    at_text,
+    created,
+    replace,
+)
+
 from ..core.clock import to_us
 from ..core.series import Series, describe, format_duration, format_value, short_name
-from .plans import (
-    Plan, Refusal, Verdict, action_key, effective_mode, ladder_position, matching, metric_and_labels)
+from .plans import Plan, Refusal, Verdict, action_key, effective_mode, ladder_position, matching, metric_and_labels
 from .policy import Condition, Policy, quiet_span
-from smartcloudops.remediation.decision_state import (
-    FAILED, OPEN, SECOND, ActionIndex, Lease, PastAction, Reading, Silence, State, Switch, as_us, at_text, created,
-    replace)
 
 # %% ../../nbs/remediation/08_gates.ipynb #39ee9410
 _all_ = ['ActionIndex', 'FAILED', 'Lease', 'OPEN', 'PastAction', 'Plan', 'Reading', 'Refusal', 'SECOND', 'Silence',

@@ -15,8 +15,8 @@ from ..core.display import short_repr
 from .actions import Action, Move, Superseded, actions, move_action
 from .approvals import use_approval
 from .audit import AuditChain, database_name
-from .leases import holds_lease
 from .decision_state import Lease, as_us
+from .leases import holds_lease
 
 # %% ../../nbs/remediation/15_intents.ipynb #c423c753
 class IntentStore:

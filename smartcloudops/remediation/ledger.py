@@ -19,16 +19,14 @@ from ..core.clock import now as time_now
 from ..core.display import as_table, short_repr
 from ..core.kv import Key
 from ..core.logs import mask_secrets
-from .actions import (
-    ENDED, TRANSITIONS, WAITING, Action, ActionStore, Superseded, action_index, actions, breakers)
+from .actions import ENDED, TRANSITIONS, WAITING, Action, ActionStore, Superseded, action_index, actions, breakers
 from .approvals import ApprovalStore, approvals
-from .audit import (
-    AUDITED, GENESIS, AuditChain, audit, audit_head, chain_hash, database_name, digest)
+from .audit import AUDITED, GENESIS, AuditChain, audit, audit_head, chain_hash, database_name, digest
+from .decision_state import ActionIndex
 from .intents import IntentStore
 from .leases import EXECUTOR, LONGEST, LeaseStore, leases
 from .modes import BreakerStore, ModeStore, policy_modes
 from .silences import SilenceStore, silences
-from .decision_state import ActionIndex
 from .switch_store import SwitchStore, switches
 from .verification import Verification, export_lines, verify_chain, verify_lines
 

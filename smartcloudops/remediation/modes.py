@@ -15,9 +15,9 @@ from ..core.display import short_repr
 from ..core.errors import RemediationError
 from .actions import breakers
 from .audit import AuditChain, audited_table, check_name, columns, database_name
+from .decision_state import as_us
 from .parameters import MODES
 from .policy import Policy
-from .decision_state import as_us
 
 # %% ../../nbs/remediation/18_modes.ipynb #709a0192
 policy_modes = audited_table('policy_modes', *columns(

@@ -7,7 +7,9 @@ __all__ = ['log', 'Message', 'incident_message', 'outcome_message', 'unheard', '
            'Notifier']
 
 # %% ../../nbs/remediation/36_notify.ipynb #0a64b328
-import logging, queue, threading
+import logging
+import queue
+import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -18,8 +20,8 @@ from ..core.display import pluralize, short_repr
 from ..core.kv import Key
 from ..core.logs import mask_secrets
 from ..core.series_index import metric_of
-from .ledger import Ledger
 from .decision_state import SECOND, Silence, as_us
+from .ledger import Ledger
 
 # %% ../../nbs/remediation/36_notify.ipynb #5d97f979
 log = logging.getLogger('smartcloudops.remediation')

@@ -25,11 +25,11 @@ from ..detection import incidents as detection
 from ..detection.incidents import Incident
 from .actions import TRANSITIONS, Action
 from .audit import check_name
+from .decision_state import Silence, Switch
 from .engine import read_switch, switch_path, turn_switch
 from .ledger import Ledger
 from .parameters import MODES, lowest, seconds
 from .policy import Policies, Policy
-from .decision_state import Silence, Switch
 from .verification import Verification, export_lines
 
 # %% ../../nbs/remediation/37_operators.ipynb #a409e80a

@@ -19,11 +19,11 @@ from ..core.series_index import metric_of
 from ..core.settings import Settings
 from .context import MakeOperation
 from .gates import Plan, Refusal, State, decide, matching
+from .kill_switch import read_switch, switch_path
 from .ledger import WAITING, Action, Ledger, Superseded
 from .outcome import Outcome
 from .policy import Policies, Policy
 from .state_reader import with_new_book
-from .kill_switch import read_switch, switch_path
 
 # %% ../../nbs/remediation/28_planner.ipynb #3804100b
 if TYPE_CHECKING:

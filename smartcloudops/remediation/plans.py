@@ -6,7 +6,8 @@
 __all__ = ['Verdict', 'matching', 'action_key', 'Plan', 'Refusal', 'ladder_position', 'effective_mode']
 
 # %% ../../nbs/remediation/07_plans.ipynb #3cf736dc
-import hashlib, json
+import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -15,9 +16,9 @@ from typing import Any, NamedTuple
 
 from ..core.display import as_table, short_repr
 from ..core.series import Series
+from .decision_state import FAILED, PastAction, State
 from .parameters import lowest
 from .policy import Match, Policy, Step
-from .decision_state import FAILED, PastAction, State
 
 # %% ../../nbs/remediation/07_plans.ipynb #4da86bc9
 class Verdict(NamedTuple):

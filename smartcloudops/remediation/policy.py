@@ -8,7 +8,8 @@ __all__ = ['Lines', 'Match', 'quiet_span', 'Limits', 'Condition', 'Policy', 'exp
            'Strict', 'Words', 'lowest', 'seconds']
 
 # %% ../../nbs/remediation/05_policy.ipynb #87a58855
-import hashlib, re
+import hashlib
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -23,8 +24,7 @@ from ..core.errors import PolicyError, did_you_mean
 from ..core.files import read_text
 from ..core.series import Series, describe, format_duration, format_value, short_name
 from .operation import Step
-from .parameters import (
-    MODES, Mode, Seconds, Share, Strict, Words, lowest, problem_text, seconds)
+from .parameters import MODES, Mode, Seconds, Share, Strict, Words, lowest, problem_text, seconds
 
 # %% ../../nbs/remediation/05_policy.ipynb #ccba5e01
 _all_ = ['MODES', 'Mode', 'Seconds', 'Share', 'Step', 'Strict', 'Words', 'lowest', 'seconds']

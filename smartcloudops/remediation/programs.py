@@ -6,7 +6,15 @@
 __all__ = ['OUTPUT_LIMIT', 'sign', 'Webhook', 'run_program', 'report_of', 'Command', 'ServiceRestart']
 
 # %% ../../nbs/remediation/02_programs.ipynb #854e7817
-import hashlib, hmac, json, os, shutil, signal, subprocess, threading, time
+import hashlib
+import hmac
+import json
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import time
 from collections.abc import Iterable
 from typing import IO, Any
 

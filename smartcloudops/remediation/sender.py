@@ -20,13 +20,13 @@ from ..core.logs import mask_secrets
 from ..core.settings import Settings
 from .context import MakeOperation, operation_context
 from .gates import Plan, Refusal, State, decide
+from .kill_switch import read_switch, switch_path
 from .ledger import Action, Ledger, Superseded
 from .operations import Operation, Report
 from .outcome import Outcome, report_json
 from .policy import Policies, Policy, lowest
 from .policy_file import Trust
 from .state_reader import with_new_book
-from .kill_switch import read_switch, switch_path
 
 # %% ../../nbs/remediation/29_sender.ipynb #2e3b78d9
 if TYPE_CHECKING:

@@ -18,10 +18,10 @@ from ..monitoring.latest import gone
 from .context import loop_host, own_instance
 from .gates import Lease, Reading, Silence, State, matching
 from .host_tags import Tags, opt_in_tag
+from .kill_switch import read_switch, switch_path
 from .ledger import Ledger
 from .operations import operations
 from .policy import Limits, Policies
-from .kill_switch import read_switch, switch_path
 
 # %% ../../nbs/remediation/23_state_reader.ipynb #50df5792
 if TYPE_CHECKING:

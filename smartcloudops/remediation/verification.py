@@ -6,7 +6,8 @@
 __all__ = ['Verification', 'verify_chain', 'export_lines', 'verify_lines']
 
 # %% ../../nbs/remediation/11_verification.ipynb #9716c6fc
-import json, sqlite3
+import json
+import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass

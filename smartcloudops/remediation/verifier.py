@@ -20,13 +20,13 @@ from ..core.series import Series
 from ..core.settings import Settings
 from .context import MakeOperation, operation_of, send_timeout
 from .gates import Lease
+from .kill_switch import read_switch, switch_path
 from .ledger import Action, Ledger
 from .operations import Report
 from .outcome import Outcome, report_json
 from .policy import Verify
 from .policy_file import Trust
 from .sender import SendRunner
-from .kill_switch import read_switch, switch_path
 from .verdict import band_of, judge, peers_sentence, verdict_sentence
 
 # %% ../../nbs/remediation/30_verifier.ipynb #e3677bdf

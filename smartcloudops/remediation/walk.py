@@ -19,12 +19,27 @@ import numpy as np
 import pandas as pd
 
 # %% ../../nbs/remediation/39_walk.ipynb #5f799d50
+from smartcloudops.remediation.gates import (
+    FAILED,
+    SECOND,
+    ActionIndex,
+    Lease,
+    PastAction,
+    Plan,
+    Reading,
+    Refusal,
+    Silence,
+    State,
+    Switch,
+    decide,
+    matching,
+    replace,
+)
+
 from ..core.display import pluralize, short_repr
 from ..core.series_index import series_index
 from ..core.settings import Settings
 from ..detection.incidents import Incident
-from .gates import FAILED, SECOND, ActionIndex, Lease, PastAction, Plan, Reading, Refusal
-from .gates import Silence, State, Switch, decide, matching, replace
 from .host_tags import opt_in_tag
 from .policy import Policies, Policy
 from .state_reader import fleet_limits

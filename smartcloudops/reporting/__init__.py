@@ -24,8 +24,8 @@ if TYPE_CHECKING:
         tidy_reports as tidy_reports,
     )
     from .templates import (
-        ReportTemplate as ReportTemplate,
         Reports as Reports,
+        ReportTemplate as ReportTemplate,
         checked as checked,
         find_report as find_report,
         list_reports as list_reports,

@@ -6,7 +6,8 @@
 __all__ = ['jit', 'jit_cached', 'models_digest', 'clip', 'hash_uniform']
 
 # %% ../../../nbs/detection/models/01_kernel.ipynb #98334ada
-import hashlib, os
+import hashlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 

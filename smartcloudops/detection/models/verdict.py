@@ -9,8 +9,7 @@ __all__ = ['name_kind', 'page', 'open_alert', 'rank']
 import math
 
 from .kernel import jit
-from .state import (DRIFT, FLATLINE, HOUR, PATTERN, SHIFT, SPIKE, UNSEEN, VARIANCE,
-                                                  WINDOW)
+from .state import DRIFT, FLATLINE, HOUR, PATTERN, SHIFT, SPIKE, UNSEEN, VARIANCE, WINDOW
 
 # %% ../../../nbs/detection/models/09_verdict.ipynb #b966b0ec
 @jit
