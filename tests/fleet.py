@@ -1,7 +1,8 @@
 """A made-up night of a made-up fleet, stored as the loop would store it: for browser tests and the docs' screenshots.
 
 web-7's cpu went up and a restart waits for approval; worker-12's memory is being judged after one; two hosts are late,
-three silenced, and the week before left a few closed incidents. Everything goes through the real history, incidents and ledger.
+three silenced, and the week before left a few closed incidents. Everything goes through the real history, incidents
+and ledger.
 """
 from dataclasses import dataclass, replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A day of a host on which nothing is wrong: made up after an idle Linux machine, or built from a recording of this one.
+"""A day of a host on which nothing is wrong: made up after an idle Linux machine, or from a recording of this one.
 
 To record, while the machine is left alone for half an hour:  .venv/bin/python -m tests.idle_host 30
 It writes nbs/data/host/idle.csv.gz (the source `host`, every 5 s, counters per second); test_idle.py then uses it, too.

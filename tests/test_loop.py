@@ -174,7 +174,7 @@ def test_what_began_right_before_a_kill_is_told_as_if_there_had_been_none(tmp_pa
         level, opened = np.random.default_rng(1).normal(40, 2, 340), []
         level[301:] += 30
         source = Flaky()
-        source.read = lambda now, n=n: pd.DataFrame(
+        source.read = lambda now: pd.DataFrame(
             {'memory_used_percent{host="a"}': [level[n]]}, index=pd.DatetimeIndex([now], name='time')
         )
         with use_clock(FakeClock('2026-01-05 00:00')):
@@ -338,7 +338,7 @@ def test_a_history_that_cannot_be_written_does_not_blind_the_detector(tmp_path, 
     told."""
     with use_clock(FakeClock('2026-01-05 00:00')):
         loop = Loop(settings(tmp_path), source := Flaky())
-        source.read = lambda now, n=n: pd.DataFrame(
+        source.read = lambda now: pd.DataFrame(
             {'memory_used_percent{host="a"}': [99.0 if len(ticks) >= 100 else 40.0 + len(ticks) % 3]},
             index=pd.DatetimeIndex([now], name='time'),
         )
