@@ -16,6 +16,7 @@ import pandas as pd
 
 from .display import short_repr
 
+
 # %% ../../nbs/core/04_clock.ipynb #ec263977
 class SystemClock:
     "The machine's own time, in UTC."
@@ -86,9 +87,9 @@ def use_clock(other: SystemClock):
 
 # %% ../../nbs/core/04_clock.ipynb #22d91187
 @overload
-def to_us(time: str | datetime) -> int: "Integer microseconds since 1970, UTC."
+def to_us(time: str | datetime) -> int: "Of a time."
 @overload
-def to_us(time: None) -> None: "None stays None."
+def to_us(time: None) -> None: "Of none."
 
 def to_us(time: str | datetime | None) -> int | None:
     "A time as integer microseconds since 1970, UTC; None stays None. A time without a zone is read as UTC."
@@ -97,9 +98,9 @@ def to_us(time: str | datetime | None) -> int | None:
 
 # %% ../../nbs/core/04_clock.ipynb #19922c85
 @overload
-def from_us(us: int) -> pd.Timestamp: "The UTC time."
+def from_us(us: int) -> pd.Timestamp: "Of a time."
 @overload
-def from_us(us: None) -> None: "None stays None."
+def from_us(us: None) -> None: "Of none."
 
 def from_us(us: int | None) -> pd.Timestamp | None:
     "The UTC time of integer microseconds; None stays None."
