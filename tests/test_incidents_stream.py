@@ -13,7 +13,7 @@ from smartcloudops.detection.anomalies import BEGAN, Anomaly, from_json, from_sc
 from smartcloudops.detection.incidents import IncidentTracker, list_incidents, record_feedback, title
 from smartcloudops.detection.rules import RuleEngine
 from smartcloudops.detection.stream import Scores, StreamDetector
-from smartcloudops.ingestion import Fault, synthetic_frame
+from smartcloudops.ingestion import Fault, Source, synthetic_frame
 from smartcloudops.main import Loop
 from tests.conftest import soak
 
@@ -126,7 +126,7 @@ def test_each_fault_becomes_an_anomaly_of_its_kind_and_a_sentence(fault):
 
 NET, CPU = 'network_transmit_bytes_per_second{host="db-1"}', 'cpu_utilization_percent{host="db-1"}'
 
-class Nights:
+class Nights(Source):
     """A host that is backed up every night at 02:00 for half an hour, sending at the given rates; a sample every five
     minutes."""
     name, interval = 'nights', 300.
