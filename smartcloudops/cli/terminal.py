@@ -20,6 +20,7 @@ __all__ = ['FLEET', 'Terminal']
 FLEET = """
 source = "synthetic"
 data_dir = "data"
+log.level = "ERROR"
 [[synthetic.faults]]
 kind = "level_shift"
 host = "web-2"
