@@ -427,7 +427,7 @@ def test_a_folder_that_cannot_be_made_says_so(tmp_path):
 @pytest.mark.skipif(os.geteuid() == 0 and not os.path.exists('/usr/bin/setpriv'), reason='root may write anywhere')
 def test_a_read_only_folder_says_so(tmp_path):
     folder = tmp_path/'closed'; folder.mkdir(); folder.chmod(0o555)
-    for parent in (tmp_path, *tmp_path.parents[:2]): parent.chmod(parent.stat().st_mode | stat.S_IXOTH | stat.S_IROTH)
+    for parent in (tmp_path, *tmp_path.parents[:3]): parent.chmod(parent.stat().st_mode | stat.S_IXOTH | stat.S_IROTH)
     code = ("import os, sys\nimport smartcloudops.monitoring.history as m, smartcloudops.core.errors as errors\n"
             "if os.geteuid() == 0: os.setgid(65534); os.setuid(65534)\n"
             f"try: m.History({str(folder/'history.db')!r})\nexcept errors.HistoryError as e: print(e)\n")

@@ -7,7 +7,14 @@ __all__ = ['JOBS', 'OPTIONS', 'TargetsError', 'check_labels', 'parse_targets', '
            'alertmanager_yml', 'render_all', 'write_file', 'difference', 'main']
 
 # %% ../../nbs/monitoring/12_prometheus_config.ipynb #f164d702
-import argparse, difflib, ipaddress, json, os, re, sys, tempfile
+import argparse
+import difflib
+import ipaddress
+import json
+import os
+import re
+import sys
+import tempfile
 from pathlib import Path
 
 # %% ../../nbs/monitoring/12_prometheus_config.ipynb #69d5c402

@@ -16,7 +16,6 @@ import pandas as pd
 
 from .display import short_repr
 
-
 # %% ../../nbs/core/04_clock.ipynb #ec263977
 class SystemClock:
     "The machine's own time, in UTC."
