@@ -88,6 +88,8 @@ class RestartDelay:
     "Seconds before the next start: doubled after each short life, up to `LONGEST_WAIT`."
     def __init__(self) -> None: self.seconds, self._began = 1., clock().monotonic()
 
+    def __repr__(self) -> str: return short_repr(self, f'{self.seconds:g} s')
+
     def started(self) -> None:
         "It lives again."
         self._began = clock().monotonic()

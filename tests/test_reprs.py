@@ -266,7 +266,7 @@ def _stores(ledger, settings):
 
 def of_remediation(folder):
     from smartcloudops.core.clock import FakeClock, to_us, use_clock
-    from smartcloudops.remediation import backtest, drill, gates, notify, operations, policy
+    from smartcloudops.remediation import backtest, drill, gates, notify, operations, operators, policy
     from tests.remediation_fleet import Always
     with use_clock(FakeClock(START)):
         done = executor(folder)
@@ -337,6 +337,7 @@ def of_remediation(folder):
         known[0].parameters,
         operations.Report(None, 'no answer', dict(output='x' * 2000)),
         operations.Context('web-1', clients=lambda: None),
+        operators.ModeProposal('web-cpu', 'observe', 'approve', f'observe → approve: token={SECRET}'),
         notify.Message('k', 'web-1: down', f'password={SECRET}\n' * 50, True),
         notify.Notifier(done.ledger.engine, done.settings),
         told,
@@ -366,6 +367,7 @@ def of_engine(done, folder):
 def of_together(folder):
     from smartcloudops import explore, main, reporting
     from smartcloudops.core.database import open_state
+    from smartcloudops.process import SealProcess
     from smartcloudops.reporting import child
     settings = Settings(
         data_dir=folder,
@@ -409,6 +411,7 @@ def of_together(folder):
         main.Tick(START, 1, samples=21, anomalies=[anomaly()] * 500),
         main.DataDirLock(folder),
         main.WebProcess(['/usr/bin/gunicorn', f'token={SECRET}']),
+        SealProcess(folder / 'history.db'),
         *reporting.list_reports(),
         reporting.list_reports(),
         run,

@@ -87,6 +87,8 @@ class Keys:
         self.order = np.argsort(self.codes, kind='stable')
         self.starts = np.searchsorted(self.codes[self.order], np.arange(len(self.names) + 1))
 
+    def __repr__(self) -> str: return short_repr(self, pluralize(len(self.names), 'host or series', 'hosts or series'))
+
     def column(self, place: int) -> str:
         "The series at a place in `columns`."
         return self.index.columns[self.columns[place]]

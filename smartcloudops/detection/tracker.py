@@ -37,6 +37,8 @@ class TickContext:
     graph: Graph | None = None                    # host → hosts it calls
     real: dict[str, list[Pattern]] = field(default_factory=dict)      # patterns that a human called real
 
+    def __repr__(self) -> str: return short_repr(self, f'{self.now:%Y-%m-%d %H:%M:%S} UTC')
+
     def budget(self, engine: sa.Engine) -> tuple[int, int]:
         "Pages left, for rules and for what was learned."
         return budget_left(engine, self.now, self.cfg)

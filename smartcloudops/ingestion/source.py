@@ -38,6 +38,8 @@ class SourceProblems(dict[str, str]):
         super().__init__()
         self.source = source
 
+    def __repr__(self) -> str: return short_repr(self, *(f'{what}: {why}' for what, why in self.items()))
+
     def note(self, what: str, why: str) -> None:
         "It failed; the log hears of it when it is new."
         if self.get(what) != why: _log.warning('%s: %s: %s; the rest goes on', self.source, what, why)
@@ -55,6 +57,8 @@ class Source:
     live: bool = True           # False: its rows are judged by their own time, as those of a replayed file
     keeps_past: bool = False    # whether `backfill` gives anything
     done: bool = False          # True when nothing will ever come again (a replayed file at its end)
+
+    def __repr__(self) -> str: return short_repr(self, self.name, f'every {self.interval:g} s')
 
     def read(self, now: pd.Timestamp) -> pd.DataFrame:
         "Rows since the last read, maybe none; `SourceError` when the source does not answer."

@@ -14,6 +14,7 @@ import pandas as pd
 __all__ = ['log', 'MOST_MISSED', 'MOST_PAST', 'PART', 'PAST_DAYS', 'CatchUp', 'LearnPast', 'learn_before_start']
 
 # %% ../../nbs/loop/07_catch_up.ipynb #c196f10c
+from ..core.display import short_repr
 from ..core.series_index import rate_name
 from .checkpoint import DetectorCheckpoint
 from .detect import Score
@@ -37,6 +38,8 @@ class CatchUp:
     def __init__(self, history: History, models: Models, problems: Problems):
         self.history, self.models = history, models
         self.stages: list[Stage] = [Score(models), StoreBands(history, problems)]
+
+    def __repr__(self) -> str: return short_repr(self, repr(self.models))
 
     def _raw_names(self) -> list[str]:
         "The stored series that this source's detector has met: a rate is stored as its counter."
@@ -64,6 +67,8 @@ class LearnPast:
     def __init__(self, history: History, models: Models, problems: Problems, interval: float):
         self.history, self.models, self.interval = history, models, interval
         self.bands = StoreBands(history, problems)
+
+    def __repr__(self) -> str: return short_repr(self, repr(self.models))
 
     def run(self) -> int:
         "How many rows it learned from."

@@ -74,6 +74,8 @@ class RetentionHold:
     "After a leap of the clock nothing stored is let go for a day."
     def __init__(self, engine: sa.Engine): self.engine = engine
 
+    def __repr__(self) -> str: return short_repr(self, self.engine.url.database)
+
     def leapt(self, at: pd.Timestamp) -> None:
         "The clock says `at`, which is doubtful."
         HOLD_UNTIL.put(self.engine, (to_us(at) or 0) + int(HOLD * 1e6))

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 __all__ = ['log', 'Score', 'InventoryCheck', 'Judge']
 
 # %% ../../nbs/loop/04_detect.ipynb #c18fd0a5
+from ..core.display import short_repr
 from ..core.errors import SmartCloudOpsError
 from .models import Models
-from .tick import Problems, Tick
+from .tick import Problems, Stage, Tick
 
 # %% ../../nbs/loop/04_detect.ipynb #fd39e1a2
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger('smartcloudops.loop')
 
 # %% ../../nbs/loop/04_detect.ipynb #6de0ca02
-class Score:
+class Score(Stage):
     "Let the models see the new rows."
     def __init__(self, models: Models): self.models = models
 
@@ -41,6 +42,8 @@ class InventoryCheck:
     def __init__(self, source: Source, models: Models, problems: Problems):
         self.source, self.models, self.problems = source, models, problems
 
+    def __repr__(self) -> str: return short_repr(self, self.source.name)
+
     def expected(self, found: list[Anomaly]) -> list[Anomaly]:
         "The anomalies, without the silence of hosts that were taken away."
         silent = {a.host for a in found if a.origin == 'absent'}
@@ -54,7 +57,7 @@ class InventoryCheck:
         return [a for a in found if a.origin != 'absent' or a.host not in terminated]
 
 # %% ../../nbs/loop/04_detect.ipynb #853a8fee
-class Judge:
+class Judge(Stage):
     "Everything that is abnormal after these rows, from all three judges."
     def __init__(self,
                  models: Models,

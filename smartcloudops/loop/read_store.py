@@ -18,7 +18,7 @@ __all__ = ['MOST_STEPS', 'Read', 'Store', 'StoreBands', 'steps_of']
 from ..core.errors import SmartCloudOpsError
 from ..core.frames import empty_frame
 from .models import Models
-from .tick import Problems, Tick
+from .tick import Problems, Stage, Tick
 
 # %% ../../nbs/loop/03_read_store.ipynb #18565a2d
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from smartcloudops.monitoring.history import History
 
 # %% ../../nbs/loop/03_read_store.ipynb #d77e1126
-class Read:
+class Read(Stage):
     "Ask the source for what is new since the last tick."
     def __init__(self, source: Source, problems: Problems): self.source, self.problems = source, problems
 
@@ -46,7 +46,7 @@ def _newer(frame: pd.DataFrame, watermark: pd.Timestamp | None) -> pd.DataFrame:
     return rows
 
 # %% ../../nbs/loop/03_read_store.ipynb #bb9a0638
-class Store:
+class Store(Stage):
     "Keep all that was read, and tell new rows from late ones."
     def __init__(self, history: History, models: Models, problems: Problems):
         self.history, self.models, self.problems = history, models, problems
@@ -59,7 +59,7 @@ class Store:
         tick.rows, tick.rewritten = len(tick.fresh), len(tick.frame) - len(tick.fresh)
 
 # %% ../../nbs/loop/03_read_store.ipynb #9bf75441
-class StoreBands:
+class StoreBands(Stage):
     "Keep scores and bands, from which the page draws its charts."
     def __init__(self, history: History, problems: Problems): self.history, self.problems = history, problems
 

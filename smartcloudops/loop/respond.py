@@ -20,7 +20,7 @@ from ..core.errors import HistoryError
 from ..core.frames import per_second
 from ..detection.anomalies import is_inside
 from .models import Models
-from .tick import Tick
+from .tick import Stage, Tick
 
 # %% ../../nbs/loop/05_respond.ipynb #ccf37679
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def recent_rows(history: History,
         return None
 
 # %% ../../nbs/loop/05_respond.ipynb #069cb728
-class Group:
+class Group(Stage):
     "Anomalies into incidents that open once, go on and close."
     def __init__(self,
                  tracker: IncidentTracker,
@@ -75,7 +75,7 @@ def learn_normal(models: Models, changes: Any) -> None:
         if said and a.origin == 'stream' and not is_inside(a): models.detector.accept(a.series)
 
 # %% ../../nbs/loop/05_respond.ipynb #a8f1c20c
-class Decide:
+class Decide(Stage):
     "Look after what was sent, and decide about the open incidents."
     def __init__(self, remediator: Remediator, history: History): self.remediator, self.history = remediator, history
 
@@ -87,7 +87,7 @@ class Decide:
         tick.outcomes += self.remediator.step(tick.at, incidents, fresh, self.history)
 
 # %% ../../nbs/loop/05_respond.ipynb #cd14a39e
-class Tell:
+class Tell(Stage):
     "Tell people: the first time in a tick of its incidents, then of what was done since."
     def __init__(self, notifier: Notifier):
         self.notifier = notifier

@@ -97,6 +97,8 @@ class Collaborators:
         self.save = Save(self.checkpoint, self.models, self.retention, self.problems, source.name,
                          lambda: copy_audit(settings, self.remediator.ledger))
 
+    def __repr__(self) -> str: return short_repr(self, self.source.name, repr(self.folder))
+
     def catch_up(self, interval: float) -> int:
         "Replay what the detector has missed, or let a new one learn; how many rows that were."
         if self.models.watermark is not None: return CatchUp(self.history, self.models, self.problems).run()
@@ -142,7 +144,8 @@ class Pipeline:
         if self.live and parts.settings.detection.joint: self.ending.append(parts.fitter)
 
     def __repr__(self) -> str:
-        return ' → '.join(type(stage).__name__ for stage in (*self.intake, *self.steps, *self.ending))
+        stages = (*self.intake, *self.steps, *self.ending)
+        return short_repr(self, ' → '.join(type(stage).__name__ for stage in stages))
 
     def run(self, tick: Tick) -> Tick:
         "The tick, through all of them; a replay's in steps of its own time."

@@ -16,12 +16,13 @@ __all__ = ['log', 'SETTLED', 'SAVE_EVERY', 'Retention', 'copy_audit', 'Save']
 
 # %% ../../nbs/loop/10_save.ipynb #0895ffd4
 from ..core.clock import clock, now
+from ..core.display import short_repr
 from ..core.errors import SmartCloudOpsError
 from ..core.settings import Settings
 from .checkpoint import DetectorCheckpoint
 from .clock_guard import RetentionHold
 from .models import FORGET, Models, expire_series, save_judged
-from .tick import Problems, Tick
+from .tick import Problems, Stage, Tick
 
 # %% ../../nbs/loop/10_save.ipynb #76f07f20
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ class Retention:
                 ):
         self.settings, self.engine, self.history, self.models, self.live = settings, engine, history, models, live
         self.hold, self._began = RetentionHold(engine), clock().monotonic()
+
+    def __repr__(self) -> str: return short_repr(self, repr(self.history))
 
     def expire_series(self) -> None:
         "Series that were not heard of for days."
@@ -68,7 +71,7 @@ def copy_audit(settings: Settings, ledger: Ledger) -> None:
 SAVE_EVERY = 300.       # seconds between two saves of what was learned
 
 # %% ../../nbs/loop/10_save.ipynb #2fea5834
-class Save:
+class Save(Stage):
     "Saves the checkpoint and the judged state now and then."
     def __init__(self, checkpoint: DetectorCheckpoint, models: Models, retention: Retention, problems: Problems,
                  source: str,                                     # its name

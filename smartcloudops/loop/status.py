@@ -52,6 +52,8 @@ class SourceCost:
     "US dollars asked for in this calendar month."
     def __init__(self, engine: sa.Engine): self.engine, self.last_cost_usd = engine, 0.
 
+    def __repr__(self) -> str: return short_repr(self, f'{self.last_cost_usd:.4f} USD since the source was opened')
+
     def add(self,
             total: float,            # dollars since the source was opened
             at: pd.Timestamp,

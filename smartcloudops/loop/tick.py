@@ -79,6 +79,8 @@ def drop_frames(tick: Tick) -> None:
 # %% ../../nbs/loop/00_tick.ipynb #7c513722
 class Stage(Protocol):
     "One step of the pipeline."
+    def __repr__(self) -> str: return short_repr(self)
+
     def run(self, tick: Tick) -> None:
         "Do its part, with what the tick holds and its own collaborators."
 

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.clock import from_us, to_us
-from ..core.display import short_repr
+from ..core.display import pluralize, short_repr
 from ..core.errors import HistoryError
 from ..core.series import Series
 from .history_file import FACT, SCHEMA, HistoryFile, facts_of
@@ -35,6 +35,11 @@ class Question:
     metric: Names = None
     start: pd.Timestamp | None = None        # inclusive
     end: pd.Timestamp | None = None          # inclusive
+
+    def __repr__(self) -> str:
+        asked = dict(series=self.series, host=self.host, metric=self.metric)
+        names = [f'{what} {each}' for what, each in asked.items() if each is not None]
+        return short_repr(self, *names, self.start and f'from {self.start}', self.end and f'to {self.end}')
 
     @property
     def span(self) -> tuple[int, int]:
@@ -74,6 +79,9 @@ class SealedSnapshot:
     hot: Piece
     files: list[str]
     wanted: set[str] | None      # names; None = all
+
+    def __repr__(self) -> str:
+        return short_repr(self, pluralize(len(self.hot.ts), 'hot sample'), pluralize(len(self.files), 'file'))
 
 # %% ../../nbs/monitoring/05_history_reader.ipynb #99440a71
 def _hot_piece(ts: np.ndarray, found: np.ndarray, names: dict[str, int]) -> Piece:
