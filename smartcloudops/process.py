@@ -232,7 +232,7 @@ class SealProcess:
             try: said, error = self.process.communicate(timeout=SEAL_AT_MOST)
             except subprocess.TimeoutExpired:
                 self.process.kill()
-                raise
+                raise StateError(f'took longer than {SEAL_AT_MOST:g} s') from None
         for line in said.splitlines(): log.info('%s', line)
         if code := self.process.returncode: raise StateError(error.strip().rpartition('\n')[2] or f'exit code {code}')
 
