@@ -29,7 +29,7 @@ run: .venv/.core  ## watch this host and serve the dashboard (PORT=5000)
 test: setup check  ## lint and types, notebooks in step and running, then the tests (at most 10 minutes)
 	tests/system_packages.sh
 	$(BIN)/python tests/notebooks.py
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 4
 
 check: setup  ## ruff, mypy, and the limits of the house
 	$(BIN)/ruff check smartcloudops tests benchmarks docs infra
