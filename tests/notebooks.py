@@ -49,7 +49,7 @@ def orphans() -> list[str]:
 
 # Outputs: text is compared, pictures are not; what no run repeats (addresses, durations of the run) is left out
 
-ADDRESS, TAG = re.compile(r'0x[0-9a-f]{6,}'), re.compile(r'<style.*?</style>|<[^>]*>', re.S)
+ADDRESS, TAG = re.compile(r' at 0x[0-9a-f]{6,}'), re.compile(r'<style.*?</style>|<[^>]*>', re.S)
 
 
 def shown(cell: dict) -> str:
@@ -65,7 +65,7 @@ def shown(cell: dict) -> str:
         text = output.get('text', data.get(kind, ''))
         text = text if isinstance(text, str) else ''.join(text)
         parts.append(TAG.sub(' ', text) if kind == 'text/html' else text)
-    text = ADDRESS.sub('0x…', ' '.join(parts)).replace('PosixPath(', 'Path(')  # fastcore's own way to show a path
+    text = ADDRESS.sub('', ' '.join(parts)).replace('PosixPath(', 'Path(')  # fastcore's own way to show a path
     return ' '.join(text.split())
 
 
