@@ -26,7 +26,7 @@ setup: .venv/.dev  ## make .venv with everything for development (once)
 run: .venv/.core  ## watch this host and serve the dashboard (PORT=5000)
 	$(BIN)/smartcloudops run --port $(PORT)
 
-test: setup check  ## lint and types, notebooks in step and running, then the tests (at most 10 minutes)
+test: setup check  ## lint and types, notebooks in step and running, then the tests (about 15 minutes on 2 cores)
 	tests/system_packages.sh
 	$(BIN)/python tests/notebooks.py
 	$(BIN)/python -m pytest -n 4
