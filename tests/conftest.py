@@ -4,8 +4,14 @@ import os
 import socket
 
 import pytest
+from hypothesis import settings as hypothesis_settings
 
 from smartcloudops.core.clock import FakeClock, use_clock
+
+# No example has to be quick: other tests and other programs run beside it
+hypothesis_settings.register_profile('unhurried', deadline=None)
+hypothesis_settings.load_profile('unhurried')
+
 
 def soak(sample: int, full: int) -> int:
     "How often a long campaign runs: `sample` in `make test`, `full` in `make soak`."
