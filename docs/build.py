@@ -97,8 +97,7 @@ def shown(outputs: list, target: Path, n: int) -> list[str]:
 def offers(sources: list[str]) -> str:
     "A module's public functions and classes as Markdown, parameters in tables; '' for a notebook that exports nothing."
     trees = [(ast.parse(source), comments(source)) for source in sources]
-    methods = {name: owner for tree, _ in trees for node in tree.body for name, owner in adopted(node)}
-    parts = [part for tree, said in trees for node in tree.body if (part := offer(node, said, methods))]
+    parts = [part for tree, said in trees for node in tree.body if (part := offer(node, said))]
     return '\n\n'.join(['## In short: what this module offers', *parts]) if parts else ''
 
 
@@ -111,26 +110,12 @@ def comments(source: str) -> dict[int, str]:
     }
 
 
-def adopted(node) -> list[tuple[str, str]]:
-    "(function, class) for what becomes a method elsewhere: `@patch_to(Class)`, `Class.name = name`."
-    if isinstance(node, ast.FunctionDef):
-        return [
-            (node.name, d.args[0].id)
-            for d in node.decorator_list
-            if isinstance(d, ast.Call) and getattr(d.func, 'id', '') == 'patch_to'
-        ]
-    if not isinstance(node, ast.Assign): return []
-    targets = node.targets[0].elts if isinstance(node.targets[0], ast.Tuple) else node.targets
-    return [(t.attr, t.value.id) for t in targets if isinstance(t, ast.Attribute) and isinstance(t.value, ast.Name)]
-
-
-def offer(node, said: dict[int, str], methods: dict[str, str]) -> str:
+def offer(node, said: dict[int, str]) -> str:
     "One function or class; '' for what is private or has nothing to say."
     if not isinstance(node, (ast.FunctionDef, ast.ClassDef)) or node.name.startswith('_'): return ''
     about = (ast.get_docstring(node) or '').replace('\n', ' ')
-    owner = f'{methods[node.name]}.' if node.name in methods else ''
     if isinstance(node, ast.FunctionDef):
-        return '\n\n'.join(filter(None, [f'### `{owner}{node.name}`', about, parameters(node, said)]))
+        return '\n\n'.join(filter(None, [f'### `{node.name}`', about, parameters(node, said)]))
     first = next((m for m in node.body if isinstance(m, ast.FunctionDef) and m.name == '__init__'), None)
     own = [
         m for m in node.body if isinstance(m, ast.FunctionDef) and not m.name.startswith('_') and ast.get_docstring(m)

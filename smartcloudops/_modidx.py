@@ -369,8 +369,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                    'smartcloudops/core/frames.py')},
             'smartcloudops.core.imports': { 'smartcloudops.core.imports.front_door': ( 'core/imports.html#front_door',
                                                                                        'smartcloudops/core/imports.py'),
-                                            'smartcloudops.core.imports.patch_to': ( 'core/imports.html#patch_to',
-                                                                                     'smartcloudops/core/imports.py'),
                                             'smartcloudops.core.imports.require_extra': ( 'core/imports.html#require_extra',
                                                                                           'smartcloudops/core/imports.py'),
                                             'smartcloudops.core.imports.unblock_import': ( 'core/imports.html#unblock_import',

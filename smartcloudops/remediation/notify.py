@@ -259,5 +259,3 @@ class Notifier:
             log.log(logging.WARNING if m.urgent else logging.INFO, '%s%s', m.title, first)
         if (new or self.limit.held) and self.settings.notify.urls: self.limit.pass_on(new, self.delivery.put)
         return new
-
-    _tell = notify      # the name under which reporting calls it
