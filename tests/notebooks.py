@@ -124,14 +124,14 @@ def run_all(names: list[str]) -> int:
     "Run notebooks two at a time, the longest first; 1 when one fails."
     paths = [p for p in sorted(ROOT.glob('nbs/**/*.ipynb')) if '.ipynb_checkpoints' not in p.parts]
     paths = [p for p in paths if not names or any(n in str(p) for n in names)]
-    failed = 0
+    failed = []
     preload()
     with ThreadPoolExecutor(2) as pool:
         for name, wrong, seconds in pool.map(run_forked, sorted(paths, key=lambda p: -p.stat().st_size)):
-            print(f'{name} {seconds:.1f} s', 'FAILED\n' + wrong if wrong else '', flush=True)
-            failed += bool(wrong)
-    print(f'{len(paths)} notebooks, {failed} failed')
-    return int(failed > 0)
+            print(f'{name} {seconds:.1f} s', 'FAILED' if wrong else '', flush=True)
+            if wrong: failed.append(wrong)
+    print(*failed, f'{len(paths)} notebooks, {len(failed)} failed', sep='\n\n')  # last, where a log is read first
+    return int(bool(failed))
 
 
 def main() -> int:

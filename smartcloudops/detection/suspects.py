@@ -144,7 +144,7 @@ def _by_shares(
     aim = extras[target.host]
     grain = .4 if 'availability' in target.metric and aim.amount is not aim.rate else .002 * aim.usual + 1e-12
     share = {h: _share(e, aim, ~reference) for h, e in extras.items()}
-    strong = {h for h in share if share[h] >= LEAST_SHARE and _strength(extras[h], reference, grain) > MARGIN}
+    strong = [h for h in share if share[h] >= LEAST_SHARE and _strength(extras[h], reference, grain) > MARGIN]
     own = _own(share, graph, depth)
     if not any(share[h] >= SURE_SHARE for h in strong): return {}
     return {extras[h].column: min(1., own[h]) for h in strong}
