@@ -20,6 +20,7 @@ from ..core.database import identity, open_state
 from ..core.display import pluralize, short_repr
 from ..core.errors import ConfigError, SmartCloudOpsError, StateError
 from ..core.kv import last_heartbeat
+from ..core.memory import release_code
 from ..core.settings import Settings, load_settings
 from .catch_up import CatchUp, LearnPast, learn_before_start
 from .checkpoint import DetectorCheckpoint
@@ -228,6 +229,7 @@ class Loop:
             self.parts.folder.check_folder()
             _guarded_tick(self)
             count += 1
+            if count & (count - 1) == 0: release_code('libllvmlite')   # 1, 2, 4, …: compiled now and then, ever rarer
             if rhythm.wait(stop): break
         return count
 
