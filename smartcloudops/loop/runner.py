@@ -20,7 +20,6 @@ from ..core.database import identity, open_state
 from ..core.display import pluralize, short_repr
 from ..core.errors import ConfigError, SmartCloudOpsError, StateError
 from ..core.kv import last_heartbeat
-from ..core.memory import release_code
 from ..core.settings import Settings, load_settings
 from .catch_up import CatchUp, LearnPast, learn_before_start
 from .checkpoint import DetectorCheckpoint
@@ -30,7 +29,7 @@ from .fit import JointFitter
 from .models import Models, open_models
 from .read_store import Read, Store, StoreBands, steps_of
 from .respond import Decide, Group, Tell, recent_rows
-from .save import Retention, Save, copy_audit
+from .save import ReleaseMemory, Retention, Save, copy_audit
 from .status import StatusReporter
 from .tick import Problems, Stage, Tick, add_step, drop_frames, run_stages
 
@@ -141,7 +140,7 @@ class Pipeline:
         judge = Judge(models, InventoryCheck(source, models, problems))
         self.steps: list[Stage] = [Score(models), StoreBands(history, problems), judge, self.group,
                                    tell, Decide(parts.remediator, history), tell]
-        self.ending: list[Stage] = [parts.save]
+        self.ending: list[Stage] = [parts.save, *([ReleaseMemory()] if self.live else [])]
         if self.live and parts.settings.detection.joint: self.ending.append(parts.fitter)
 
     def __repr__(self) -> str:
@@ -229,7 +228,6 @@ class Loop:
             self.parts.folder.check_folder()
             _guarded_tick(self)
             count += 1
-            if count & (count - 1) == 0: release_code('libllvmlite')   # 1, 2, 4, …: compiled now and then, ever rarer
             if rhythm.wait(stop): break
         return count
 

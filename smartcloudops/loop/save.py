@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 # %% auto #0
-__all__ = ['log', 'SETTLED', 'SAVE_EVERY', 'Retention', 'copy_audit', 'Save']
+__all__ = ['log', 'SETTLED', 'SAVE_EVERY', 'Retention', 'copy_audit', 'Save', 'ReleaseMemory']
 
 # %% ../../nbs/loop/10_save.ipynb #0895ffd4
 from ..core.clock import clock, now
 from ..core.display import short_repr
 from ..core.errors import SmartCloudOpsError
+from ..core.memory import release_code
 from ..core.settings import Settings
 from .checkpoint import DetectorCheckpoint
 from .clock_guard import RetentionHold
@@ -101,3 +102,13 @@ class Save(Stage):
         if may_expire: self.retention.expire_samples()
         self.copy()
         self._saved = clock().monotonic()
+
+# %% ../../nbs/loop/10_save.ipynb #652fe08a
+class ReleaseMemory(Stage):
+    "Gives the compiler's code back after 1, 2, 4, 8, … ticks."
+    def __init__(self) -> None: self.ticks = 0
+
+    def run(self, tick: Tick) -> None:
+        "Count; release when the count is a power of two."
+        self.ticks += 1
+        if self.ticks & (self.ticks - 1) == 0: release_code('libllvmlite')
