@@ -114,10 +114,13 @@ def run_forked(path: Path) -> tuple[str, str, float]:
 
 
 def preload() -> None:
-    "Import once what most notebooks use: each of them runs in a process forked from this one."
+    """Import once what most notebooks use, and compile the detector: each of them runs in a process forked from this
+    one."""
     ours = ('loop.runner', 'remediation.operators', 'dashboard.web', 'explore.chart', 'cli')
     for module in ('execnb.shell', 'matplotlib.pyplot', *(f'smartcloudops.{name}' for name in ours)):
         importlib.import_module(module)
+    from smartcloudops.detection import StreamDetector
+    StreamDetector().update(0., [1.])
 
 
 def run_all(names: list[str]) -> int:
