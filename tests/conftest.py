@@ -2,6 +2,7 @@
 import itertools
 import os
 import socket
+import time
 
 import pytest
 from hypothesis import settings as hypothesis_settings
@@ -29,6 +30,15 @@ def free_port() -> int:
             except OSError: continue
             return port
     raise OSError('no free port')
+
+
+def wait_for(probe, seconds: float = 30, every: float = .2):
+    "The first true answer of `probe`; the test fails when it does not come in time."
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if answer := probe(): return answer
+        time.sleep(every)
+    pytest.fail(f'{probe} did not come true within {seconds} s')
 
 
 def pytest_collection_modifyitems(config, items):

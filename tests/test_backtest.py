@@ -101,7 +101,7 @@ def test_nothing_to_do():
     assert backtest(read_policies(WATCH), []).incidents == 0
 
 
-@settings(max_examples=soak(25, 500), deadline=None)
+@settings(max_examples=soak(25, 500))
 @given(st.lists(st.tuples(st.integers(1, 6), st.integers(0, 24 * 60), st.integers(1, 200)), max_size=40))
 def test_limits_hold_in_any_history(spans):
     found = [past_incident(f'web-{h}', b, m, n) for n, (h, b, m) in enumerate(spans, 1)]

@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pandas as pd
@@ -14,6 +13,7 @@ import pytest
 
 from smartcloudops.ingestion import synthetic_frame
 from smartcloudops.monitoring.history import History
+from tests.conftest import wait_for
 
 pytestmark = [pytest.mark.phase7, pytest.mark.timeout(300)]
 ROOT = Path(__file__).resolve().parent.parent
@@ -79,13 +79,6 @@ def run(place, script, **env):
     )
     assert found.returncode == 0, found.stdout + found.stderr
     return found.stdout
-
-
-def wait_for(what, seconds):
-    for _ in range(int(seconds * 5)):
-        if what(): return
-        time.sleep(.2)
-    raise AssertionError('it did not come to pass')
 
 
 def samples(folder):

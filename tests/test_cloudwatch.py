@@ -250,7 +250,7 @@ def test_a_fresh_row_waits_for_its_neighbours_but_not_for_ever(credentials):
 
 
 @given(delays=st.lists(st.integers(0, 20), min_size=20, max_size=60), reads=st.integers(1, 4))
-@hypothesis_settings(max_examples=15, deadline=None)
+@hypothesis_settings(max_examples=15)
 def test_rows_lose_nothing_and_keep_order(delays, reads):
     w = Watched(namespace='N', metric='M', host='H', period=60)
     qs = [Query('r', w, (), f'm{{host="{h}"}}') for h in 'ab']
@@ -270,7 +270,6 @@ def test_rows_lose_nothing_and_keep_order(delays, reads):
 # ---- cost
 
 @given(n=st.integers(1, 10**6), interval=st.floats(60, 3600), budget=st.floats(.01, 1e5))
-@hypothesis_settings(deadline=None)
 def test_the_budget_is_kept(n, interval, budget):
     stretched = affordable_interval(n, interval, budget)
     assert stretched >= interval and cost_per_month(n, stretched) <= budget*(1 + 1e-9)

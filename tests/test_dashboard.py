@@ -265,7 +265,7 @@ def test_a_month_of_every_series_is_never_in_memory_at_once(client, monkeypatch)
 
 
 @given(st.lists(st.one_of(st.floats(-1e6, 1e6), st.just(float('nan'))), min_size=1, max_size=3000), st.integers(2, 200))
-@budget(max_examples=soak(60, 1000), deadline=None)
+@budget(max_examples=soak(60, 1000))
 def test_decimation_keeps_the_extremes_and_the_ends(values, width):
     v, t = np.array(values), np.arange(len(values), dtype=float)
     at = decimate(t, v, width)

@@ -425,7 +425,7 @@ words = st.one_of(
 
 
 @given(st.data())
-@budget(max_examples=soak(80, 3000), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@budget(max_examples=soak(80, 3000), suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_random_request_breaks_the_api(guarded, data):
     rules = [r for r in guarded.url_map.iter_rules() if r.endpoint.startswith('api.')]
     rule = data.draw(st.sampled_from(rules))
@@ -474,7 +474,7 @@ def test_no_random_request_breaks_the_api(guarded, data):
 
 
 @given(st.data())
-@budget(max_examples=soak(60, 2000), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@budget(max_examples=soak(60, 2000), suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_random_query_breaks_a_page(guarded, data):
     rules = [
         r

@@ -305,7 +305,7 @@ def test_replayed_samples_are_never_acted_on(tmp_path, effect):
     assert out[0].gate == 'clock' and effects(effect) == []
 
 
-@settings(max_examples=soak(60, 2000), deadline=None)
+@settings(max_examples=soak(60, 2000))
 @given(
     st.lists(st.tuples(st.integers(-600, 900), st.one_of(st.just(float('nan')), st.floats(0, 100))), max_size=60),
     st.integers(0, 900),

@@ -27,7 +27,7 @@ from tests.remediation_fleet import START, anomaly, cpu, good_state, incident
 
 pytestmark = pytest.mark.phase4
 NOW = to_us(START)
-quick = settings(max_examples=soak(60, 2000), deadline=None)
+quick = settings(max_examples=soak(60, 2000))
 
 
 def policy(mode='auto', **more):
@@ -231,7 +231,7 @@ class Fleet(RuleBasedStateMachine):
                                                 for t in sends)
 
 
-Fleet.TestCase.settings = settings(max_examples=soak(40, 1500), stateful_step_count=soak(30, 80), deadline=None)
+Fleet.TestCase.settings = settings(max_examples=soak(40, 1500), stateful_step_count=soak(30, 80))
 test_invariants_7_and_8_limits = pytest.mark.phase4(Fleet.TestCase)
 
 

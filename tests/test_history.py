@@ -41,7 +41,7 @@ def same(a, b):
                                   check_freq=False, check_index_type=False, check_column_type=False)
 
 
-@hypothesis_settings(max_examples=40, deadline=None)
+@hypothesis_settings(max_examples=40)
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(1, 12), st.integers(0, 5)), min_size=1, max_size=6))
 def test_any_order_of_overlapping_appends_reads_as_the_last_word(tmp_path_factory, steps):
     expected = pd.DataFrame()
@@ -102,7 +102,7 @@ def marked(history, **which):
     return set(zip(found.series, found.time))
 
 
-@hypothesis_settings(max_examples=40, deadline=None)
+@hypothesis_settings(max_examples=40)
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(1, 12), st.integers(0, 2),
                           st.one_of(st.none(), st.integers(0, 40))), min_size=1, max_size=6))
 def test_exactly_what_changed_or_came_below_the_watermark_is_marked(tmp_path_factory, steps):

@@ -325,7 +325,7 @@ class Tiers(RuleBasedStateMachine):
 
 
 TestTiers = Tiers.TestCase
-TestTiers.settings = hypothesis_settings(max_examples=8, stateful_step_count=12, deadline=None)
+TestTiers.settings = hypothesis_settings(max_examples=8, stateful_step_count=12)
 
 
 MOVER = """

@@ -161,7 +161,7 @@ def test_pages_of_a_time_still_to_come_take_nothing_from_the_budget(engine):
     assert tracker.update(after(86400), [learned('db-1', start=85000)]).opened
 
 
-@settings(max_examples=soak(2, 30), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=soak(2, 30), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 10**6), hosts=st.sampled_from([1, 50, 2000, 10_000]), pages=st.sampled_from([0, 3, 7]))
 def test_the_budget_holds_whatever_the_number_of_series(tmp_path_factory, seed, hosts, pages):
     """Thousands of series, each goes wrong once within ten days, a few by a rule: what is told stays within the week's

@@ -183,7 +183,7 @@ def test_what_a_human_called_normal_is_drawn_but_neither_counted_nor_told(tmp_pa
     assert back[0] and not back[1] and back[2] and again[2]              # taken back
 
 
-@settings(max_examples=soak(10, 100), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=soak(10, 100), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cuts=st.lists(st.integers(1, 299), max_size=4))
 def test_stretches_do_not_depend_on_how_rows_arrive(cuts):
     frame = noise(4, 1, 300)
@@ -204,7 +204,7 @@ def test_stretches_do_not_depend_on_how_rows_arrive(cuts):
 
 ORIGINS = ['rule:cpu', 'stream', 'absent']
 
-@settings(max_examples=soak(10, 300), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=soak(10, 300), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     ticks=st.lists(
         st.lists(st.tuples(st.integers(0, 5), st.integers(0, 2), st.sampled_from(ORIGINS)), max_size=5),

@@ -28,7 +28,7 @@ HEAD = 'timestamp,value\n2026-03-02T09:00:00Z,1\n'
 
 @given(cuts=st.lists(st.integers(1, 599), max_size=8, unique=True), seed=st.integers(0, 2**31),
        kind=st.sampled_from(FAULTS))
-@hypothesis_settings(max_examples=30, deadline=None)
+@hypothesis_settings(max_examples=30)
 def test_synthetic_does_not_depend_on_how_it_is_read(cuts, seed, kind):
     faults = [Fault(kind, '*', '*', at='2026-01-05 03:00', minutes=90, size=.7)]
     whole = synthetic_frame(2, hours=10, seed=seed, faults=faults)
@@ -239,7 +239,7 @@ def test_folder_and_broken_parquet(tmp_path):
 
 @given(st.lists(st.tuples(st.integers(0, 10**6), st.floats(allow_nan=False, allow_infinity=False, width=64)),
                 min_size=1, max_size=40))
-@hypothesis_settings(max_examples=40, deadline=None)
+@hypothesis_settings(max_examples=40)
 def test_any_values_survive_a_csv(tmp_path_factory, rows):
     path = tmp_path_factory.mktemp('csv')/'f.csv'
     path.write_text('timestamp,value\n'

@@ -227,11 +227,11 @@ class Life(RuleBasedStateMachine):
         assert {a.id: a.state for a in self.ledger.actions()} == self.known
 
 
-Life.TestCase.settings = settings(max_examples=soak(12, 300), stateful_step_count=soak(15, 50), deadline=None)
+Life.TestCase.settings = settings(max_examples=soak(12, 300), stateful_step_count=soak(15, 50))
 test_invariant_15_every_change_is_audited = Life.TestCase
 
 
-@settings(max_examples=soak(15, 300), deadline=None)
+@settings(max_examples=soak(15, 300))
 @given(seconds=st.integers(-10, 2000), other=st.booleans(), twice=st.booleans())
 def test_invariant_11_approval_fits_one_plan_once_and_not_too_late(tmp_path_factory, seconds, other, twice):
     with use_clock(FakeClock(START)) as clock:

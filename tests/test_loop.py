@@ -26,7 +26,7 @@ from smartcloudops.ingestion import Source
 from smartcloudops.main import DataDirLock, DetectorCheckpoint, Loop, WebProcess, check_port, run_pipeline
 from smartcloudops.monitoring.history import History
 from smartcloudops.monitoring.latest import freshness
-from tests.conftest import free_port, soak
+from tests.conftest import free_port, soak, wait_for
 
 pytestmark = pytest.mark.phase7
 PROGRAM = [sys.executable, '-m', 'smartcloudops.cli']
@@ -34,15 +34,6 @@ PROGRAM = [sys.executable, '-m', 'smartcloudops.cli']
 
 def settings(tmp_path, **more):
     return load_settings('/dev/null', data_dir=tmp_path/'data', **{'source': 'synthetic', **more})
-
-
-def wait_for(probe, seconds: float = 30, every: float = .2):
-    "The first true answer of `probe`; the test fails when it does not come in time."
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        if answer := probe(): return answer
-        time.sleep(every)
-    pytest.fail(f'{probe} did not come true within {seconds} s')
 
 
 def get(port: int, path: str, accept: str = 'application/json'):

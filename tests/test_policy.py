@@ -81,7 +81,7 @@ def test_odd_files(tmp_path, content):
     with pytest.raises(PolicyError, match='is a folder'): load_policies(tmp_path)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.text(max_size=200))
 def test_any_text_is_policies_or_a_policy_error(text):
     try: assert isinstance(read_policies(text), Policies)

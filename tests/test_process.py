@@ -11,6 +11,7 @@ from smartcloudops import process
 from smartcloudops.core.clock import FakeClock, use_clock
 from smartcloudops.monitoring.history import History
 from smartcloudops.process import SealProcess
+from tests.conftest import wait_for
 
 pytestmark = pytest.mark.phase7
 SLEEPS = 'import time; print("begun", flush=True); time.sleep(60)'
@@ -21,13 +22,6 @@ def child(monkeypatch):
     "Something is always due; `child(code)` says what the sealing process does instead of sealing."
     monkeypatch.setattr(process, 'is_seal_due', lambda path: True)
     return lambda code: monkeypatch.setattr(process, '_SEAL', code)
-
-
-def until(true, seconds: float = 10):
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, f'did not come true within {seconds} s'
-        time.sleep(.01)
 
 
 def warnings(caplog):
@@ -79,7 +73,7 @@ def test_a_child_that_hangs_is_killed(child, tmp_path, monkeypatch, caplog):
 def test_a_stop_ends_the_child_and_is_no_failure(child, tmp_path, caplog):
     child(SLEEPS)
     with SealProcess(tmp_path/'history.db', every=.01) as sealer:
-        until(lambda: sealer.process is not None)
+        wait_for(lambda: sealer.process is not None, 10, .01)
         assert 'running' in repr(sealer)
         began = time.monotonic()
     assert time.monotonic() - began < 10 and sealer.process.returncode == -15
@@ -103,7 +97,7 @@ def test_after_a_failure_the_next_look_waits_longer(child, tmp_path, monkeypatch
         raise sqlite3.OperationalError('disk I/O error')
     monkeypatch.setattr(process, 'is_seal_due', look)
     with SealProcess(tmp_path/'history.db', every=.01) as sealer:
-        until(lambda: sealer.problem)
+        wait_for(lambda: sealer.problem, 10, .01)
         time.sleep(.2)
         assert len(looks) == 1 and sealer._thread.is_alive() and 'disk I/O error' in sealer.problem
 
@@ -117,7 +111,7 @@ def test_looks_go_on_after_any_failure(child, tmp_path, monkeypatch):
         return answer
     monkeypatch.setattr(process, 'is_seal_due', look)
     with SealProcess(tmp_path/'history.db', every=.01) as sealer:
-        until(lambda: next(answers, None) is None and not sealer.problem)
+        wait_for(lambda: next(answers, None) is None and not sealer.problem, 10, .01)
         assert sealer._thread.is_alive()
     assert sealer.process is None            # nothing was due
 

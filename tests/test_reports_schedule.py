@@ -186,7 +186,7 @@ def test_a_wrong_schedule_is_an_error_at_the_start(reports, said):
 EXPRESSIONS = ['30 2 * * *', '0 * * * *', '*/20 * * * *', '15 6 * * 1-5', '0 0 1 * *', '30 1,2,3 * * *', '5 */3 * * *']
 
 
-@hypothesis_settings(max_examples=soak(60, 2000), deadline=None)
+@hypothesis_settings(max_examples=soak(60, 2000))
 @given(
     st.sampled_from(EXPRESSIONS),
     st.sampled_from([BERLIN, 'UTC', 'America/New_York', 'Australia/Lord_Howe', 'Asia/Kolkata']),

@@ -134,7 +134,7 @@ def test_late_and_repeated_rows_change_nothing():
     assert repr(engine.update(data, data.index[-1])) == repr(first)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.sampled_from([20., 84., 89., 91., 97., math.nan]), min_size=1, max_size=60), st.integers(0, 60))
 def test_cut_anywhere_with_json_between_says_the_same(values, cut):
     rules = [

@@ -64,7 +64,7 @@ def test_a_frame_equals_a_loop_of_updates_cut_anywhere_by_save_and_load(seed, tm
     assert np.array_equal(whole.score.to_numpy(), np.concatenate([p.score.to_numpy() for p in parts]), equal_nan=True)
 
 
-@settings(max_examples=soak(15, 200), deadline=None)
+@settings(max_examples=soak(15, 200))
 @given(st.permutations(list('abcd')), st.integers(1, 4), st.integers(0, 50))
 def test_order_and_company_change_nothing(order, many, seed):
     frame = noisy(200, seed)
@@ -73,7 +73,7 @@ def test_order_and_company_change_nothing(order, many, seed):
         pd.testing.assert_frame_equal(getattr(whole, name)[order[:many]], getattr(some, name), check_exact=True)
 
 
-@settings(max_examples=soak(25, 300), deadline=None)
+@settings(max_examples=soak(25, 300))
 @given(st.floats(1e-9, 1e9), st.integers(0, 50))
 def test_the_unit_changes_no_score(factor, seed):
     frame = noisy(250, seed)
@@ -84,7 +84,7 @@ def test_the_unit_changes_no_score(factor, seed):
 
 EXTREMES = [0., -0., 1., np.nan, np.inf, -np.inf, 1e308, -1e308, 5e-324, 1e-300, 1e15, -7.5]
 
-@settings(max_examples=soak(60, 1000), deadline=None)
+@settings(max_examples=soak(60, 1000))
 @given(
     st.lists(st.sampled_from(EXTREMES), min_size=0, max_size=120),
     st.lists(st.sampled_from([0.0, 1.0, 60.0, -3600.0, 86400.0, 3.2e8]), min_size=120, max_size=120),

@@ -112,7 +112,7 @@ addresses = st.builds('{}:{}'.format,
                       st.integers(1, 65535))
 
 
-@hypothesis_settings(max_examples=50, deadline=None)
+@hypothesis_settings(max_examples=50)
 @given(st.lists(addresses, unique=True), st.lists(addresses, unique=True))
 def test_every_plain_address_is_found_again_in_order(app, node):
     groups = json.loads(config.file_sd(config.parse_targets(json.dumps({'app': app, 'node_exporter': node}))))

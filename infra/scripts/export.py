@@ -62,10 +62,10 @@ def front_door(text: str) -> str:
     for name, module in homes(text).items(): by_module.setdefault(module, []).append(name)
     lines = [BEGIN]
     for module, names in sorted(by_module.items()):
-        line = f'    from .{module} import ' + ', '.join(f'{n} as {n}' for n in sorted(names, key=by_kind))
+        known = [f'{n} as {n}' for n in sorted(names, key=by_kind)]
+        line = f'    from .{module} import {", ".join(known)}'
         if len(line) > 120:
-            listed = ''.join(f'        {n} as {n},\n' for n in sorted(names, key=by_kind))
-            line = f'    from .{module} import (\n{listed}    )'
+            line = f'    from .{module} import (\n' + ''.join(f'        {n},\n' for n in known) + '    )'
         lines.append(line)
     head, _, rest = text.partition(END)
     head = head.partition(BEGIN)[0].rstrip('\n')
